@@ -1,0 +1,162 @@
+//! Device-mapper ioctls, by the syscall tracepoints: what was asked (at entry) and what came of it (at exit).
+
+use core::ptr;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::{
+        bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user,
+        generated::bpf_probe_read_user as probe_read_user_raw,
+    },
+    macros::{map, tracepoint},
+    maps::{Array, HashMap, RingBuf},
+    programs::TracePointContext,
+};
+use suture_events::{COMM_LEN, DM_IOCTL_TYPE, DmIoctlEvent, NAME_LEN, PAYLOAD_LEN, command, loss};
+
+use crate::{lineage, loss as losses};
+
+/// Fields of `sys_enter_ioctl` and `sys_exit_ioctl`: 8 bytes each from 16 on, on every 64-bit kernel
+/// (`struct syscall_trace_enter` and `_exit`, kernel/trace/trace.h).
+const ENTER_COMMAND: usize = 24;
+const ENTER_ARGUMENT: usize = 32;
+const EXIT_RESULT: usize = 16;
+
+/// The fixed head of `struct dm_ioctl` before its names (include/uapi/linux/dm-ioctl.h): a stable ABI.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Head {
+    version: [u32; 3],
+    data_size: u32,
+    data_start: u32,
+    target_count: u32,
+    open_count: i32,
+    flags: u32,
+    event_nr: u32,
+    padding: u32,
+    dev: u64,
+}
+
+const NAME_AT: u64 = 48;
+const UUID_AT: u64 = 176;
+/// `DM_UUID_LEN`.
+const UUID_BYTES: usize = 129;
+
+/// What was asked, by thread, until the call returns. Not an LRU map: an entry that had to give way would be an
+/// operation lost in silence.
+#[map]
+static IN_FLIGHT: HashMap<u64, InFlight> = HashMap::with_max_entries(512, 0);
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct InFlight {
+    event: DmIoctlEvent,
+    /// Address of the request in the caller's memory, read again at exit for the answer.
+    argument: u64,
+}
+
+/// One all-zero entry to start from: it is too large for the stack of a BPF program.
+#[map]
+static ZEROED: Array<InFlight> = Array::with_max_entries(1, 0);
+
+/// Resized at load.
+#[map]
+static DM_IOCTLS: RingBuf = RingBuf::with_byte_size(1024 * 1024, 0);
+
+#[tracepoint]
+pub fn sys_enter_ioctl(context: TracePointContext) -> u32 {
+    // SAFETY: a load from the context at a constant offset inside the tracepoint's record.
+    let number = unsafe { ptr::read_volatile(context.as_ptr().byte_add(ENTER_COMMAND).cast::<u64>()) } as u32;
+    if (number >> 8) & 0xff != DM_IOCTL_TYPE {
+        return 0;
+    }
+    // SAFETY: as above.
+    let argument = unsafe { ptr::read_volatile(context.as_ptr().byte_add(ENTER_ARGUMENT).cast::<u64>()) };
+    remember(number & 0xff, argument);
+    0
+}
+
+#[inline(always)]
+fn remember(number: u32, argument: u64) {
+    let thread = bpf_get_current_pid_tgid();
+    let Some(zeroed) = ZEROED.get(0) else { return };
+    if IN_FLIGHT.insert(&thread, zeroed, 0).is_err() {
+        losses::count(loss::DM_IN_FLIGHT_FULL);
+        return;
+    }
+    let Some(entry) = IN_FLIGHT.get_ptr_mut(&thread) else { return };
+    // SAFETY: the entry belongs to this thread, which is here and nowhere else.
+    let entry = unsafe { &mut *entry };
+    entry.argument = argument;
+    let event = &mut entry.event;
+    // SAFETY: helpers without preconditions.
+    unsafe {
+        event.entered_ns = bpf_ktime_get_ns();
+        event.cgroup_id = bpf_get_current_cgroup_id();
+    }
+    event.pid = thread as u32;
+    event.tgid = (thread >> 32) as u32;
+    event.command = number;
+    event.comm = bpf_get_current_comm().unwrap_or([0; COMM_LEN]);
+    lineage::ancestors(event.tgid, &mut event.ancestors);
+    if read_request(event, argument).is_err() {
+        event.unreadable = 1;
+    }
+}
+
+#[inline(always)]
+fn read_request(event: &mut DmIoctlEvent, argument: u64) -> Result<(), i32> {
+    // SAFETY (this function): the helpers check user addresses, and every length is bounded by its destination.
+    let head: Head = unsafe { bpf_probe_read_user(argument as *const Head) }?;
+    event.dev = head.dev;
+    event.flags = head.flags;
+    event.target_count = head.target_count;
+    read_user(event.name.as_mut_ptr(), NAME_LEN as u32, argument + NAME_AT)?;
+    read_user(event.uuid.as_mut_ptr(), UUID_BYTES as u32, argument + UUID_AT)?;
+    if event.command != command::TARGET_MSG && event.command != command::TABLE_LOAD {
+        return Ok(());
+    }
+    let total = head.data_size.saturating_sub(head.data_start);
+    let mut length = total;
+    if length > PAYLOAD_LEN as u32 {
+        length = PAYLOAD_LEN as u32;
+    }
+    event.payload_total = total;
+    read_user(event.payload.as_mut_ptr(), length, argument + u64::from(head.data_start))?;
+    event.payload_len = length;
+    Ok(())
+}
+
+#[inline(always)]
+fn read_user(into: *mut u8, length: u32, from: u64) -> Result<(), i32> {
+    // SAFETY: callers pass a destination of at least `length` bytes; the helper checks the user address.
+    match unsafe { probe_read_user_raw(into.cast(), length, from as *const _) } {
+        0 => Ok(()),
+        error => Err(error as i32),
+    }
+}
+
+#[tracepoint]
+pub fn sys_exit_ioctl(context: TracePointContext) -> u32 {
+    let thread = bpf_get_current_pid_tgid();
+    let Some(entry) = IN_FLIGHT.get_ptr_mut(&thread) else { return 0 };
+    // SAFETY: a load from the context at a constant offset inside the tracepoint's record.
+    let result = unsafe { ptr::read_volatile(context.as_ptr().byte_add(EXIT_RESULT).cast::<i64>()) };
+    // SAFETY: the entry belongs to this thread, which is here and nowhere else.
+    let InFlight { event, argument } = unsafe { &mut *entry };
+    // SAFETY: a helper without preconditions.
+    event.duration_ns = unsafe { bpf_ktime_get_ns() } - event.entered_ns;
+    event.result = result as i32;
+    // SAFETY: the helper checks the user address.
+    if let Ok(answer) = unsafe { bpf_probe_read_user(*argument as *const Head) } {
+        event.out_dev = answer.dev;
+        event.out_flags = answer.flags;
+        event.out_event_nr = answer.event_nr;
+        event.out_open_count = answer.open_count;
+    }
+    if DM_IOCTLS.output::<DmIoctlEvent>(&*event, 0).is_err() {
+        losses::count(loss::DM_RING_FULL);
+    }
+    let _ = IN_FLIGHT.remove(&thread);
+    0
+}

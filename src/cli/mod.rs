@@ -1,0 +1,87 @@
+//! The command line: one file per subcommand. Nothing is decided here; each command wires rooms together and prints.
+
+mod watch;
+
+use std::{error::Error, fmt::Write as _, io, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::observe::probes::ProbeError;
+
+/// Sees half-finished storage operations of containerd's devmapper snapshotter in the kernel, and heals them when that
+/// is proven safe.
+#[derive(Debug, Parser)]
+#[command(name = "suture", version, max_term_width = 110, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Watch(watch::WatchArguments),
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON value a line, for programs.
+    Json,
+}
+
+/// Why a command ended early. Its message says what was being done; its sources say why that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The kernel could not be watched.
+    #[error("the kernel can not be watched")]
+    Probes(#[from] ProbeError),
+    /// Reading the probes broke off.
+    #[error("reading the kernel's events broke off: {0}")]
+    ProbesBroke(String),
+    /// The asynchronous runtime could not start.
+    #[error("starting the runtime's threads")]
+    Runtime(#[source] io::Error),
+    /// Standard output could not be written, other than by its reader going away.
+    #[error("writing to standard output")]
+    Print(#[source] io::Error),
+    /// A value could not be written as JSON.
+    #[error("writing a result as JSON")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Runs the command that was asked for; the exit code says how it went.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Watch(arguments) => watch::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader went away (`suture watch | head`): nobody is left to tell.
+        Err(CliError::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("suture: {}", explain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error with its sources in one line: what was being done, then why it failed.
+#[must_use]
+pub fn explain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some libraries repeat their source in their own message.
+        if !text.ends_with(&cause_text) {
+            let _ = write!(text, ": {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,6 @@
+//! suture watches what device-mapper really did, compares it with what containerd's devmapper snapshotter believes,
+//! and heals what was left half done, when that is proven safe. ARCHITECTURE.md is the map of this crate.
+
+pub mod cli;
+pub mod model;
+pub mod observe;

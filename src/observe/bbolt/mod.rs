@@ -1,0 +1,165 @@
+//! A reader of bbolt files (containerd's databases) that takes no lock.
+//!
+//! containerd holds `flock(LOCK_EX)` on its databases for as long as it lives, and would itself wait for ever for
+//! anybody else's lock (bbolt `bolt_unix.go`). The lock is advisory, so plain reads go through; what makes them
+//! consistent is bbolt's order of writing:
+//!
+//! - A commit writes new pages only to places that the last committed transaction does not use, then the meta page
+//!   of the new transaction (`tx.go`, `Commit`). Transaction N has its meta on page N % 2, so N - 1 stays readable.
+//! - The pages that N - 1 used and N does not may be overwritten by N + 1 (`freelist`, `ReleasePendingPages`).
+//!
+//! Hence the rule, as with a seqlock: find the newest valid meta, read, find it again; what was read is one
+//! transaction's truth if and only if the newest meta is still the same. One commit later is already too late.
+//!
+//! Commits are seen when they reach the page cache, before `fdatasync` returned: a power cut can take back what was
+//! read here.
+
+mod error;
+mod page;
+mod source;
+mod walk;
+
+use std::path::Path;
+use std::time::Duration;
+
+pub use error::BboltError;
+pub use source::{FileSource, PageSource};
+pub use walk::{Bucket, Snapshot, Value};
+
+use crate::model::TxId;
+use page::{HEADER, META, Meta, NoMeta, PAGE_DOUBLINGS, SMALLEST_PAGE};
+
+/// Pauses before each read of a snapshot, in milliseconds; also how often one is tried.
+///
+/// A commit of containerd's takes a few milliseconds, and some tens per second is the most that the field shows.
+const PAUSES: [u64; 10] = [0, 1, 2, 4, 8, 16, 32, 32, 32, 32];
+
+/// How often a file without any valid meta is looked at again: bbolt writes the first four pages of a new file in
+/// one go, so this state is either gone at once, or stays.
+const META_TRIES: usize = 3;
+
+/// A bbolt database, open for reading.
+#[derive(Debug)]
+pub struct Database<S> {
+    source: S,
+}
+
+impl Database<FileSource> {
+    /// Opens the file at `path`. It is not locked and not changed. An empty file opens; reading it says
+    /// [`BboltError::Empty`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, BboltError> {
+        FileSource::open(path.as_ref()).map(Self::new)
+    }
+}
+
+impl<S: PageSource> Database<S> {
+    /// A database over any source of bytes.
+    pub fn new(source: S) -> Self {
+        Self { source }
+    }
+
+    /// The newest committed transaction. It costs two small reads, so it is the cheap way to ask "did anything change".
+    pub fn newest_txid(&self) -> Result<TxId, BboltError> {
+        let meta = self.newest_meta()?;
+        self.ensure_current()?;
+        Ok(TxId(meta.txid))
+    }
+
+    /// Runs `read` on the newest transaction until the file held still meanwhile, and returns its answer with that
+    /// transaction's id. At most ten tries within about 160 ms, then [`BboltError::Busy`].
+    ///
+    /// `read` may be called several times and must not keep anything of earlier calls. An error of `read` is returned
+    /// only when the file held still, because a file that moves looks damaged. Keep `read` short: decode afterwards.
+    pub fn snapshot<T, E: From<BboltError>>(
+        &self,
+        mut read: impl FnMut(&Snapshot<'_, S>) -> Result<T, E>,
+    ) -> Result<(T, TxId), E> {
+        let mut seen: Option<(u64, u64)> = None;
+        for (attempt, pause) in PAUSES.into_iter().enumerate() {
+            if pause > 0 {
+                std::thread::sleep(Duration::from_millis(pause));
+            }
+            let meta = match self.newest_meta() {
+                Err(BboltError::NoMeta { .. }) if attempt + 1 < META_TRIES => continue,
+                other => other?,
+            };
+            seen = Some((seen.map_or(meta.txid, |(first, _)| first), meta.txid));
+            let size = self.size()?;
+            let answer = read(&Snapshot::new(&self.source, size, meta));
+            // The whole structure is compared, not only the id: a file restored in place may repeat ids.
+            if self.newest_meta().is_ok_and(|now| now == meta) {
+                self.ensure_current()?;
+                return answer.map(|answer| (answer, TxId(meta.txid)));
+            }
+        }
+        self.ensure_current()?;
+        let (first, last) = seen.unwrap_or_default();
+        Err(BboltError::Busy { file: self.source.name(), tries: PAUSES.len(), first, last }.into())
+    }
+
+    fn ensure_current(&self) -> Result<(), BboltError> {
+        match self.source.is_current() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(BboltError::Replaced { file: self.source.name() }),
+            Err(source) => Err(self.io("look up", source)),
+        }
+    }
+
+    fn io(&self, doing: impl Into<String>, source: std::io::Error) -> BboltError {
+        BboltError::Io { doing: doing.into(), file: self.source.name(), source }
+    }
+
+    fn size(&self) -> Result<u64, BboltError> {
+        self.source.size().map_err(|source| self.io("look up the size of", source))
+    }
+
+    /// The valid meta with the highest transaction id (`db.go`, `meta`).
+    fn newest_meta(&self) -> Result<Meta, BboltError> {
+        let size = self.size()?;
+        if size == 0 {
+            return Err(BboltError::Empty { file: self.source.name() });
+        }
+        let first = self.meta_at(0, size)?;
+        let second = match first {
+            Ok(meta) => self.meta_at(u64::from(meta.page_size), size)?,
+            // Without the first, the second says itself where it is: its page size is its offset.
+            Err(_) => self.probe_second(size)?,
+        };
+        match (first, second) {
+            (Ok(first), Ok(second)) if second.page_size != first.page_size => Ok(first),
+            (Ok(first), Ok(second)) => Ok(if second.txid > first.txid { second } else { first }),
+            (Ok(only), Err(_)) | (Err(_), Ok(only)) => Ok(only),
+            (Err(first), Err(second)) => Err(BboltError::NoMeta {
+                file: self.source.name(),
+                size,
+                problem: format!("page 0: {first}; page 1: {second}"),
+            }),
+        }
+    }
+
+    /// Finds the second meta page at each page size there can be (`db.go`, `getPageSizeFromSecondMeta`).
+    fn probe_second(&self, size: u64) -> Result<Result<Meta, NoMeta>, BboltError> {
+        let mut best = NoMeta::Magic;
+        for doublings in 0..=PAGE_DOUBLINGS {
+            let page_size = SMALLEST_PAGE << doublings;
+            match self.meta_at(u64::from(page_size), size)? {
+                Ok(meta) if meta.page_size == page_size => return Ok(Ok(meta)),
+                // A copy of a meta page inside somebody's data is none.
+                Ok(_) | Err(NoMeta::Short | NoMeta::Magic) => {}
+                Err(closer) => best = closer,
+            }
+        }
+        Ok(Err(best))
+    }
+
+    fn meta_at(&self, page_offset: u64, size: u64) -> Result<Result<Meta, NoMeta>, BboltError> {
+        let mut bytes = [0; HEADER + META];
+        let fits = |end: u64| u64::try_from(bytes.len()).is_ok_and(|length| length <= end);
+        if !size.checked_sub(page_offset).is_some_and(fits) {
+            return Ok(Err(NoMeta::Short));
+        }
+        let doing = || format!("read the meta page at offset {page_offset} of");
+        self.source.read_at(page_offset, &mut bytes).map_err(|source| self.io(doing(), source))?;
+        Ok(bytes.get(HEADER..).map_or(Err(NoMeta::Short), Meta::decode))
+    }
+}

@@ -1,0 +1,311 @@
+//! The shapes on disk (bbolt `internal/common/{page,meta,bucket}.go`), decoded from bytes.
+//!
+//! bbolt writes its structures in the byte order of the machine; here it is little-endian, as on every machine that
+//! suture supports. Each number that leads somewhere is checked against the bytes at hand before it is followed.
+
+/// Bytes of a page header: id u64, flags u16, count u16, overflow u32.
+pub(super) const HEADER: usize = 16;
+/// Bytes of the meta structure behind the page header, checksum included.
+pub(super) const META: usize = 64;
+/// Bytes of a bucket's own header in a leaf value: root u64, sequence u64.
+pub(super) const BUCKET: usize = 16;
+/// Smallest page size that bbolt's probe tries (`db.go`, `getPageSizeFromSecondMeta`).
+pub(super) const SMALLEST_PAGE: u32 = 1024;
+/// How often that probe doubles the size, so the largest is 16 MiB.
+pub(super) const PAGE_DOUBLINGS: u32 = 14;
+
+/// Bytes of a branch element (pos u32, ksize u32, pgid u64) and of a leaf element (flags, pos, ksize, vsize: u32 each).
+const ELEMENT: usize = 16;
+const BRANCH: u16 = 0x01;
+const LEAF: u16 = 0x02;
+const MAGIC: u32 = 0xED0C_DAED;
+const VERSION: u32 = 2;
+/// Bytes of the meta structure that its checksum covers.
+const META_SUMMED: usize = 56;
+/// Set in a leaf element's flags when its value is a bucket.
+const BUCKET_ELEMENT: u32 = 1;
+
+pub(super) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+    bytes.get(offset..)?.first_chunk().copied().map(u16::from_le_bytes)
+}
+
+pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    bytes.get(offset..)?.first_chunk().copied().map(u32::from_le_bytes)
+}
+
+pub(super) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
+    bytes.get(offset..)?.first_chunk().copied().map(u64::from_le_bytes)
+}
+
+/// A `u32` length or position as an index; no supported machine has a smaller `usize`.
+fn index(value: u32) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+/// 64-bit FNV-1a, Go's `hash/fnv.New64a`, with which bbolt seals a meta page.
+pub(super) fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// The root of one transaction. Transaction N is written to page N % 2, so the one before it stays intact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Meta {
+    /// Bytes per page.
+    pub(super) page_size: u32,
+    /// Page of the root bucket.
+    pub(super) root: u64,
+    /// Sequence of the root bucket.
+    pub(super) sequence: u64,
+    /// First page number that was never handed out.
+    pub(super) high_water: u64,
+    /// Which transaction.
+    pub(super) txid: u64,
+}
+
+/// Why 64 bytes are no meta structure. Ordered by how much they look like one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoMeta {
+    #[error("the file ends there")]
+    Short,
+    #[error("no bbolt magic number")]
+    Magic,
+    #[error("written on a machine of the other byte order")]
+    ByteOrder,
+    #[error("format version {0}, known is {VERSION}")]
+    Version(u32),
+    #[error("checksum does not match")]
+    Checksum,
+    #[error("page size {0} is not a power of two from {SMALLEST_PAGE} bytes to 16 MiB")]
+    PageSize(u32),
+}
+
+impl Meta {
+    /// Decodes the meta structure: what follows the header of page 0 or 1. Same checks as `Meta.Validate`.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, NoMeta> {
+        let word = |offset| u32_at(bytes, offset).ok_or(NoMeta::Short);
+        let long = |offset| u64_at(bytes, offset).ok_or(NoMeta::Short);
+        match word(0)? {
+            MAGIC => {}
+            other if other == MAGIC.swap_bytes() => return Err(NoMeta::ByteOrder),
+            _ => return Err(NoMeta::Magic),
+        }
+        let version = word(4)?;
+        if version != VERSION {
+            return Err(NoMeta::Version(version));
+        }
+        if long(META_SUMMED)? != fnv1a(bytes.get(..META_SUMMED).ok_or(NoMeta::Short)?) {
+            return Err(NoMeta::Checksum);
+        }
+        let page_size = word(8)?;
+        let largest = SMALLEST_PAGE << PAGE_DOUBLINGS;
+        if !page_size.is_power_of_two() || !(SMALLEST_PAGE..=largest).contains(&page_size) {
+            return Err(NoMeta::PageSize(page_size));
+        }
+        // Offset 32 is the freelist's page, all ones with NoFreelistSync; a reader has no use for it.
+        Ok(Self { page_size, root: long(16)?, sequence: long(24)?, high_water: long(40)?, txid: long(48)? })
+    }
+}
+
+/// The first bytes of a page.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Header {
+    /// The page's own number.
+    pub(super) id: u64,
+    flags: u16,
+    count: u16,
+    /// How many pages follow that belong to this one.
+    pub(super) overflow: u32,
+}
+
+impl Header {
+    pub(super) fn decode(page: &[u8]) -> Option<Self> {
+        Some(Self {
+            id: u64_at(page, 0)?,
+            flags: u16_at(page, 8)?,
+            count: u16_at(page, 10)?,
+            overflow: u32_at(page, 12)?,
+        })
+    }
+}
+
+/// An entry of a branch page: the subtree that holds keys from `key` on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BranchElement<'p> {
+    pub(super) key: &'p [u8],
+    pub(super) page: u64,
+}
+
+/// An entry of a leaf page.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LeafElement<'p> {
+    pub(super) key: &'p [u8],
+    pub(super) value: &'p [u8],
+    pub(super) bucket: bool,
+}
+
+/// A page of a bucket's tree.
+#[derive(Debug)]
+pub(super) enum Node<'p> {
+    Branch(Vec<BranchElement<'p>>),
+    Leaf(Vec<LeafElement<'p>>),
+}
+
+impl<'p> Node<'p> {
+    /// Decodes a page with all its overflow. Keys are strictly increasing in the result.
+    pub(super) fn decode(page: &'p [u8]) -> Result<Self, String> {
+        let header = Header::decode(page).ok_or("shorter than a page header")?;
+        let count = usize::from(header.count);
+        let end_of_elements = HEADER + count * ELEMENT;
+        if end_of_elements > page.len() {
+            return Err(format!("{count} elements do not fit in {} bytes", page.len()));
+        }
+        let mut room = Room { page, end_of_elements, left: page.len() - end_of_elements };
+        let offsets = (0..count).map(|slot| (slot, HEADER + slot * ELEMENT));
+        match header.flags {
+            BRANCH if count == 0 => Err("a branch page without elements".to_owned()),
+            BRANCH => {
+                let elements = offsets
+                    .map(|(slot, at)| {
+                        room.branch(at).ok_or_else(|| format!("element {slot} points outside of the page"))
+                    })
+                    .collect::<Result<Vec<_>, _>>()?;
+                increasing(elements.iter().map(|element| element.key))?;
+                Ok(Self::Branch(elements))
+            }
+            LEAF => {
+                let elements = offsets
+                    .map(|(slot, at)| {
+                        room.leaf(at).ok_or_else(|| format!("element {slot} has flags or bounds that bbolt never writes"))
+                    })
+                    .collect::<Result<Vec<_>, _>>()?;
+                increasing(elements.iter().map(|element| element.key))?;
+                Ok(Self::Leaf(elements))
+            }
+            other => Err(format!("page flags {other:#06x} where a branch (0x01) or leaf (0x02) belongs")),
+        }
+    }
+
+    /// First and last key, when there is any.
+    pub(super) fn edges(&self) -> Option<(&'p [u8], &'p [u8])> {
+        match self {
+            Self::Branch(elements) => Some((elements.first()?.key, elements.last()?.key)),
+            Self::Leaf(elements) => Some((elements.first()?.key, elements.last()?.key)),
+        }
+    }
+}
+
+/// A page's bytes, and how many of them elements may still claim: elements that share bytes could otherwise make a
+/// small file unfold into a large answer.
+struct Room<'p> {
+    page: &'p [u8],
+    end_of_elements: usize,
+    left: usize,
+}
+
+impl<'p> Room<'p> {
+    fn branch(&mut self, at: usize) -> Option<BranchElement<'p>> {
+        let key = self.take(at, u32_at(self.page, at)?, index(u32_at(self.page, at + 4)?))?;
+        Some(BranchElement { key, page: u64_at(self.page, at + 8)? })
+    }
+
+    fn leaf(&mut self, at: usize) -> Option<LeafElement<'p>> {
+        let bucket = match u32_at(self.page, at)? {
+            0 => false,
+            BUCKET_ELEMENT => true,
+            _ => return None,
+        };
+        let key_size = index(u32_at(self.page, at + 8)?);
+        let both = key_size.checked_add(index(u32_at(self.page, at + 12)?))?;
+        let (key, value) = self.take(at, u32_at(self.page, at + 4)?, both)?.split_at_checked(key_size)?;
+        Some(LeafElement { key, value, bucket })
+    }
+
+    /// The `size` bytes that an element's `pos` leads to; `pos` counts from the element itself.
+    fn take(&mut self, element: usize, pos: u32, size: usize) -> Option<&'p [u8]> {
+        let start = element.checked_add(index(pos))?;
+        if start < self.end_of_elements {
+            return None;
+        }
+        self.left = self.left.checked_sub(size)?;
+        self.page.get(start..start.checked_add(size)?)
+    }
+}
+
+fn increasing<'p>(mut keys: impl Iterator<Item = &'p [u8]>) -> Result<(), String> {
+    let Some(mut before) = keys.next() else { return Ok(()) };
+    for (slot, key) in keys.enumerate() {
+        if key <= before {
+            return Err(format!("the key of element {} is not above the one before it", slot + 1));
+        }
+        before = key;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The meta structure of the fixture pool.db, page 0, written by containerd's own code.
+    fn real_meta() -> [u8; META] {
+        let mut bytes = [0; META];
+        bytes[..4].copy_from_slice(&MAGIC.to_le_bytes());
+        bytes[4] = 2;
+        bytes[8..12].copy_from_slice(&4096_u32.to_le_bytes());
+        bytes[16] = 4;
+        bytes[32] = 5;
+        bytes[40] = 6;
+        bytes[48] = 0x12;
+        bytes[56..].copy_from_slice(&[0x7e, 0xd5, 0x0f, 0xdb, 0x0a, 0xde, 0xa5, 0xde]);
+        bytes
+    }
+
+    #[test]
+    fn a_real_meta_page_decodes() {
+        let meta = Meta { page_size: 4096, root: 4, sequence: 0, high_water: 6, txid: 18 };
+        assert_eq!(Meta::decode(&real_meta()), Ok(meta));
+    }
+
+    #[test]
+    fn every_bit_of_a_meta_page_counts() {
+        for bit in 0..META * 8 {
+            let mut bytes = real_meta();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(Meta::decode(&bytes).is_err(), "bit {bit}");
+        }
+        for length in 0..META {
+            assert!(Meta::decode(&real_meta()[..length]).is_err(), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn an_unusable_page_size_is_refused_even_under_a_good_checksum() {
+        for size in [0, 1, 512, 1023, 4097, 1 << 25, u32::MAX] {
+            let mut bytes = real_meta();
+            bytes[8..12].copy_from_slice(&size.to_le_bytes());
+            let sum = fnv1a(&bytes[..META_SUMMED]);
+            bytes[META_SUMMED..].copy_from_slice(&sum.to_le_bytes());
+            assert_eq!(Meta::decode(&bytes), Err(NoMeta::PageSize(size)));
+        }
+    }
+
+    #[test]
+    fn elements_can_not_share_bytes() {
+        // Two leaf elements, both claiming the same 40 of the page's 60 free bytes.
+        let mut page = vec![0; HEADER + 2 * ELEMENT + 60];
+        page[8] = 0x02;
+        page[10] = 2;
+        for (at, pos, key) in [(HEADER, 32_u8, 1_u8), (HEADER + ELEMENT, 16, 2)] {
+            page[at + 4] = pos;
+            page[at + 8] = key;
+            page[at + 12] = 40 - key;
+        }
+        assert!(Node::decode(&page).is_err());
+        // Alone, either is fine.
+        page[10] = 1;
+        page[HEADER + 4] = 16;
+        assert!(Node::decode(&page).is_ok());
+    }
+}

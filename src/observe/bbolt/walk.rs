@@ -1,0 +1,324 @@
+//! Buckets, and the walk over their trees.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use super::error::BboltError;
+use super::page::{BUCKET, HEADER, Header, Meta, Node, u64_at};
+use super::source::PageSource;
+use crate::model::TxId;
+
+/// Deepest tree that is followed. A tree of this depth with two entries per page would already need 2^64 pages.
+const MAX_DEPTH: u32 = 64;
+
+/// Who points at a page: the page number of the pointer, and its place there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Origin {
+    page: u64,
+    slot: usize,
+}
+
+/// The origin of the root bucket's page. No real page can be the pointer: page 0 holds no elements.
+const FROM_META: Origin = Origin { page: 0, slot: 0 };
+
+/// One page run that was read: who owns the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Claim {
+    head: u64,
+    origin: Origin,
+}
+
+/// The database as one transaction left it. Only valid inside [`super::Database::snapshot`], which throws the
+/// result away when the file moved on meanwhile.
+#[derive(Debug)]
+pub struct Snapshot<'d, S> {
+    source: &'d S,
+    /// Size of the file when the snapshot began; nothing beyond belongs to its transaction.
+    size: u64,
+    meta: Meta,
+    /// Every page read so far, with its owner. In a tree each page has one, so a second owner is damage; this is
+    /// what makes loops, shared subtrees and overlapping overflow runs end at once.
+    claims: RefCell<HashMap<u64, Claim>>,
+}
+
+impl<'d, S: PageSource> Snapshot<'d, S> {
+    pub(super) fn new(source: &'d S, size: u64, meta: Meta) -> Self {
+        Self { source, size, meta, claims: RefCell::default() }
+    }
+
+    /// Which transaction is being read.
+    #[must_use]
+    pub fn txid(&self) -> TxId {
+        TxId(self.meta.txid)
+    }
+
+    /// The bucket that holds the top-level buckets.
+    #[must_use]
+    pub fn root(&self) -> Bucket<'_, S> {
+        Bucket {
+            snapshot: self,
+            sequence: self.meta.sequence,
+            tree: Tree::Pages { root: self.meta.root, origin: FROM_META },
+        }
+    }
+
+    /// The bucket at the end of `path`, or none when any step of the path is missing.
+    pub fn bucket(&self, path: &[&[u8]]) -> Result<Option<Bucket<'_, S>>, BboltError> {
+        let mut bucket = self.root();
+        for name in path {
+            match bucket.bucket(name)? {
+                Some(inner) => bucket = inner,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(bucket))
+    }
+
+    fn damaged(&self, page: u64, reading: &'static str, problem: impl Into<String>) -> BboltError {
+        BboltError::Damaged { file: self.source.name(), page, reading, problem: problem.into() }
+    }
+
+    /// Reads a page with its overflow, after all checks that need no look at its elements.
+    fn load(&self, page: u64, origin: Origin) -> Result<Vec<u8>, BboltError> {
+        let reading = "a page of a bucket";
+        let page_size = u64::from(self.meta.page_size);
+        if page < 2 || page >= self.meta.high_water {
+            let problem = format!(
+                "page {} points here, outside of the data pages 2 to {}",
+                origin.page,
+                self.meta.high_water.saturating_sub(1)
+            );
+            return Err(self.damaged(page, reading, problem));
+        }
+        let end_of = |pages: u64| page.checked_add(pages)?.checked_mul(page_size).filter(|end| *end <= self.size);
+        let Some(end) = end_of(1) else {
+            return Err(self.damaged(page, reading, format!("the file was cut to {} bytes, before its end", self.size)));
+        };
+        let mut bytes = self.read(end - page_size, page_size)?;
+        let header = Header::decode(&bytes).ok_or_else(|| self.damaged(page, reading, "shorter than a header"))?;
+        if header.id != page {
+            return Err(self.damaged(page, reading, format!("its header says it is page {}", header.id)));
+        }
+        let pages = u64::from(header.overflow) + 1;
+        let last = page.checked_add(pages).filter(|end| *end <= self.meta.high_water);
+        if last.is_none() || end_of(pages).is_none() {
+            let problem = format!("claims {} overflow pages, beyond the end of the data", header.overflow);
+            return Err(self.damaged(page, reading, problem));
+        }
+        self.claim(page, pages, origin)?;
+        if pages > 1 {
+            bytes.extend(self.read(end, (pages - 1) * page_size)?);
+        }
+        Ok(bytes)
+    }
+
+    fn claim(&self, head: u64, pages: u64, origin: Origin) -> Result<(), BboltError> {
+        let claim = Claim { head, origin };
+        let mut claims = self.claims.borrow_mut();
+        for page in head..head.saturating_add(pages) {
+            match claims.entry(page) {
+                Entry::Vacant(free) => {
+                    free.insert(claim);
+                }
+                // The same pointer followed again, by a second look at the same bucket.
+                Entry::Occupied(taken) if *taken.get() == claim => {}
+                Entry::Occupied(taken) => {
+                    let problem = format!(
+                        "in use twice: from page {} and from page {}",
+                        taken.get().origin.page,
+                        origin.page
+                    );
+                    return Err(self.damaged(page, "a page of a bucket", problem));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads bytes that are known to lie inside the file, so the length is bounded by what is really there.
+    fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, BboltError> {
+        let failed = |source| BboltError::Io {
+            doing: format!("read {length} bytes at offset {offset} of"),
+            file: self.source.name(),
+            source,
+        };
+        let length = usize::try_from(length).map_err(std::io::Error::other).map_err(failed)?;
+        let mut bytes = vec![0; length];
+        self.source.read_at(offset, &mut bytes).map_err(failed)?;
+        Ok(bytes)
+    }
+}
+
+/// How a bucket is stored.
+#[derive(Debug, Clone)]
+enum Tree {
+    /// A tree of pages.
+    Pages { root: u64, origin: Origin },
+    /// A leaf page inside the value of the parent's entry, which is on page `page`. Small buckets without
+    /// sub-buckets are kept so (bbolt `bucket.go`, `inlineable`).
+    Inline { page: u64, leaf: Vec<u8> },
+}
+
+/// A bucket: sorted keys, each with bytes or another bucket, and a counter.
+#[derive(Debug)]
+pub struct Bucket<'s, S> {
+    snapshot: &'s Snapshot<'s, S>,
+    sequence: u64,
+    tree: Tree,
+}
+
+/// What a key leads to.
+#[derive(Debug)]
+pub enum Value<'v, 's, S> {
+    /// A plain value.
+    Bytes(Cow<'v, [u8]>),
+    /// A nested bucket.
+    Bucket(Bucket<'s, S>),
+}
+
+/// The part of the key space that a subtree may hold: from `from` on, below `below`. bbolt's own check
+/// (`tx_check.go`, `recursivelyCheckPageKeyOrder`) holds pages to the same.
+#[derive(Debug, Clone, Copy, Default)]
+struct Bounds<'k> {
+    from: Option<&'k [u8]>,
+    below: Option<&'k [u8]>,
+}
+
+impl<'s, S: PageSource> Bucket<'s, S> {
+    /// The counter behind bbolt's `NextSequence`.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The value of `key`, or none.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Value<'static, 's, S>>, BboltError> {
+        let (mut page, mut origin) = match &self.tree {
+            Tree::Inline { page, leaf } => return self.find(leaf, *page, true, key),
+            Tree::Pages { root, origin } => (*root, *origin),
+        };
+        for _ in 0..MAX_DEPTH {
+            let bytes = self.snapshot.load(page, origin)?;
+            let branches = match self.decode(&bytes, page)? {
+                Node::Leaf(_) => return self.find(&bytes, page, false, key),
+                Node::Branch(branches) => branches,
+            };
+            // As bbolt's cursor: the last entry that is not above the key, or the first one.
+            let slot = branches.partition_point(|element| element.key <= key).saturating_sub(1);
+            let Some(element) = branches.get(slot) else { return Ok(None) };
+            (origin, page) = (Origin { page, slot }, element.page);
+        }
+        Err(self.too_deep(page))
+    }
+
+    /// The bucket of that name directly inside this one, or none.
+    pub fn bucket(&self, name: &[u8]) -> Result<Option<Bucket<'s, S>>, BboltError> {
+        match self.get(name)? {
+            Some(Value::Bucket(bucket)) => Ok(Some(bucket)),
+            // As bbolt's `Bucket.Bucket`: a plain value is no bucket.
+            Some(Value::Bytes(_)) | None => Ok(None),
+        }
+    }
+
+    /// Calls `visit` for every entry in the order of the keys; stops at the first error.
+    pub fn for_each<E: From<BboltError>>(
+        &self,
+        mut visit: impl FnMut(&[u8], Value<'_, 's, S>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        match &self.tree {
+            Tree::Inline { page, leaf } => self.visit_leaf(&self.decode(leaf, *page)?, *page, true, &mut visit),
+            Tree::Pages { root, origin } => self.walk(*root, *origin, Bounds::default(), 0, &mut visit),
+        }
+    }
+
+    fn walk<E: From<BboltError>>(
+        &self,
+        page: u64,
+        origin: Origin,
+        bounds: Bounds<'_>,
+        depth: u32,
+        visit: &mut impl FnMut(&[u8], Value<'_, 's, S>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if depth >= MAX_DEPTH {
+            return Err(self.too_deep(page).into());
+        }
+        let bytes = self.snapshot.load(page, origin)?;
+        let node = self.decode(&bytes, page)?;
+        if let Some((first, last)) = node.edges()
+            && (bounds.from.is_some_and(|from| first < from) || bounds.below.is_some_and(|below| last >= below))
+        {
+            let problem = format!("holds keys outside of the range that page {} gives it", origin.page);
+            return Err(self.snapshot.damaged(page, "the order of keys", problem).into());
+        }
+        let Node::Branch(elements) = &node else {
+            return self.visit_leaf(&node, page, false, visit);
+        };
+        for (slot, element) in elements.iter().enumerate() {
+            let below = elements.get(slot + 1).map_or(bounds.below, |next| Some(next.key));
+            let inner = Bounds { from: Some(element.key), below };
+            self.walk(element.page, Origin { page, slot }, inner, depth + 1, visit)?;
+        }
+        Ok(())
+    }
+
+    fn visit_leaf<E: From<BboltError>>(
+        &self,
+        node: &Node<'_>,
+        page: u64,
+        inline: bool,
+        visit: &mut impl FnMut(&[u8], Value<'_, 's, S>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Node::Leaf(elements) = node else { return Err(self.inline_branch(page).into()) };
+        for (slot, element) in elements.iter().enumerate() {
+            let value = if element.bucket {
+                Value::Bucket(self.nested(element.value, Origin { page, slot }, inline)?)
+            } else {
+                Value::Bytes(Cow::Borrowed(element.value))
+            };
+            visit(element.key, value)?;
+        }
+        Ok(())
+    }
+
+    /// Looks `key` up in a leaf page's bytes.
+    fn find(&self, leaf: &[u8], page: u64, inline: bool, key: &[u8]) -> Result<Option<Value<'static, 's, S>>, BboltError> {
+        let Node::Leaf(elements) = self.decode(leaf, page)? else { return Err(self.inline_branch(page)) };
+        let Ok(slot) = elements.binary_search_by(|element| element.key.cmp(key)) else { return Ok(None) };
+        let Some(element) = elements.get(slot) else { return Ok(None) };
+        if element.bucket {
+            return self.nested(element.value, Origin { page, slot }, inline).map(|bucket| Some(Value::Bucket(bucket)));
+        }
+        Ok(Some(Value::Bytes(Cow::Owned(element.value.to_vec()))))
+    }
+
+    /// The bucket that a leaf entry's value describes.
+    fn nested(&self, value: &[u8], origin: Origin, inline: bool) -> Result<Bucket<'s, S>, BboltError> {
+        let damaged = |problem: &str| self.snapshot.damaged(origin.page, "the header of a nested bucket", problem);
+        if inline {
+            return Err(damaged("a bucket inside an inline bucket, which bbolt never writes"));
+        }
+        let (Some(root), Some(sequence)) = (u64_at(value, 0), u64_at(value, 8)) else {
+            return Err(damaged("shorter than 16 bytes"));
+        };
+        let tree = match value.get(BUCKET..) {
+            Some(leaf) if root == 0 && leaf.len() >= HEADER => Tree::Inline { page: origin.page, leaf: leaf.to_vec() },
+            _ if root == 0 => return Err(damaged("an inline bucket without its page")),
+            _ => Tree::Pages { root, origin },
+        };
+        Ok(Bucket { snapshot: self.snapshot, sequence, tree })
+    }
+
+    fn decode<'p>(&self, bytes: &'p [u8], page: u64) -> Result<Node<'p>, BboltError> {
+        Node::decode(bytes).map_err(|problem| self.snapshot.damaged(page, "the entries of a bucket", problem))
+    }
+
+    fn inline_branch(&self, page: u64) -> BboltError {
+        self.snapshot.damaged(page, "the entries of a bucket", "a branch page inside an inline bucket")
+    }
+
+    fn too_deep(&self, page: u64) -> BboltError {
+        self.snapshot.damaged(page, "a page of a bucket", format!("lies more than {MAX_DEPTH} levels deep"))
+    }
+}

@@ -1,0 +1,7 @@
+//! Facts, with a time and a source: from the kernel's probes, device-mapper's ioctls and the snapshotter's databases.
+//! This room only reads. It takes no lock that containerd could wait for, and changes nothing anywhere.
+//! What it reads comes from outside: every parser here answers damage with an error, never with a panic.
+
+pub mod bbolt;
+pub mod probes;
+pub mod thin_metadata;

@@ -1,0 +1,236 @@
+//! Reads containerd's pool database, `<root_path>/<pool_name>.db` (containerd `plugins/snapshots/devmapper/metadata.go`).
+//!
+//! Two top-level buckets: `devices` (device name to JSON record) and `device_ids` (decimal id to one byte), both made
+//! in one transaction when containerd first opens the file. The database has no checksums of its own and no version.
+//!
+//! Whatever is not exactly as containerd writes it is an error that names the key. A record skipped here would make
+//! its thin device look like nobody's.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::bbolt::{BboltError, Bucket, Database, FileSource, PageSource, Snapshot, Value};
+use crate::model::{DeviceRecord, IdState, ThinId, TxId};
+
+/// `devicesBucketName`, metadata.go.
+const DEVICES: &str = "devices";
+/// `deviceIDBucketName`, metadata.go.
+const DEVICE_IDS: &str = "device_ids";
+/// Longest record that is decoded, in bytes. A record is some 150 bytes; its error text holds what `dmsetup` printed.
+const LONGEST_RECORD: usize = 1 << 20;
+/// How often the file is opened again when it was replaced meanwhile.
+const OPENS: usize = 3;
+
+/// What containerd believes about its thin devices, as of one transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolDb {
+    /// Bucket `devices`, by device name. Each record's `name` equals its key.
+    pub devices: BTreeMap<String, DeviceRecord>,
+    /// Bucket `device_ids`.
+    pub device_ids: BTreeMap<ThinId, IdState>,
+    /// Sequence of `device_ids`: the highest id ever handed out (`getNextDeviceID`, metadata.go).
+    pub id_sequence: u64,
+    /// The transaction that all of this is from.
+    pub txid: TxId,
+}
+
+/// Why there is no answer about the pool database.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolDbError {
+    /// No such file: containerd's devmapper snapshotter never started with this root and pool name.
+    #[error(
+        "{path} does not exist: containerd's devmapper snapshotter has not started here yet, \
+         or root_path or pool_name is another"
+    )]
+    Missing {
+        /// The path.
+        path: String,
+    },
+    /// The file exists, with nothing in it: containerd's first start was interrupted, or is happening now.
+    #[error("{path} holds no bucket yet: containerd's first start is under way or was interrupted; start containerd")]
+    NotInitialised {
+        /// The path.
+        path: String,
+    },
+    /// A bbolt database of something else, or one that lost a bucket.
+    #[error(
+        "{path} is a bbolt database without the bucket `{bucket}`, which containerd makes at its first start: \
+         it is not a pool database; check the path"
+    )]
+    NotAPoolDb {
+        /// The path.
+        path: String,
+        /// What is missing.
+        bucket: &'static str,
+    },
+    /// The file could not be read, is no bbolt database, or is damaged.
+    #[error(transparent)]
+    Database(#[from] BboltError),
+    /// An entry is not what containerd writes.
+    #[error("{path}, bucket `{bucket}`, key `{key}`: {problem}; nothing in this pool is judged until that is understood")]
+    BadEntry {
+        /// The path.
+        path: String,
+        /// Which bucket.
+        bucket: &'static str,
+        /// The key, made printable.
+        key: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// Entries as they lie in the file, decoded only after the read proved consistent: the shorter that read, the rarer
+/// a commit falls into it.
+struct Raw {
+    devices: Vec<(Vec<u8>, Vec<u8>)>,
+    device_ids: Vec<(Vec<u8>, Vec<u8>)>,
+    id_sequence: u64,
+}
+
+impl PoolDb {
+    /// Reads the database at `path`, whether containerd runs or not. Takes no lock.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, PoolDbError> {
+        let path = path.as_ref();
+        let mut opens = 1;
+        loop {
+            let read = Database::<FileSource>::open(path).map_err(PoolDbError::from);
+            match read.and_then(|database| Self::read_from(&database, path)) {
+                Err(PoolDbError::Database(BboltError::Replaced { .. })) if opens < OPENS => opens += 1,
+                Err(PoolDbError::Database(BboltError::Missing { file })) => {
+                    return Err(PoolDbError::Missing { path: file });
+                }
+                Err(PoolDbError::Database(BboltError::Empty { file })) => {
+                    return Err(PoolDbError::NotInitialised { path: file });
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Reads a database that is open already; `path` is only for messages.
+    pub fn read_from<S: PageSource>(database: &Database<S>, path: &Path) -> Result<Self, PoolDbError> {
+        let (raw, txid) = database.snapshot(|snapshot| collect(snapshot, path))?;
+        let bad = |bucket, key: &[u8], problem| PoolDbError::BadEntry {
+            path: path.display().to_string(),
+            bucket,
+            key: key.escape_ascii().to_string(),
+            problem,
+        };
+        let mut devices = BTreeMap::new();
+        for (key, value) in &raw.devices {
+            let record = decode_record(key, value).map_err(|problem| bad(DEVICES, key, problem))?;
+            devices.insert(record.name.clone(), record);
+        }
+        let mut device_ids = BTreeMap::new();
+        for (key, value) in &raw.device_ids {
+            let (id, state) = decode_id(key, value).map_err(|problem| bad(DEVICE_IDS, key, problem))?;
+            device_ids.insert(id, state);
+        }
+        Ok(Self { devices, device_ids, id_sequence: raw.id_sequence, txid })
+    }
+}
+
+fn collect<S: PageSource>(snapshot: &Snapshot<'_, S>, path: &Path) -> Result<Raw, PoolDbError> {
+    let path = || path.display().to_string();
+    let root = snapshot.root();
+    let (devices, device_ids) = match (root.bucket(DEVICES.as_bytes())?, root.bucket(DEVICE_IDS.as_bytes())?) {
+        (Some(devices), Some(device_ids)) => (devices, device_ids),
+        (None, None) if is_empty(&root)? => return Err(PoolDbError::NotInitialised { path: path() }),
+        (None, _) => return Err(PoolDbError::NotAPoolDb { path: path(), bucket: DEVICES }),
+        (_, None) => return Err(PoolDbError::NotAPoolDb { path: path(), bucket: DEVICE_IDS }),
+    };
+    let entries = |bucket: &Bucket<'_, S>, name| {
+        let mut entries = Vec::new();
+        bucket.for_each(|key, value| match value {
+            Value::Bytes(bytes) => {
+                entries.push((key.to_vec(), bytes.into_owned()));
+                Ok(())
+            }
+            Value::Bucket(_) => Err(PoolDbError::BadEntry {
+                path: path(),
+                bucket: name,
+                key: key.escape_ascii().to_string(),
+                problem: "is a bucket where a value belongs".to_owned(),
+            }),
+        })?;
+        Ok::<_, PoolDbError>(entries)
+    };
+    Ok(Raw {
+        devices: entries(&devices, DEVICES)?,
+        device_ids: entries(&device_ids, DEVICE_IDS)?,
+        id_sequence: device_ids.sequence(),
+    })
+}
+
+fn is_empty<S: PageSource>(bucket: &Bucket<'_, S>) -> Result<bool, BboltError> {
+    let mut empty = true;
+    bucket.for_each(|_, _| {
+        empty = false;
+        Ok::<_, BboltError>(())
+    })?;
+    Ok(empty)
+}
+
+fn decode_record(key: &[u8], value: &[u8]) -> Result<DeviceRecord, String> {
+    if value.len() > LONGEST_RECORD {
+        return Err(format!("a record of {} bytes; at most {LONGEST_RECORD} are read", value.len()));
+    }
+    let record: DeviceRecord =
+        serde_json::from_slice(value).map_err(|error| format!("not a device record: {error}"))?;
+    if record.name.as_bytes() != key {
+        return Err(format!("its record is named `{}`", record.name.escape_debug()));
+    }
+    if record.device_id > ThinId::MAX {
+        return Err(format!("thin id {} is above the kernel's largest, {}", record.device_id, ThinId::MAX));
+    }
+    Ok(record)
+}
+
+fn decode_id(key: &[u8], value: &[u8]) -> Result<(ThinId, IdState), String> {
+    // Go's strconv.FormatUint: digits only, no leading zero. Anything looser could name one id twice.
+    let plain = key.iter().all(u8::is_ascii_digit) && (key == b"0" || !key.starts_with(b"0"));
+    let id = std::str::from_utf8(key)
+        .ok()
+        .filter(|_| plain)
+        .and_then(|digits| digits.parse().ok())
+        .map(ThinId)
+        .filter(|id| *id <= ThinId::MAX)
+        .ok_or_else(|| format!("not a thin id in plain decimal, 0 to {}", ThinId::MAX))?;
+    match value {
+        [state] => Ok((id, IdState::from(*state))),
+        _ => Err(format!("a state of {} bytes where containerd writes one", value.len())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORD: &str =
+        r#"{"device_id":2,"size":67108864,"name":"pool-snap-2","parent_name":"pool-snap-1","state":4,"error":""}"#;
+
+    #[test]
+    fn a_record_must_carry_its_key_and_a_possible_id() {
+        assert!(decode_record(b"pool-snap-2", RECORD.as_bytes()).is_ok());
+        assert!(decode_record(b"pool-snap-3", RECORD.as_bytes()).unwrap_err().contains("pool-snap-2"));
+        let huge = RECORD.replace("\"device_id\":2", "\"device_id\":16777216");
+        assert!(decode_record(b"pool-snap-2", huge.as_bytes()).unwrap_err().contains("16777216"));
+        for broken in ["", "{}", "null", "[]", &RECORD[1..], &format!("{RECORD}x")] {
+            assert!(decode_record(b"pool-snap-2", broken.as_bytes()).is_err(), "{broken}");
+        }
+        let long = format!("{RECORD}{}", " ".repeat(LONGEST_RECORD));
+        assert!(decode_record(b"pool-snap-2", long.as_bytes()).unwrap_err().contains("at most"));
+    }
+
+    #[test]
+    fn an_id_is_plain_decimal_with_one_byte() {
+        assert_eq!(decode_id(b"59", &[2]), Ok((ThinId(59), IdState::Faulty)));
+        assert_eq!(decode_id(b"16777215", &[7]), Ok((ThinId::MAX, IdState::Other(7))));
+        for key in ["", "+5", "05", "00", "5 ", "-1", "0x5", "16777216", "99999999999", "5\0"] {
+            assert!(decode_id(key.as_bytes(), &[1]).is_err(), "{key:?}");
+        }
+        assert!(decode_id(b"5", &[]).is_err());
+        assert!(decode_id(b"5", &[1, 0]).is_err());
+    }
+}

@@ -1,0 +1,260 @@
+//! Reads containerd's snapshot storage, `<root_path>/metadata.db` (containerd `core/snapshots/storage/bolt.go`).
+//!
+//! `v1/snapshots/<backend key>` is a bucket per snapshot with `id`, `kind`, `parent` and more. The buckets are made by
+//! the first snapshot, and containerd opens the file only at its first transaction (`metastore.go`), so on a fresh
+//! node there may be no file, or one without `v1`. Which of these it was is in [`SnapshotDb::presence`].
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::bbolt::{BboltError, Database, FileSource, PageSource, Snapshot, Value};
+use crate::model::{SnapshotId, TxId};
+
+/// `bucketKeyStorageVersion` and `bucketKeySnapshot`, bolt.go.
+const SNAPSHOTS: [&[u8]; 2] = [b"v1", b"snapshots"];
+/// How often the file is opened again when it was replaced meanwhile.
+const OPENS: usize = 3;
+
+/// Kind of a snapshot (`Kind`, core/snapshots/snapshotter.go).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SnapshotKind {
+    /// 1: read-only, in use.
+    View,
+    /// 2: writable, in use.
+    Active,
+    /// 3: a layer that others build on.
+    Committed,
+    /// A number that no known containerd writes; never acted on.
+    Other(u8),
+}
+
+impl From<u8> for SnapshotKind {
+    fn from(byte: u8) -> Self {
+        match byte {
+            1 => Self::View,
+            2 => Self::Active,
+            3 => Self::Committed,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// One snapshot, as its bucket tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotRow {
+    /// The number in the device's name.
+    pub id: SnapshotId,
+    /// What it is for.
+    pub kind: SnapshotKind,
+    /// Backend key of the snapshot it was made from.
+    pub parent: Option<String>,
+}
+
+/// How much of the database there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// No file: containerd has not used this snapshotter since it was set up.
+    NoFile,
+    /// A file without buckets: no snapshot was ever made.
+    NoBuckets,
+    /// The buckets are there, with or without rows.
+    Complete,
+}
+
+/// The snapshots that containerd knows, as of one transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotDb {
+    /// Rows by backend key, `<namespace>/<sequence>/<key>` (core/metadata/snapshot.go).
+    pub snapshots: BTreeMap<String, SnapshotRow>,
+    /// Sequence of `v1/snapshots`: the last snapshot id handed out, in a transaction that was committed.
+    pub sequence: u64,
+    /// The transaction that all of this is from. None without a file, or with an empty one.
+    pub txid: Option<TxId>,
+    /// Whether "no rows" means "nothing was ever there".
+    pub presence: Presence,
+}
+
+/// Why there is no answer about the snapshot storage.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotDbError {
+    /// The file could not be read, is no bbolt database, or is damaged.
+    #[error(transparent)]
+    Database(#[from] BboltError),
+    /// A bbolt database of something else, or one that lost a bucket.
+    #[error("{path} is a bbolt database without `v1/snapshots`: it is not containerd's snapshot storage; check the path")]
+    NotSnapshots {
+        /// The path.
+        path: String,
+    },
+    /// A row is not what containerd writes.
+    #[error("{path}, snapshot `{key}`: {problem}; nothing in this pool is judged until that is understood")]
+    BadRow {
+        /// The path.
+        path: String,
+        /// The backend key, made printable.
+        key: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// A row's key and the three values that matter, as they lie in the file.
+struct RawRow {
+    key: Vec<u8>,
+    id: Option<Vec<u8>>,
+    kind: Option<Vec<u8>>,
+    parent: Option<Vec<u8>>,
+}
+
+impl SnapshotDb {
+    /// Reads the database at `path`, whether containerd runs or not. Takes no lock. No file is an answer, not an error.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, SnapshotDbError> {
+        let path = path.as_ref();
+        let mut opens = 1;
+        loop {
+            let read = Database::<FileSource>::open(path).map_err(SnapshotDbError::from);
+            match read.and_then(|database| Self::read_from(&database, path)) {
+                Err(SnapshotDbError::Database(BboltError::Replaced { .. })) if opens < OPENS => opens += 1,
+                Err(SnapshotDbError::Database(BboltError::Missing { .. })) => {
+                    return Ok(Self::nothing(Presence::NoFile));
+                }
+                Err(SnapshotDbError::Database(BboltError::Empty { .. })) => {
+                    return Ok(Self::nothing(Presence::NoBuckets));
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Reads a database that is open already; `path` is only for messages.
+    pub fn read_from<S: PageSource>(database: &Database<S>, path: &Path) -> Result<Self, SnapshotDbError> {
+        let (raw, txid) = database.snapshot(|snapshot| collect(snapshot, path))?;
+        let Some((rows, sequence)) = raw else {
+            return Ok(Self { txid: Some(txid), ..Self::nothing(Presence::NoBuckets) });
+        };
+        let mut snapshots = BTreeMap::new();
+        for row in rows {
+            let (key, row) = decode_row(&row).map_err(|problem| bad_row(path, &row.key, problem))?;
+            snapshots.insert(key, row);
+        }
+        Ok(Self { snapshots, sequence, txid: Some(txid), presence: Presence::Complete })
+    }
+
+    fn nothing(presence: Presence) -> Self {
+        Self { snapshots: BTreeMap::new(), sequence: 0, txid: None, presence }
+    }
+}
+
+fn bad_row(path: &Path, key: &[u8], problem: impl Into<String>) -> SnapshotDbError {
+    SnapshotDbError::BadRow {
+        path: path.display().to_string(),
+        key: key.escape_ascii().to_string(),
+        problem: problem.into(),
+    }
+}
+
+/// The rows, undecoded, and the sequence. None when no snapshot was ever made.
+fn collect<S: PageSource>(
+    snapshot: &Snapshot<'_, S>,
+    path: &Path,
+) -> Result<Option<(Vec<RawRow>, u64)>, SnapshotDbError> {
+    let Some(bucket) = snapshot.bucket(&SNAPSHOTS)? else {
+        let mut empty = true;
+        snapshot.root().for_each(|_, _| {
+            empty = false;
+            Ok::<_, BboltError>(())
+        })?;
+        // Reading another database as "no snapshots" would make every device look unused.
+        return if empty { Ok(None) } else { Err(SnapshotDbError::NotSnapshots { path: path.display().to_string() }) };
+    };
+    let mut rows = Vec::new();
+    bucket.for_each(|key, value| match value {
+        Value::Bucket(row) => {
+            let part = |name: &str| match row.get(name.as_bytes())? {
+                Some(Value::Bytes(bytes)) => Ok(Some(bytes.into_owned())),
+                Some(Value::Bucket(_)) => Err(bad_row(path, key, format!("its `{name}` is a bucket"))),
+                None => Ok(None),
+            };
+            let (id, kind, parent) = (part("id")?, part("kind")?, part("parent")?);
+            rows.push(RawRow { key: key.to_vec(), id, kind, parent });
+            Ok(())
+        }
+        Value::Bytes(_) => Err(bad_row(path, key, "is a plain value where a bucket belongs")),
+    })?;
+    Ok(Some((rows, bucket.sequence())))
+}
+
+fn decode_row(row: &RawRow) -> Result<(String, SnapshotRow), String> {
+    let text = |bytes: &[u8], what| {
+        String::from_utf8(bytes.to_vec()).map_err(|_| format!("{what} is not UTF-8: `{}`", bytes.escape_ascii()))
+    };
+    let key = text(&row.key, "its key")?;
+    let id = row.id.as_deref().and_then(uvarint).ok_or("its `id` is missing or not an unsigned varint")?;
+    let kind = match row.kind.as_deref() {
+        Some([kind]) => SnapshotKind::from(*kind),
+        _ => return Err("its `kind` is missing or not one byte".to_owned()),
+    };
+    // containerd writes `parent` only when there is one (`createSnapshot`, bolt.go).
+    let parent = match row.parent.as_deref() {
+        None | Some([]) => None,
+        Some(parent) => Some(text(parent, "its `parent`")?),
+    };
+    Ok((key, SnapshotRow { id: SnapshotId(id), kind, parent }))
+}
+
+/// Go's `binary.Uvarint`, for bytes that hold nothing else: seven bits per byte, low ones first, at most ten bytes.
+fn uvarint(bytes: &[u8]) -> Option<u64> {
+    let (last, more) = bytes.split_last()?;
+    if more.len() > 9 || *last >= 0x80 || more.iter().any(|byte| *byte < 0x80) {
+        return None;
+    }
+    bytes.iter().rev().try_fold(0_u64, |value, byte| {
+        let shifted = value.checked_mul(0x80)?;
+        shifted.checked_add(u64::from(byte & 0x7f))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn varints_read_as_go_writes_them() {
+        for (bytes, value) in [
+            (&[0x00][..], Some(0)),
+            (&[0x01], Some(1)),
+            (&[0x7f], Some(127)),
+            (&[0x80, 0x01], Some(128)),
+            (&[0xbb, 0x08], Some(1083)),
+            (&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01], Some(u64::MAX)),
+            (&[], None),
+            (&[0x80], None),
+            (&[0x01, 0x01], None),
+            (&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02], None),
+            (&[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x00], None),
+        ] {
+            assert_eq!(uvarint(bytes), value, "{bytes:02x?}");
+        }
+    }
+
+    #[test]
+    fn a_row_without_its_parts_is_refused() {
+        let row = |id: Option<&[u8]>, kind: Option<&[u8]>, parent: Option<&[u8]>| RawRow {
+            key: b"ns/3/act".to_vec(),
+            id: id.map(<[u8]>::to_vec),
+            kind: kind.map(<[u8]>::to_vec),
+            parent: parent.map(<[u8]>::to_vec),
+        };
+        let good = decode_row(&row(Some(&[2]), Some(&[2]), Some(b"ns/2/c"))).unwrap().1;
+        assert_eq!(good, SnapshotRow {
+            id: SnapshotId(2),
+            kind: SnapshotKind::Active,
+            parent: Some("ns/2/c".to_owned())
+        });
+        assert_eq!(decode_row(&row(Some(&[2]), Some(&[9]), None)).unwrap().1.kind, SnapshotKind::Other(9));
+        assert!(decode_row(&row(None, Some(&[2]), None)).unwrap_err().contains("`id`"));
+        assert!(decode_row(&row(Some(&[2]), None, None)).unwrap_err().contains("`kind`"));
+        assert!(decode_row(&row(Some(&[2]), Some(&[2, 2]), None)).unwrap_err().contains("`kind`"));
+        assert!(decode_row(&row(Some(&[2]), Some(&[2]), Some(&[0xff]))).unwrap_err().contains("`parent`"));
+    }
+}

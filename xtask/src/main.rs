@@ -1,0 +1,34 @@
+//! `cargo xtask`: the tasks of a developer of suture.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::tasks;
+
+/// The tasks of a developer of suture
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct CommandLine {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Make this machine ready: host packages, the BPF compiler and linker, qemu, kernels, the root disk
+    Setup(tasks::setup::Arguments),
+    /// Run a command in the test VM: a real kernel with a real containerd, and suture on its PATH
+    Vm(tasks::vm::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match CommandLine::parse().task {
+        Task::Setup(arguments) => tasks::setup::run(&arguments),
+        Task::Vm(arguments) => tasks::vm::run(&arguments),
+    };
+    result.unwrap_or_else(|error| {
+        // `{:#}` gives the chain of causes on one line; a backtrace would help nobody here.
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
