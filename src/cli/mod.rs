@@ -1,12 +1,16 @@
 //! The command line: one file per subcommand. Nothing is decided here; each command wires rooms together and prints.
 
+mod history;
+mod run;
 mod watch;
 
 use std::{error::Error, fmt::Write as _, io, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::observe::probes::ProbeError;
+pub(crate) use watch::clock_time;
+
+use crate::{agent::AgentError, ledger::LedgerError, observe::{containerd::ConfigError, probes::ProbeError}};
 
 /// Sees half-finished storage operations of containerd's devmapper snapshotter in the kernel, and heals them when that
 /// is proven safe.
@@ -19,7 +23,9 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::RunArguments),
     Watch(watch::WatchArguments),
+    History(history::HistoryArguments),
 }
 
 /// How results are printed.
@@ -35,6 +41,15 @@ pub enum Output {
 /// Why a command ended early. Its message says what was being done; its sources say why that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
+    /// The agent could not start, or ended.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// Where the snapshotter keeps its things is not known.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The ledger could not be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// The kernel could not be watched.
     #[error("the kernel can not be watched")]
     Probes(#[from] ProbeError),
@@ -57,7 +72,9 @@ pub enum CliError {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
+        Command::Run(arguments) => run::run(arguments),
         Command::Watch(arguments) => watch::run(&arguments),
+        Command::History(arguments) => history::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

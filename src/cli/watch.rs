@@ -118,7 +118,7 @@ fn print(observation: &Observation, output: Output) -> Result<(), CliError> {
 }
 
 /// Time of day in the local zone with milliseconds.
-pub(super) fn clock_time(at: Timestamp) -> String {
+pub(crate) fn clock_time(at: Timestamp) -> String {
     let zoned = jiff::Timestamp::from(at).to_zoned(jiff::tz::TimeZone::system());
     zoned.strftime("%H:%M:%S%.3f").to_string()
 }

@@ -4,13 +4,21 @@
 
 pub mod device_record;
 pub mod dm;
+pub mod finding;
 pub mod ids;
 pub mod observation;
+pub mod operation;
+pub mod plan;
 pub mod text;
 pub mod time;
+pub mod world;
 
 pub use device_record::{DeviceRecord, DeviceState, IdState};
+pub use finding::{Finding, FindingClass, FindingId, Provenance};
 pub use ids::{Bytes, DeviceNumber, PoolName, Sectors, SnapshotId, ThinId, TxId};
 pub use observation::{Incarnation, Observation};
+pub use operation::{Operation, OperationId, OperationState};
+pub use plan::{Action, Decision, Guard, GuardReading, Outcome, Plan};
 pub use text::Untrusted;
 pub use time::Timestamp;
+pub use world::{Node, Pool, PoolMode, World};

@@ -3,5 +3,10 @@
 //! What it reads comes from outside: every parser here answers damage with an error, never with a panic.
 
 pub mod bbolt;
+pub mod containerd;
+pub mod device_mapper;
+pub mod pool_db;
 pub mod probes;
+pub mod snapshot_db;
 pub mod thin_metadata;
+pub mod world;

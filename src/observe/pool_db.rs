@@ -47,7 +47,9 @@ pub enum PoolDbError {
         path: String,
     },
     /// The file exists, with nothing in it: containerd's first start was interrupted, or is happening now.
-    #[error("{path} holds no bucket yet: containerd's first start is under way or was interrupted; start containerd")]
+    #[error(
+        "{path} holds no bucket yet: containerd's first start is under way or was interrupted; start containerd"
+    )]
     NotInitialised {
         /// The path.
         path: String,
@@ -67,7 +69,9 @@ pub enum PoolDbError {
     #[error(transparent)]
     Database(#[from] BboltError),
     /// An entry is not what containerd writes.
-    #[error("{path}, bucket `{bucket}`, key `{key}`: {problem}; nothing in this pool is judged until that is understood")]
+    #[error(
+        "{path}, bucket `{bucket}`, key `{key}`: {problem}; nothing in this pool is judged until that is understood"
+    )]
     BadEntry {
         /// The path.
         path: String,
@@ -127,18 +131,36 @@ impl PoolDb {
             let (id, state) = decode_id(key, value).map_err(|problem| bad(DEVICE_IDS, key, problem))?;
             device_ids.insert(id, state);
         }
-        Ok(Self { devices, device_ids, id_sequence: raw.id_sequence, txid })
+        Ok(Self {
+            devices,
+            device_ids,
+            id_sequence: raw.id_sequence,
+            txid,
+        })
     }
 }
 
 fn collect<S: PageSource>(snapshot: &Snapshot<'_, S>, path: &Path) -> Result<Raw, PoolDbError> {
     let path = || path.display().to_string();
     let root = snapshot.root();
-    let (devices, device_ids) = match (root.bucket(DEVICES.as_bytes())?, root.bucket(DEVICE_IDS.as_bytes())?) {
+    let (devices, device_ids) = match (
+        root.bucket(DEVICES.as_bytes())?,
+        root.bucket(DEVICE_IDS.as_bytes())?,
+    ) {
         (Some(devices), Some(device_ids)) => (devices, device_ids),
         (None, None) if is_empty(&root)? => return Err(PoolDbError::NotInitialised { path: path() }),
-        (None, _) => return Err(PoolDbError::NotAPoolDb { path: path(), bucket: DEVICES }),
-        (_, None) => return Err(PoolDbError::NotAPoolDb { path: path(), bucket: DEVICE_IDS }),
+        (None, _) => {
+            return Err(PoolDbError::NotAPoolDb {
+                path: path(),
+                bucket: DEVICES,
+            });
+        }
+        (_, None) => {
+            return Err(PoolDbError::NotAPoolDb {
+                path: path(),
+                bucket: DEVICE_IDS,
+            });
+        }
     };
     let entries = |bucket: &Bucket<'_, S>, name| {
         let mut entries = Vec::new();
@@ -174,7 +196,10 @@ fn is_empty<S: PageSource>(bucket: &Bucket<'_, S>) -> Result<bool, BboltError> {
 
 fn decode_record(key: &[u8], value: &[u8]) -> Result<DeviceRecord, String> {
     if value.len() > LONGEST_RECORD {
-        return Err(format!("a record of {} bytes; at most {LONGEST_RECORD} are read", value.len()));
+        return Err(format!(
+            "a record of {} bytes; at most {LONGEST_RECORD} are read",
+            value.len()
+        ));
     }
     let record: DeviceRecord =
         serde_json::from_slice(value).map_err(|error| format!("not a device record: {error}"))?;
@@ -182,7 +207,11 @@ fn decode_record(key: &[u8], value: &[u8]) -> Result<DeviceRecord, String> {
         return Err(format!("its record is named `{}`", record.name.escape_debug()));
     }
     if record.device_id > ThinId::MAX {
-        return Err(format!("thin id {} is above the kernel's largest, {}", record.device_id, ThinId::MAX));
+        return Err(format!(
+            "thin id {} is above the kernel's largest, {}",
+            record.device_id,
+            ThinId::MAX
+        ));
     }
     Ok(record)
 }
@@ -199,7 +228,10 @@ fn decode_id(key: &[u8], value: &[u8]) -> Result<(ThinId, IdState), String> {
         .ok_or_else(|| format!("not a thin id in plain decimal, 0 to {}", ThinId::MAX))?;
     match value {
         [state] => Ok((id, IdState::from(*state))),
-        _ => Err(format!("a state of {} bytes where containerd writes one", value.len())),
+        _ => Err(format!(
+            "a state of {} bytes where containerd writes one",
+            value.len()
+        )),
     }
 }
 
@@ -207,27 +239,52 @@ fn decode_id(key: &[u8], value: &[u8]) -> Result<(ThinId, IdState), String> {
 mod tests {
     use super::*;
 
-    const RECORD: &str =
-        r#"{"device_id":2,"size":67108864,"name":"pool-snap-2","parent_name":"pool-snap-1","state":4,"error":""}"#;
+    const RECORD: &str = r#"{"device_id":2,"size":67108864,"name":"pool-snap-2","parent_name":"pool-snap-1","state":4,"error":""}"#;
 
     #[test]
     fn a_record_must_carry_its_key_and_a_possible_id() {
         assert!(decode_record(b"pool-snap-2", RECORD.as_bytes()).is_ok());
-        assert!(decode_record(b"pool-snap-3", RECORD.as_bytes()).unwrap_err().contains("pool-snap-2"));
+        assert!(
+            decode_record(b"pool-snap-3", RECORD.as_bytes())
+                .unwrap_err()
+                .contains("pool-snap-2")
+        );
         let huge = RECORD.replace("\"device_id\":2", "\"device_id\":16777216");
-        assert!(decode_record(b"pool-snap-2", huge.as_bytes()).unwrap_err().contains("16777216"));
+        assert!(
+            decode_record(b"pool-snap-2", huge.as_bytes())
+                .unwrap_err()
+                .contains("16777216")
+        );
         for broken in ["", "{}", "null", "[]", &RECORD[1..], &format!("{RECORD}x")] {
-            assert!(decode_record(b"pool-snap-2", broken.as_bytes()).is_err(), "{broken}");
+            assert!(
+                decode_record(b"pool-snap-2", broken.as_bytes()).is_err(),
+                "{broken}"
+            );
         }
         let long = format!("{RECORD}{}", " ".repeat(LONGEST_RECORD));
-        assert!(decode_record(b"pool-snap-2", long.as_bytes()).unwrap_err().contains("at most"));
+        assert!(
+            decode_record(b"pool-snap-2", long.as_bytes())
+                .unwrap_err()
+                .contains("at most")
+        );
     }
 
     #[test]
     fn an_id_is_plain_decimal_with_one_byte() {
         assert_eq!(decode_id(b"59", &[2]), Ok((ThinId(59), IdState::Faulty)));
         assert_eq!(decode_id(b"16777215", &[7]), Ok((ThinId::MAX, IdState::Other(7))));
-        for key in ["", "+5", "05", "00", "5 ", "-1", "0x5", "16777216", "99999999999", "5\0"] {
+        for key in [
+            "",
+            "+5",
+            "05",
+            "00",
+            "5 ",
+            "-1",
+            "0x5",
+            "16777216",
+            "99999999999",
+            "5\0",
+        ] {
             assert!(decode_id(key.as_bytes(), &[1]).is_err(), "{key:?}");
         }
         assert!(decode_id(b"5", &[]).is_err());

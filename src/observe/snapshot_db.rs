@@ -81,7 +81,9 @@ pub enum SnapshotDbError {
     #[error(transparent)]
     Database(#[from] BboltError),
     /// A bbolt database of something else, or one that lost a bucket.
-    #[error("{path} is a bbolt database without `v1/snapshots`: it is not containerd's snapshot storage; check the path")]
+    #[error(
+        "{path} is a bbolt database without `v1/snapshots`: it is not containerd's snapshot storage; check the path"
+    )]
     NotSnapshots {
         /// The path.
         path: String,
@@ -130,18 +132,31 @@ impl SnapshotDb {
     pub fn read_from<S: PageSource>(database: &Database<S>, path: &Path) -> Result<Self, SnapshotDbError> {
         let (raw, txid) = database.snapshot(|snapshot| collect(snapshot, path))?;
         let Some((rows, sequence)) = raw else {
-            return Ok(Self { txid: Some(txid), ..Self::nothing(Presence::NoBuckets) });
+            return Ok(Self {
+                txid: Some(txid),
+                ..Self::nothing(Presence::NoBuckets)
+            });
         };
         let mut snapshots = BTreeMap::new();
         for row in rows {
             let (key, row) = decode_row(&row).map_err(|problem| bad_row(path, &row.key, problem))?;
             snapshots.insert(key, row);
         }
-        Ok(Self { snapshots, sequence, txid: Some(txid), presence: Presence::Complete })
+        Ok(Self {
+            snapshots,
+            sequence,
+            txid: Some(txid),
+            presence: Presence::Complete,
+        })
     }
 
     fn nothing(presence: Presence) -> Self {
-        Self { snapshots: BTreeMap::new(), sequence: 0, txid: None, presence }
+        Self {
+            snapshots: BTreeMap::new(),
+            sequence: 0,
+            txid: None,
+            presence,
+        }
     }
 }
 
@@ -165,7 +180,13 @@ fn collect<S: PageSource>(
             Ok::<_, BboltError>(())
         })?;
         // Reading another database as "no snapshots" would make every device look unused.
-        return if empty { Ok(None) } else { Err(SnapshotDbError::NotSnapshots { path: path.display().to_string() }) };
+        return if empty {
+            Ok(None)
+        } else {
+            Err(SnapshotDbError::NotSnapshots {
+                path: path.display().to_string(),
+            })
+        };
     };
     let mut rows = Vec::new();
     bucket.for_each(|key, value| match value {
@@ -176,7 +197,12 @@ fn collect<S: PageSource>(
                 None => Ok(None),
             };
             let (id, kind, parent) = (part("id")?, part("kind")?, part("parent")?);
-            rows.push(RawRow { key: key.to_vec(), id, kind, parent });
+            rows.push(RawRow {
+                key: key.to_vec(),
+                id,
+                kind,
+                parent,
+            });
             Ok(())
         }
         Value::Bytes(_) => Err(bad_row(path, key, "is a plain value where a bucket belongs")),
@@ -186,10 +212,15 @@ fn collect<S: PageSource>(
 
 fn decode_row(row: &RawRow) -> Result<(String, SnapshotRow), String> {
     let text = |bytes: &[u8], what| {
-        String::from_utf8(bytes.to_vec()).map_err(|_| format!("{what} is not UTF-8: `{}`", bytes.escape_ascii()))
+        String::from_utf8(bytes.to_vec())
+            .map_err(|_| format!("{what} is not UTF-8: `{}`", bytes.escape_ascii()))
     };
     let key = text(&row.key, "its key")?;
-    let id = row.id.as_deref().and_then(uvarint).ok_or("its `id` is missing or not an unsigned varint")?;
+    let id = row
+        .id
+        .as_deref()
+        .and_then(uvarint)
+        .ok_or("its `id` is missing or not an unsigned varint")?;
     let kind = match row.kind.as_deref() {
         Some([kind]) => SnapshotKind::from(*kind),
         _ => return Err("its `kind` is missing or not one byte".to_owned()),
@@ -199,7 +230,14 @@ fn decode_row(row: &RawRow) -> Result<(String, SnapshotRow), String> {
         None | Some([]) => None,
         Some(parent) => Some(text(parent, "its `parent`")?),
     };
-    Ok((key, SnapshotRow { id: SnapshotId(id), kind, parent }))
+    Ok((
+        key,
+        SnapshotRow {
+            id: SnapshotId(id),
+            kind,
+            parent,
+        },
+    ))
 }
 
 /// Go's `binary.Uvarint`, for bytes that hold nothing else: seven bits per byte, low ones first, at most ten bytes.
@@ -226,12 +264,21 @@ mod tests {
             (&[0x7f], Some(127)),
             (&[0x80, 0x01], Some(128)),
             (&[0xbb, 0x08], Some(1083)),
-            (&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01], Some(u64::MAX)),
+            (
+                &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01],
+                Some(u64::MAX),
+            ),
             (&[], None),
             (&[0x80], None),
             (&[0x01, 0x01], None),
-            (&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02], None),
-            (&[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x00], None),
+            (
+                &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02],
+                None,
+            ),
+            (
+                &[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x00],
+                None,
+            ),
         ] {
             assert_eq!(uvarint(bytes), value, "{bytes:02x?}");
         }
@@ -245,16 +292,40 @@ mod tests {
             kind: kind.map(<[u8]>::to_vec),
             parent: parent.map(<[u8]>::to_vec),
         };
-        let good = decode_row(&row(Some(&[2]), Some(&[2]), Some(b"ns/2/c"))).unwrap().1;
-        assert_eq!(good, SnapshotRow {
-            id: SnapshotId(2),
-            kind: SnapshotKind::Active,
-            parent: Some("ns/2/c".to_owned())
-        });
-        assert_eq!(decode_row(&row(Some(&[2]), Some(&[9]), None)).unwrap().1.kind, SnapshotKind::Other(9));
-        assert!(decode_row(&row(None, Some(&[2]), None)).unwrap_err().contains("`id`"));
-        assert!(decode_row(&row(Some(&[2]), None, None)).unwrap_err().contains("`kind`"));
-        assert!(decode_row(&row(Some(&[2]), Some(&[2, 2]), None)).unwrap_err().contains("`kind`"));
-        assert!(decode_row(&row(Some(&[2]), Some(&[2]), Some(&[0xff]))).unwrap_err().contains("`parent`"));
+        let good = decode_row(&row(Some(&[2]), Some(&[2]), Some(b"ns/2/c")))
+            .unwrap()
+            .1;
+        assert_eq!(
+            good,
+            SnapshotRow {
+                id: SnapshotId(2),
+                kind: SnapshotKind::Active,
+                parent: Some("ns/2/c".to_owned())
+            }
+        );
+        assert_eq!(
+            decode_row(&row(Some(&[2]), Some(&[9]), None)).unwrap().1.kind,
+            SnapshotKind::Other(9)
+        );
+        assert!(
+            decode_row(&row(None, Some(&[2]), None))
+                .unwrap_err()
+                .contains("`id`")
+        );
+        assert!(
+            decode_row(&row(Some(&[2]), None, None))
+                .unwrap_err()
+                .contains("`kind`")
+        );
+        assert!(
+            decode_row(&row(Some(&[2]), Some(&[2, 2]), None))
+                .unwrap_err()
+                .contains("`kind`")
+        );
+        assert!(
+            decode_row(&row(Some(&[2]), Some(&[2]), Some(&[0xff])))
+                .unwrap_err()
+                .contains("`parent`")
+        );
     }
 }

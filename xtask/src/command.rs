@@ -20,7 +20,11 @@ pub fn output(command: &mut Command, doing: &str) -> Result<String> {
     let stdout = String::from_utf8_lossy(&result.stdout).into_owned();
     if !result.status.success() {
         let stderr = String::from_utf8_lossy(&result.stderr);
-        bail!("{doing}: `{name}` failed ({}):\n{}", result.status, tail(&format!("{stdout}{stderr}")));
+        bail!(
+            "{doing}: `{name}` failed ({}):\n{}",
+            result.status,
+            tail(&format!("{stdout}{stderr}"))
+        );
     }
     Ok(stdout)
 }
@@ -44,14 +48,19 @@ pub fn make_ext4(image: &Path, folder: Option<&Path>, size_mib: u64, options: &[
         command.arg("-d").arg(folder);
     }
     command.arg(image).arg(format!("{size_mib}M"));
-    output(&mut command, &format!("making the disk image {}", image.display()))?;
+    output(
+        &mut command,
+        &format!("making the disk image {}", image.display()),
+    )?;
     Ok(())
 }
 
 /// The size of all files below `folder`, in bytes, as far as it can be read.
 #[must_use]
 pub fn folder_size(folder: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return 0;
+    };
     entries
         .flatten()
         .map(|entry| match entry.metadata() {
@@ -75,15 +84,76 @@ pub fn clean_cargo() -> Command {
     command
 }
 
+/// What cargo sets for a program it runs, and what would make a build in it another one than from a shell. What a
+/// person set to reach a registry or a proxy stays.
 fn is_left_over(name: &OsStr) -> bool {
+    const NAMES: &[&str] = &[
+        "RUSTC",
+        "RUSTC_WRAPPER",
+        "RUSTFLAGS",
+        "RUSTC_BOOTSTRAP",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "CARGO",
+    ];
+    const FAMILIES: &[&str] = &[
+        "PKG", "MANIFEST", "BIN", "CRATE", "PRIMARY", "TARGET", "BUILD", "PROFILE", "CFG", "FEATURE",
+    ];
     let Some(name) = name.to_str() else { return false };
-    let of_cargo = name.starts_with("CARGO_") && name != "CARGO_HOME" && !name.starts_with("CARGO_NET");
-    of_cargo || ["RUSTC", "RUSTC_WRAPPER", "RUSTFLAGS", "RUSTC_BOOTSTRAP", "CARGO"].contains(&name)
+    let family = name
+        .strip_prefix("CARGO_")
+        .and_then(|rest| rest.split('_').next());
+    NAMES.contains(&name) || family.is_some_and(|family| FAMILIES.contains(&family))
 }
 
 /// The last lines of `text`.
 #[must_use]
 pub fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    lines.iter().skip(lines.len().saturating_sub(LINES_SHOWN)).copied().collect::<Vec<_>>().join("\n")
+    lines
+        .iter()
+        .skip(lines.len().saturating_sub(LINES_SHOWN))
+        .copied()
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clean_cargo_keeps_what_reaches_a_registry() {
+        for gone in [
+            "CARGO_MANIFEST_DIR",
+            "CARGO_TARGET_DIR",
+            "CARGO_PKG_NAME",
+            "RUSTFLAGS",
+            "RUSTC",
+        ] {
+            assert!(is_left_over(OsStr::new(gone)), "{gone}");
+        }
+        for kept in [
+            "CARGO_HOME",
+            "CARGO_HTTP_CAINFO",
+            "CARGO_NET_OFFLINE",
+            "RUSTUP_TOOLCHAIN",
+            "PATH",
+        ] {
+            assert!(!is_left_over(OsStr::new(kept)), "{kept}");
+        }
+    }
+
+    #[test]
+    fn a_failure_shows_the_program_and_its_last_words() {
+        let error = output(
+            Command::new("sh").args(["-c", "echo sorry >&2; exit 4"]),
+            "trying",
+        )
+        .unwrap_err()
+        .to_string();
+        assert!(
+            error.contains("trying") && error.contains("`sh`") && error.contains("sorry"),
+            "{error}"
+        );
+    }
 }

@@ -10,6 +10,7 @@
 //!
 //! Hence the rule, as with a seqlock: find the newest valid meta, read, find it again; what was read is one
 //! transaction's truth if and only if the newest meta is still the same. One commit later is already too late.
+//! The second look has an order of its own, see `Database::is_newest`: the two metas are not read at one instant.
 //!
 //! Commits are seen when they reach the page cache, before `fdatasync` returned: a power cut can take back what was
 //! read here.
@@ -34,9 +35,17 @@ use page::{HEADER, META, Meta, NoMeta, PAGE_DOUBLINGS, SMALLEST_PAGE};
 /// A commit of containerd's takes a few milliseconds, and some tens per second is the most that the field shows.
 const PAUSES: [u64; 10] = [0, 1, 2, 4, 8, 16, 32, 32, 32, 32];
 
-/// How often a file without any valid meta is looked at again: bbolt writes the first four pages of a new file in
-/// one go, so this state is either gone at once, or stays.
-const META_TRIES: usize = 3;
+/// How often in a row a file without any valid meta must show the same bytes there to be called damaged. Both metas
+/// look torn when commits fall between the reads, and none is there yet while bbolt writes a new file's first pages.
+const META_LOOKS: usize = 3;
+
+/// The newest meta, with the byte offsets of its own page and of the other meta page.
+#[derive(Debug, Clone, Copy)]
+struct Newest {
+    meta: Meta,
+    own: u64,
+    other: u64,
+}
 
 /// A bbolt database, open for reading.
 #[derive(Debug)]
@@ -58,11 +67,10 @@ impl<S: PageSource> Database<S> {
         Self { source }
     }
 
-    /// The newest committed transaction. It costs two small reads, so it is the cheap way to ask "did anything change".
+    /// The newest committed transaction, at some instant of this call. It costs four small reads, so it is the cheap
+    /// way to ask "did anything change".
     pub fn newest_txid(&self) -> Result<TxId, BboltError> {
-        let meta = self.newest_meta()?;
-        self.ensure_current()?;
-        Ok(TxId(meta.txid))
+        self.snapshot(|_| Ok(())).map(|((), txid)| txid)
     }
 
     /// Runs `read` on the newest transaction until the file held still meanwhile, and returns its answer with that
@@ -75,49 +83,75 @@ impl<S: PageSource> Database<S> {
         mut read: impl FnMut(&Snapshot<'_, S>) -> Result<T, E>,
     ) -> Result<(T, TxId), E> {
         let mut seen: Option<(u64, u64)> = None;
-        for (attempt, pause) in PAUSES.into_iter().enumerate() {
+        let mut looks: Vec<Vec<u8>> = Vec::new();
+        for pause in PAUSES {
             if pause > 0 {
                 std::thread::sleep(Duration::from_millis(pause));
             }
-            let meta = match self.newest_meta() {
-                Err(BboltError::NoMeta { .. }) if attempt + 1 < META_TRIES => continue,
+            let newest = match self.newest_meta() {
+                Err(error @ BboltError::NoMeta { .. }) => {
+                    let bytes = self.meta_bytes()?;
+                    looks.retain(|before| *before == bytes);
+                    looks.push(bytes);
+                    if looks.len() >= META_LOOKS {
+                        return Err(error.into());
+                    }
+                    continue;
+                }
                 other => other?,
             };
+            let meta = newest.meta;
             seen = Some((seen.map_or(meta.txid, |(first, _)| first), meta.txid));
             let size = self.size()?;
             let answer = read(&Snapshot::new(&self.source, size, meta));
-            // The whole structure is compared, not only the id: a file restored in place may repeat ids.
-            if self.newest_meta().is_ok_and(|now| now == meta) {
+            if self.is_newest(newest)? {
                 self.ensure_current()?;
                 return answer.map(|answer| (answer, TxId(meta.txid)));
             }
         }
         self.ensure_current()?;
         let (first, last) = seen.unwrap_or_default();
-        Err(BboltError::Busy { file: self.source.name(), tries: PAUSES.len(), first, last }.into())
+        Err(BboltError::Busy {
+            file: self.source.name(),
+            tries: PAUSES.len(),
+            first,
+            last,
+        }
+        .into())
     }
 
     fn ensure_current(&self) -> Result<(), BboltError> {
         match self.source.is_current() {
             Ok(true) => Ok(()),
-            Ok(false) => Err(BboltError::Replaced { file: self.source.name() }),
+            Ok(false) => Err(BboltError::Replaced {
+                file: self.source.name(),
+            }),
             Err(source) => Err(self.io("look up", source)),
         }
     }
 
     fn io(&self, doing: impl Into<String>, source: std::io::Error) -> BboltError {
-        BboltError::Io { doing: doing.into(), file: self.source.name(), source }
+        BboltError::Io {
+            doing: doing.into(),
+            file: self.source.name(),
+            source,
+        }
     }
 
     fn size(&self) -> Result<u64, BboltError> {
-        self.source.size().map_err(|source| self.io("look up the size of", source))
+        self.source
+            .size()
+            .map_err(|source| self.io("look up the size of", source))
     }
 
-    /// The valid meta with the highest transaction id (`db.go`, `meta`).
-    fn newest_meta(&self) -> Result<Meta, BboltError> {
+    /// The valid meta with the highest transaction id (`db.go`, `meta`). The two are read one after the other, so
+    /// this may be a meta that was the newest, or one that never was while both existed.
+    fn newest_meta(&self) -> Result<Newest, BboltError> {
         let size = self.size()?;
         if size == 0 {
-            return Err(BboltError::Empty { file: self.source.name() });
+            return Err(BboltError::Empty {
+                file: self.source.name(),
+            });
         }
         let first = self.meta_at(0, size)?;
         let second = match first {
@@ -125,16 +159,39 @@ impl<S: PageSource> Database<S> {
             // Without the first, the second says itself where it is: its page size is its offset.
             Err(_) => self.probe_second(size)?,
         };
+        let newest = |meta: Meta, own: u64| Newest {
+            meta,
+            own,
+            other: u64::from(meta.page_size) - own,
+        };
         match (first, second) {
-            (Ok(first), Ok(second)) if second.page_size != first.page_size => Ok(first),
-            (Ok(first), Ok(second)) => Ok(if second.txid > first.txid { second } else { first }),
-            (Ok(only), Err(_)) | (Err(_), Ok(only)) => Ok(only),
+            (Ok(first), Ok(second)) if second.page_size == first.page_size && second.txid > first.txid => {
+                Ok(newest(second, u64::from(second.page_size)))
+            }
+            (Ok(first), _) => Ok(newest(first, 0)),
+            (Err(_), Ok(second)) => Ok(newest(second, u64::from(second.page_size))),
             (Err(first), Err(second)) => Err(BboltError::NoMeta {
                 file: self.source.name(),
                 size,
                 problem: format!("page 0: {first}; page 1: {second}"),
             }),
         }
+    }
+
+    /// Whether, at the instant of the first read here, transaction T of `newest` was the newest committed one.
+    ///
+    /// The order matters. The other meta page holds T - 1, or is being overwritten with T + 1, or with T + 3: a torn
+    /// meta does not tell which. Only when T's own page is still T's *afterwards* was there no T + 2, hence no T + 3,
+    /// and the torn one was T + 1, not committed yet. The other way round, two commits between the two reads could
+    /// hide behind a torn third (found by `a_commit_at_any_moment_leaves_one_transaction`).
+    ///
+    /// The whole structure is compared, not only the id: a file restored in place may repeat ids.
+    fn is_newest(&self, newest: Newest) -> Result<bool, BboltError> {
+        let size = self.size()?;
+        let other = self.meta_at(newest.other, size)?;
+        let own = self.meta_at(newest.own, size)?;
+        let newer = other.is_ok_and(|other| other.txid > newest.meta.txid);
+        Ok(!newer && own == Ok(newest.meta))
     }
 
     /// Finds the second meta page at each page size there can be (`db.go`, `getPageSizeFromSecondMeta`).
@@ -152,14 +209,40 @@ impl<S: PageSource> Database<S> {
         Ok(Err(best))
     }
 
+    /// The bytes at every place where a meta page can be, as far as the file goes.
+    fn meta_bytes(&self) -> Result<Vec<u8>, BboltError> {
+        let size = self.size()?;
+        let mut all = Vec::new();
+        for offset in (0..=PAGE_DOUBLINGS)
+            .map(|doublings| u64::from(SMALLEST_PAGE << doublings))
+            .chain([0])
+        {
+            if let Some(bytes) = self.meta_page(offset, size)? {
+                all.extend(bytes);
+            }
+        }
+        Ok(all)
+    }
+
     fn meta_at(&self, page_offset: u64, size: u64) -> Result<Result<Meta, NoMeta>, BboltError> {
+        let page = self.meta_page(page_offset, size)?;
+        Ok(page
+            .as_ref()
+            .and_then(|page| page.get(HEADER..))
+            .map_or(Err(NoMeta::Short), Meta::decode))
+    }
+
+    /// The first bytes of a meta page, when the file is long enough.
+    fn meta_page(&self, page_offset: u64, size: u64) -> Result<Option<[u8; HEADER + META]>, BboltError> {
         let mut bytes = [0; HEADER + META];
-        let fits = |end: u64| u64::try_from(bytes.len()).is_ok_and(|length| length <= end);
+        let fits = |room: u64| u64::try_from(bytes.len()).is_ok_and(|length| length <= room);
         if !size.checked_sub(page_offset).is_some_and(fits) {
-            return Ok(Err(NoMeta::Short));
+            return Ok(None);
         }
         let doing = || format!("read the meta page at offset {page_offset} of");
-        self.source.read_at(page_offset, &mut bytes).map_err(|source| self.io(doing(), source))?;
-        Ok(bytes.get(HEADER..).map_or(Err(NoMeta::Short), Meta::decode))
+        self.source
+            .read_at(page_offset, &mut bytes)
+            .map_err(|source| self.io(doing(), source))?;
+        Ok(Some(bytes))
     }
 }

@@ -26,15 +26,27 @@ const META_SUMMED: usize = 56;
 const BUCKET_ELEMENT: u32 = 1;
 
 pub(super) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    bytes.get(offset..)?.first_chunk().copied().map(u16::from_le_bytes)
+    bytes
+        .get(offset..)?
+        .first_chunk()
+        .copied()
+        .map(u16::from_le_bytes)
 }
 
 pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    bytes.get(offset..)?.first_chunk().copied().map(u32::from_le_bytes)
+    bytes
+        .get(offset..)?
+        .first_chunk()
+        .copied()
+        .map(u32::from_le_bytes)
 }
 
 pub(super) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    bytes.get(offset..)?.first_chunk().copied().map(u64::from_le_bytes)
+    bytes
+        .get(offset..)?
+        .first_chunk()
+        .copied()
+        .map(u64::from_le_bytes)
 }
 
 /// A `u32` length or position as an index; no supported machine has a smaller `usize`.
@@ -104,7 +116,13 @@ impl Meta {
             return Err(NoMeta::PageSize(page_size));
         }
         // Offset 32 is the freelist's page, all ones with NoFreelistSync; a reader has no use for it.
-        Ok(Self { page_size, root: long(16)?, sequence: long(24)?, high_water: long(40)?, txid: long(48)? })
+        Ok(Self {
+            page_size,
+            root: long(16)?,
+            sequence: long(24)?,
+            high_water: long(40)?,
+            txid: long(48)?,
+        })
     }
 }
 
@@ -161,14 +179,19 @@ impl<'p> Node<'p> {
         if end_of_elements > page.len() {
             return Err(format!("{count} elements do not fit in {} bytes", page.len()));
         }
-        let mut room = Room { page, end_of_elements, left: page.len() - end_of_elements };
+        let mut room = Room {
+            page,
+            end_of_elements,
+            left: page.len() - end_of_elements,
+        };
         let offsets = (0..count).map(|slot| (slot, HEADER + slot * ELEMENT));
         match header.flags {
             BRANCH if count == 0 => Err("a branch page without elements".to_owned()),
             BRANCH => {
                 let elements = offsets
                     .map(|(slot, at)| {
-                        room.branch(at).ok_or_else(|| format!("element {slot} points outside of the page"))
+                        room.branch(at)
+                            .ok_or_else(|| format!("element {slot} points outside of the page"))
                     })
                     .collect::<Result<Vec<_>, _>>()?;
                 increasing(elements.iter().map(|element| element.key))?;
@@ -177,13 +200,17 @@ impl<'p> Node<'p> {
             LEAF => {
                 let elements = offsets
                     .map(|(slot, at)| {
-                        room.leaf(at).ok_or_else(|| format!("element {slot} has flags or bounds that bbolt never writes"))
+                        room.leaf(at).ok_or_else(|| {
+                            format!("element {slot} has flags or bounds that bbolt never writes")
+                        })
                     })
                     .collect::<Result<Vec<_>, _>>()?;
                 increasing(elements.iter().map(|element| element.key))?;
                 Ok(Self::Leaf(elements))
             }
-            other => Err(format!("page flags {other:#06x} where a branch (0x01) or leaf (0x02) belongs")),
+            other => Err(format!(
+                "page flags {other:#06x} where a branch (0x01) or leaf (0x02) belongs"
+            )),
         }
     }
 
@@ -207,7 +234,10 @@ struct Room<'p> {
 impl<'p> Room<'p> {
     fn branch(&mut self, at: usize) -> Option<BranchElement<'p>> {
         let key = self.take(at, u32_at(self.page, at)?, index(u32_at(self.page, at + 4)?))?;
-        Some(BranchElement { key, page: u64_at(self.page, at + 8)? })
+        Some(BranchElement {
+            key,
+            page: u64_at(self.page, at + 8)?,
+        })
     }
 
     fn leaf(&mut self, at: usize) -> Option<LeafElement<'p>> {
@@ -218,7 +248,9 @@ impl<'p> Room<'p> {
         };
         let key_size = index(u32_at(self.page, at + 8)?);
         let both = key_size.checked_add(index(u32_at(self.page, at + 12)?))?;
-        let (key, value) = self.take(at, u32_at(self.page, at + 4)?, both)?.split_at_checked(key_size)?;
+        let (key, value) = self
+            .take(at, u32_at(self.page, at + 4)?, both)?
+            .split_at_checked(key_size)?;
         Some(LeafElement { key, value, bucket })
     }
 
@@ -234,10 +266,15 @@ impl<'p> Room<'p> {
 }
 
 fn increasing<'p>(mut keys: impl Iterator<Item = &'p [u8]>) -> Result<(), String> {
-    let Some(mut before) = keys.next() else { return Ok(()) };
+    let Some(mut before) = keys.next() else {
+        return Ok(());
+    };
     for (slot, key) in keys.enumerate() {
         if key <= before {
-            return Err(format!("the key of element {} is not above the one before it", slot + 1));
+            return Err(format!(
+                "the key of element {} is not above the one before it",
+                slot + 1
+            ));
         }
         before = key;
     }
@@ -264,7 +301,13 @@ mod tests {
 
     #[test]
     fn a_real_meta_page_decodes() {
-        let meta = Meta { page_size: 4096, root: 4, sequence: 0, high_water: 6, txid: 18 };
+        let meta = Meta {
+            page_size: 4096,
+            root: 4,
+            sequence: 0,
+            high_water: 6,
+            txid: 18,
+        };
         assert_eq!(Meta::decode(&real_meta()), Ok(meta));
     }
 

@@ -47,7 +47,11 @@ impl FileSource {
             Ok(descriptor) => File::from(descriptor),
             Err(rustix::io::Errno::NOENT) => return Err(BboltError::Missing { file: name() }),
             Err(errno) => {
-                return Err(BboltError::Io { doing: "open".to_owned(), file: name(), source: errno.into() });
+                return Err(BboltError::Io {
+                    doing: "open".to_owned(),
+                    file: name(),
+                    source: errno.into(),
+                });
             }
         };
         let metadata = file.metadata().map_err(|source| BboltError::Io {
@@ -58,7 +62,12 @@ impl FileSource {
         if !metadata.is_file() {
             return Err(BboltError::NotAFile { file: name() });
         }
-        Ok(Self { file, path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() })
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
     }
 }
 

@@ -45,7 +45,12 @@ pub struct Snapshot<'d, S> {
 
 impl<'d, S: PageSource> Snapshot<'d, S> {
     pub(super) fn new(source: &'d S, size: u64, meta: Meta) -> Self {
-        Self { source, size, meta, claims: RefCell::default() }
+        Self {
+            source,
+            size,
+            meta,
+            claims: RefCell::default(),
+        }
     }
 
     /// Which transaction is being read.
@@ -60,7 +65,10 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
         Bucket {
             snapshot: self,
             sequence: self.meta.sequence,
-            tree: Tree::Pages { root: self.meta.root, origin: FROM_META },
+            tree: Tree::Pages {
+                root: self.meta.root,
+                origin: FROM_META,
+            },
         }
     }
 
@@ -77,7 +85,12 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
     }
 
     fn damaged(&self, page: u64, reading: &'static str, problem: impl Into<String>) -> BboltError {
-        BboltError::Damaged { file: self.source.name(), page, reading, problem: problem.into() }
+        BboltError::Damaged {
+            file: self.source.name(),
+            page,
+            reading,
+            problem: problem.into(),
+        }
     }
 
     /// Reads a page with its overflow, after all checks that need no look at its elements.
@@ -92,19 +105,31 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
             );
             return Err(self.damaged(page, reading, problem));
         }
-        let end_of = |pages: u64| page.checked_add(pages)?.checked_mul(page_size).filter(|end| *end <= self.size);
+        let end_of = |pages: u64| {
+            page.checked_add(pages)?
+                .checked_mul(page_size)
+                .filter(|end| *end <= self.size)
+        };
         let Some(end) = end_of(1) else {
-            return Err(self.damaged(page, reading, format!("the file was cut to {} bytes, before its end", self.size)));
+            return Err(self.damaged(
+                page,
+                reading,
+                format!("the file was cut to {} bytes, before its end", self.size),
+            ));
         };
         let mut bytes = self.read(end - page_size, page_size)?;
-        let header = Header::decode(&bytes).ok_or_else(|| self.damaged(page, reading, "shorter than a header"))?;
+        let header =
+            Header::decode(&bytes).ok_or_else(|| self.damaged(page, reading, "shorter than a header"))?;
         if header.id != page {
             return Err(self.damaged(page, reading, format!("its header says it is page {}", header.id)));
         }
         let pages = u64::from(header.overflow) + 1;
         let last = page.checked_add(pages).filter(|end| *end <= self.meta.high_water);
         if last.is_none() || end_of(pages).is_none() {
-            let problem = format!("claims {} overflow pages, beyond the end of the data", header.overflow);
+            let problem = format!(
+                "claims {} overflow pages, beyond the end of the data",
+                header.overflow
+            );
             return Err(self.damaged(page, reading, problem));
         }
         self.claim(page, pages, origin)?;
@@ -144,7 +169,9 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
             file: self.source.name(),
             source,
         };
-        let length = usize::try_from(length).map_err(std::io::Error::other).map_err(failed)?;
+        let length = usize::try_from(length)
+            .map_err(std::io::Error::other)
+            .map_err(failed)?;
         let mut bytes = vec![0; length];
         self.source.read_at(offset, &mut bytes).map_err(failed)?;
         Ok(bytes)
@@ -206,8 +233,12 @@ impl<'s, S: PageSource> Bucket<'s, S> {
                 Node::Branch(branches) => branches,
             };
             // As bbolt's cursor: the last entry that is not above the key, or the first one.
-            let slot = branches.partition_point(|element| element.key <= key).saturating_sub(1);
-            let Some(element) = branches.get(slot) else { return Ok(None) };
+            let slot = branches
+                .partition_point(|element| element.key <= key)
+                .saturating_sub(1);
+            let Some(element) = branches.get(slot) else {
+                return Ok(None);
+            };
             (origin, page) = (Origin { page, slot }, element.page);
         }
         Err(self.too_deep(page))
@@ -228,7 +259,9 @@ impl<'s, S: PageSource> Bucket<'s, S> {
         mut visit: impl FnMut(&[u8], Value<'_, 's, S>) -> Result<(), E>,
     ) -> Result<(), E> {
         match &self.tree {
-            Tree::Inline { page, leaf } => self.visit_leaf(&self.decode(leaf, *page)?, *page, true, &mut visit),
+            Tree::Inline { page, leaf } => {
+                self.visit_leaf(&self.decode(leaf, *page)?, *page, true, &mut visit)
+            }
             Tree::Pages { root, origin } => self.walk(*root, *origin, Bounds::default(), 0, &mut visit),
         }
     }
@@ -247,9 +280,13 @@ impl<'s, S: PageSource> Bucket<'s, S> {
         let bytes = self.snapshot.load(page, origin)?;
         let node = self.decode(&bytes, page)?;
         if let Some((first, last)) = node.edges()
-            && (bounds.from.is_some_and(|from| first < from) || bounds.below.is_some_and(|below| last >= below))
+            && (bounds.from.is_some_and(|from| first < from)
+                || bounds.below.is_some_and(|below| last >= below))
         {
-            let problem = format!("holds keys outside of the range that page {} gives it", origin.page);
+            let problem = format!(
+                "holds keys outside of the range that page {} gives it",
+                origin.page
+            );
             return Err(self.snapshot.damaged(page, "the order of keys", problem).into());
         }
         let Node::Branch(elements) = &node else {
@@ -257,7 +294,10 @@ impl<'s, S: PageSource> Bucket<'s, S> {
         };
         for (slot, element) in elements.iter().enumerate() {
             let below = elements.get(slot + 1).map_or(bounds.below, |next| Some(next.key));
-            let inner = Bounds { from: Some(element.key), below };
+            let inner = Bounds {
+                from: Some(element.key),
+                below,
+            };
             self.walk(element.page, Origin { page, slot }, inner, depth + 1, visit)?;
         }
         Ok(())
@@ -270,7 +310,9 @@ impl<'s, S: PageSource> Bucket<'s, S> {
         inline: bool,
         visit: &mut impl FnMut(&[u8], Value<'_, 's, S>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let Node::Leaf(elements) = node else { return Err(self.inline_branch(page).into()) };
+        let Node::Leaf(elements) = node else {
+            return Err(self.inline_branch(page).into());
+        };
         for (slot, element) in elements.iter().enumerate() {
             let value = if element.bucket {
                 Value::Bucket(self.nested(element.value, Origin { page, slot }, inline)?)
@@ -283,31 +325,57 @@ impl<'s, S: PageSource> Bucket<'s, S> {
     }
 
     /// Looks `key` up in a leaf page's bytes.
-    fn find(&self, leaf: &[u8], page: u64, inline: bool, key: &[u8]) -> Result<Option<Value<'static, 's, S>>, BboltError> {
-        let Node::Leaf(elements) = self.decode(leaf, page)? else { return Err(self.inline_branch(page)) };
-        let Ok(slot) = elements.binary_search_by(|element| element.key.cmp(key)) else { return Ok(None) };
-        let Some(element) = elements.get(slot) else { return Ok(None) };
+    fn find(
+        &self,
+        leaf: &[u8],
+        page: u64,
+        inline: bool,
+        key: &[u8],
+    ) -> Result<Option<Value<'static, 's, S>>, BboltError> {
+        let Node::Leaf(elements) = self.decode(leaf, page)? else {
+            return Err(self.inline_branch(page));
+        };
+        let Ok(slot) = elements.binary_search_by(|element| element.key.cmp(key)) else {
+            return Ok(None);
+        };
+        let Some(element) = elements.get(slot) else {
+            return Ok(None);
+        };
         if element.bucket {
-            return self.nested(element.value, Origin { page, slot }, inline).map(|bucket| Some(Value::Bucket(bucket)));
+            return self
+                .nested(element.value, Origin { page, slot }, inline)
+                .map(|bucket| Some(Value::Bucket(bucket)));
         }
         Ok(Some(Value::Bytes(Cow::Owned(element.value.to_vec()))))
     }
 
     /// The bucket that a leaf entry's value describes.
     fn nested(&self, value: &[u8], origin: Origin, inline: bool) -> Result<Bucket<'s, S>, BboltError> {
-        let damaged = |problem: &str| self.snapshot.damaged(origin.page, "the header of a nested bucket", problem);
+        let damaged = |problem: &str| {
+            self.snapshot
+                .damaged(origin.page, "the header of a nested bucket", problem)
+        };
         if inline {
-            return Err(damaged("a bucket inside an inline bucket, which bbolt never writes"));
+            return Err(damaged(
+                "a bucket inside an inline bucket, which bbolt never writes",
+            ));
         }
         let (Some(root), Some(sequence)) = (u64_at(value, 0), u64_at(value, 8)) else {
             return Err(damaged("shorter than 16 bytes"));
         };
         let tree = match value.get(BUCKET..) {
-            Some(leaf) if root == 0 && leaf.len() >= HEADER => Tree::Inline { page: origin.page, leaf: leaf.to_vec() },
+            Some(leaf) if root == 0 && leaf.len() >= HEADER => Tree::Inline {
+                page: origin.page,
+                leaf: leaf.to_vec(),
+            },
             _ if root == 0 => return Err(damaged("an inline bucket without its page")),
             _ => Tree::Pages { root, origin },
         };
-        Ok(Bucket { snapshot: self.snapshot, sequence, tree })
+        Ok(Bucket {
+            snapshot: self.snapshot,
+            sequence,
+            tree,
+        })
     }
 
     fn decode<'p>(&self, bytes: &'p [u8], page: u64) -> Result<Node<'p>, BboltError> {
@@ -315,10 +383,18 @@ impl<'s, S: PageSource> Bucket<'s, S> {
     }
 
     fn inline_branch(&self, page: u64) -> BboltError {
-        self.snapshot.damaged(page, "the entries of a bucket", "a branch page inside an inline bucket")
+        self.snapshot.damaged(
+            page,
+            "the entries of a bucket",
+            "a branch page inside an inline bucket",
+        )
     }
 
     fn too_deep(&self, page: u64) -> BboltError {
-        self.snapshot.damaged(page, "a page of a bucket", format!("lies more than {MAX_DEPTH} levels deep"))
+        self.snapshot.damaged(
+            page,
+            "a page of a bucket",
+            format!("lies more than {MAX_DEPTH} levels deep"),
+        )
     }
 }

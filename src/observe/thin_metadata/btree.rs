@@ -8,7 +8,7 @@ use super::superblock::{checksum, u32_at, u64_at};
 const SALT: u32 = 121_107;
 const INTERNAL: u32 = 1;
 const LEAF: u32 = 2;
-/// Bytes of `struct node_header`: csum, flags, blocknr u64, nr_entries, max_entries, value_size, padding.
+/// Bytes of `struct node_header`: csum, flags, blocknr u64, then counts of entries and of room, value size, padding.
 const HEADER: usize = 32;
 const KEY: usize = 8;
 /// Bytes of a value in an internal node: the number of a block.
@@ -37,7 +37,11 @@ impl<'b> Node<'b> {
         let leaf = match word(4)? {
             INTERNAL => false,
             LEAF => true,
-            flags => return Err(format!("flags {flags:#x} are neither of an internal node (1) nor of a leaf (2)")),
+            flags => {
+                return Err(format!(
+                    "flags {flags:#x} are neither of an internal node (1) nor of a leaf (2)"
+                ));
+            }
         };
         let size = |offset| word(offset).map(|value| usize::try_from(value).unwrap_or(usize::MAX));
         let (entries, room, found) = (size(16)?, size(20)?, size(24)?);
@@ -45,16 +49,26 @@ impl<'b> Node<'b> {
         if found != expected {
             return Err(format!("values of {found} bytes where {expected} belong"));
         }
-        let fits = room.checked_mul(KEY + found).is_some_and(|bytes| bytes <= BLOCK_SIZE - HEADER);
+        let fits = room
+            .checked_mul(KEY + found)
+            .is_some_and(|bytes| bytes <= BLOCK_SIZE - HEADER);
         if !fits || entries > room {
-            return Err(format!("{entries} of {room} entries of {} bytes do not fit", KEY + found));
+            return Err(format!(
+                "{entries} of {room} entries of {} bytes do not fit",
+                KEY + found
+            ));
         }
         let body = block.get(HEADER..).ok_or("block too short")?;
         // Values begin after the room for all keys, used or not.
         let values = body.get(room * KEY..).ok_or("block too short")?;
-        let keys = body.chunks_exact(KEY).take(entries).map_while(|key| u64_at(key, 0));
+        let keys = body
+            .chunks_exact(KEY)
+            .take(entries)
+            .map_while(|key| u64_at(key, 0));
         let pairs: Vec<_> = keys.zip(values.chunks_exact(found)).collect();
-        if let Some(((before, _), (key, _))) = pairs.iter().zip(pairs.iter().skip(1)).find(|(a, b)| a.0 >= b.0) {
+        if let Some(((before, _), (key, _))) =
+            pairs.iter().zip(pairs.iter().skip(1)).find(|(a, b)| a.0 >= b.0)
+        {
             return Err(format!("key {key} follows key {before}"));
         }
         if leaf {
@@ -63,7 +77,12 @@ impl<'b> Node<'b> {
         if pairs.is_empty() {
             return Err("an internal node without entries".to_owned());
         }
-        Ok(Self::Internal(pairs.into_iter().filter_map(|(key, child)| Some((key, u64_at(child, 0)?))).collect()))
+        Ok(Self::Internal(
+            pairs
+                .into_iter()
+                .filter_map(|(key, child)| Some((key, u64_at(child, 0)?)))
+                .collect(),
+        ))
     }
 
     /// First and last key, when there is any.

@@ -8,7 +8,9 @@ use crate::model::DeviceNumber;
 #[derive(Debug, thiserror::Error)]
 pub enum ThinMetadataError {
     /// The kernel knows no block device of that number.
-    #[error("there is no block device {number} ({path} does not exist): the pool was removed or moved meanwhile")]
+    #[error(
+        "there is no block device {number} ({path} does not exist): the pool was removed or moved meanwhile"
+    )]
     NoDevice {
         /// The number asked for.
         number: DeviceNumber,
@@ -39,13 +41,17 @@ pub enum ThinMetadataError {
         source: io::Error,
     },
     /// Block 0 is all zeros: the kernel formats such a device when the pool is first activated (`__open_or_format_metadata`).
-    #[error("{file} holds no thin-pool metadata yet (its first block is all zeros): the pool was never activated")]
+    #[error(
+        "{file} holds no thin-pool metadata yet (its first block is all zeros): the pool was never activated"
+    )]
     Unformatted {
         /// Device or file.
         file: String,
     },
     /// Block 0 is no superblock of a thin pool.
-    #[error("{file} is not the metadata of a thin pool: {problem}; check that this is the pool's metadata device")]
+    #[error(
+        "{file} is not the metadata of a thin pool: {problem}; check that this is the pool's metadata device"
+    )]
     NotThinMetadata {
         /// Device or file.
         file: String,
@@ -68,7 +74,9 @@ pub enum ThinMetadataError {
         problem: String,
     },
     /// Every try met a commit in its middle. Nothing is wrong with the metadata.
-    #[error("the thin-pool metadata on {file} changed during each of {tries} reads: the pool is busy; try again later")]
+    #[error(
+        "the thin-pool metadata on {file} changed during each of {tries} reads: the pool is busy; try again later"
+    )]
     Busy {
         /// Device or file.
         file: String,

@@ -38,7 +38,7 @@ const MAX_DEPTH: u32 = 16;
 const DETAILS: usize = 24;
 
 /// What the metadata says about one thin device (`struct disk_device_details`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ThinDetails {
     /// Data blocks that the device maps, shared ones included. One is [`ThinMetadata::data_block_size`] large.
     pub mapped_blocks: u64,
@@ -78,8 +78,8 @@ pub fn read_device(number: crate::model::DeviceNumber) -> Result<ThinMetadata, T
 /// the time of the walks, then [`ThinMetadataError::Busy`].
 ///
 /// With a write counter, one walk between equal superblocks and equal counters is enough. Without one, two walks in
-/// a row must give equal answers under equal superblocks. A damaged block is an error only on the same terms, because
-/// a read across a commit looks damaged.
+/// a row must give equal answers under equal superblocks. Damage must always be seen twice, and
+/// with nothing in flight: a block read in the middle of a write looks damaged, and the write counts when it is over.
 pub fn read(source: &mut impl BlockSource) -> Result<ThinMetadata, ThinMetadataError> {
     let mut previous: Option<Walk> = None;
     for pause in PAUSES {
@@ -95,16 +95,22 @@ pub fn read(source: &mut impl BlockSource) -> Result<ThinMetadata, ThinMetadataE
             previous = None;
             continue;
         }
-        if before.is_some() {
+        if before.is_some() && answer.is_ok() {
             return answer;
         }
-        let now = Walk { superblock: first, outcome: answer.as_ref().map(Clone::clone).map_err(ToString::to_string) };
-        if previous.as_ref() == Some(&now) {
+        let now = Walk {
+            superblock: first,
+            outcome: answer.as_ref().map(Clone::clone).map_err(ToString::to_string),
+        };
+        if previous.as_ref() == Some(&now) && before.is_none_or(|count| count.in_flight == 0) {
             return answer;
         }
         previous = Some(now);
     }
-    Err(ThinMetadataError::Busy { file: source.name(), tries: PAUSES.len() })
+    Err(ThinMetadataError::Busy {
+        file: source.name(),
+        tries: PAUSES.len(),
+    })
 }
 
 /// A walk that may have been crossed by a commit, kept to be compared with the next one.
@@ -129,17 +135,30 @@ fn block(
 ) -> Result<Box<Block>, ThinMetadataError> {
     let mut block = Box::new([0; BLOCK_SIZE]);
     if number >= source.blocks() {
-        let problem = format!("lies beyond the end of the device, which has {} blocks", source.blocks());
+        let problem = format!(
+            "lies beyond the end of the device, which has {} blocks",
+            source.blocks()
+        );
         return Err(match number {
-            0 => ThinMetadataError::NotThinMetadata { file: source.name(), problem: "smaller than one block".to_owned() },
-            block => ThinMetadataError::Damaged { file: source.name(), block, reading, problem },
+            0 => ThinMetadataError::NotThinMetadata {
+                file: source.name(),
+                problem: "smaller than one block".to_owned(),
+            },
+            block => ThinMetadataError::Damaged {
+                file: source.name(),
+                block,
+                reading,
+                problem,
+            },
         });
     }
-    source.read_block(number, &mut block).map_err(|error| ThinMetadataError::Io {
-        doing: format!("read block {number} ({reading}) of"),
-        file: source.name(),
-        source: error,
-    })?;
+    source
+        .read_block(number, &mut block)
+        .map_err(|error| ThinMetadataError::Io {
+            doing: format!("read block {number} ({reading}) of"),
+            file: source.name(),
+            source: error,
+        })?;
     Ok(block)
 }
 
@@ -147,10 +166,16 @@ fn walk(source: &mut impl BlockSource, superblock: &Block) -> Result<ThinMetadat
     if superblock.iter().all(|byte| *byte == 0) {
         return Err(ThinMetadataError::Unformatted { file: source.name() });
     }
-    let root = Superblock::decode(superblock)
-        .map_err(|problem| ThinMetadataError::NotThinMetadata { file: source.name(), problem })?;
+    let root = Superblock::decode(superblock).map_err(|problem| ThinMetadataError::NotThinMetadata {
+        file: source.name(),
+        problem,
+    })?;
     let left = source.blocks();
-    let mut walk = DetailsWalk { source, left, devices: BTreeMap::new() };
+    let mut walk = DetailsWalk {
+        source,
+        left,
+        devices: BTreeMap::new(),
+    };
     walk.node(root.details_root, 0..=u64::from(ThinId::MAX.0), 0)?;
     Ok(ThinMetadata {
         time: root.time,
@@ -180,7 +205,12 @@ impl<S: BlockSource> DetailsWalk<'_, S> {
     ) -> Result<(), ThinMetadataError> {
         let reading = "the tree of device details";
         let file = self.source.name();
-        let damaged = |problem| ThinMetadataError::Damaged { file: file.clone(), block: number, reading, problem };
+        let damaged = |problem| ThinMetadataError::Damaged {
+            file: file.clone(),
+            block: number,
+            reading,
+            problem,
+        };
         if depth >= MAX_DEPTH {
             return Err(damaged(format!("more than {MAX_DEPTH} levels deep")));
         }
@@ -196,19 +226,27 @@ impl<S: BlockSource> DetailsWalk<'_, S> {
         if let Some((first, last)) = node.edges()
             && !(keys.contains(&first) && keys.contains(&last))
         {
-            let problem = format!("has ids {first} to {last}, allowed are {} to {}", keys.start(), keys.end());
+            let problem = format!(
+                "has ids {first} to {last}, allowed are {} to {}",
+                keys.start(),
+                keys.end()
+            );
             return Err(damaged(problem));
         }
         match node {
             Node::Leaf(entries) => {
                 for (key, value) in entries {
-                    let (id, details) =
-                        details(key, value).ok_or_else(|| damaged(format!("the details of id {key} are no details")))?;
+                    let (id, details) = details(key, value)
+                        .ok_or_else(|| damaged(format!("the details of id {key} are no details")))?;
                     self.devices.insert(id, details);
                 }
             }
             Node::Internal(children) => {
-                let ends = children.iter().skip(1).map(|(next, _)| next.saturating_sub(1)).chain([*keys.end()]);
+                let ends = children
+                    .iter()
+                    .skip(1)
+                    .map(|(next, _)| next.saturating_sub(1))
+                    .chain([*keys.end()]);
                 for ((from, child), to) in children.iter().zip(ends) {
                     self.node(*child, *from..=to, depth + 1)?;
                 }

@@ -50,7 +50,7 @@ pub struct DeviceSource {
     blocks: u64,
     /// Where sysfs counts the device's writes; none for a regular file.
     statistics: Option<PathBuf>,
-    /// Twice a block, so that an aligned block lies within: O_DIRECT asks for memory aligned to the device's sectors.
+    /// Twice a block, so that an aligned block lies within: `O_DIRECT` asks for memory aligned to sectors.
     buffer: Vec<u8>,
 }
 
@@ -58,7 +58,11 @@ impl DeviceSource {
     /// Opens the metadata device of that number, for reading only and without claiming it.
     pub fn open_device(number: DeviceNumber) -> Result<Self, ThinMetadataError> {
         let node = device_node(number)?;
-        let wrong = |detail: String| ThinMetadataError::WrongNode { number, node: node.display().to_string(), detail };
+        let wrong = |detail: String| ThinMetadataError::WrongNode {
+            number,
+            node: node.display().to_string(),
+            detail,
+        };
         let found = match std::fs::metadata(&node) {
             Ok(metadata) => metadata,
             Err(error) => return Err(wrong(format!(": {error}"))),
@@ -80,24 +84,42 @@ impl DeviceSource {
             file: path.display().to_string(),
             source,
         };
-        let kind = std::fs::metadata(path).map_err(|source| io("look up", source))?.file_type();
-        let direct = if kind.is_block_device() { OFlags::DIRECT } else { OFlags::empty() };
+        let kind = std::fs::metadata(path)
+            .map_err(|source| io("look up", source))?
+            .file_type();
+        let direct = if kind.is_block_device() {
+            OFlags::DIRECT
+        } else {
+            OFlags::empty()
+        };
         if !kind.is_block_device() && !kind.is_file() {
-            return Err(io("read metadata from", io::Error::other("neither a block device nor a regular file")));
+            return Err(io(
+                "read metadata from",
+                io::Error::other("neither a block device nor a regular file"),
+            ));
         }
         // NONBLOCK so that a pipe put there meanwhile can not hold the agent.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | direct;
-        let mut file =
-            rustix::fs::open(path, flags, Mode::empty()).map(File::from).map_err(|errno| io("open", errno.into()))?;
+        let mut file = rustix::fs::open(path, flags, Mode::empty())
+            .map(File::from)
+            .map_err(|errno| io("open", errno.into()))?;
         // The end is the size, for devices too, whose stat says 0.
-        let size = file.seek(SeekFrom::End(0)).map_err(|source| io("find the size of", source))?;
+        let size = file
+            .seek(SeekFrom::End(0))
+            .map_err(|source| io("find the size of", source))?;
         let opened = file.metadata().map_err(|source| io("look up", source))?;
         let statistics = opened
             .file_type()
             .is_block_device()
             .then(|| sys_dev_block(Path::new("/sys"), DeviceNumber::from_huge(opened.rdev())));
         let block = u64::try_from(BLOCK_SIZE).unwrap_or(u64::MAX);
-        Ok(Self { file, path: path.to_owned(), blocks: size / block, statistics, buffer: vec![0; 2 * BLOCK_SIZE] })
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            blocks: size / block,
+            statistics,
+            buffer: vec![0; 2 * BLOCK_SIZE],
+        })
     }
 }
 
@@ -141,7 +163,11 @@ fn generation_in(folder: &Path) -> io::Result<Option<Generation>> {
         return Ok(None);
     }
     let text = std::fs::read_to_string(folder.join("stat"))?;
-    let field = |nth| text.split_ascii_whitespace().nth(nth).and_then(|field| field.parse::<u64>().ok());
+    let field = |nth| {
+        text.split_ascii_whitespace()
+            .nth(nth)
+            .and_then(|field| field.parse::<u64>().ok())
+    };
     // Drivers that never count (brd) show zeros; and a metadata device that nobody wrote since boot is read quickly
     // enough in the way that needs no counter.
     Ok(match (field(4), field(8)) {
@@ -164,14 +190,24 @@ fn device_node_in(sys: &Path, number: DeviceNumber) -> Result<PathBuf, ThinMetad
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(ThinMetadataError::NoDevice { number, path: path() });
         }
-        Err(source) => return Err(ThinMetadataError::Io { doing: "read".to_owned(), file: path(), source }),
+        Err(source) => {
+            return Err(ThinMetadataError::Io {
+                doing: "read".to_owned(),
+                file: path(),
+                source,
+            });
+        }
     };
-    let name = text.lines().find_map(|line| line.strip_prefix("DEVNAME=")).filter(|name| !name.is_empty());
-    name.map(|name| Path::new("/dev").join(name)).ok_or_else(|| ThinMetadataError::Io {
-        doing: "find DEVNAME in".to_owned(),
-        file: path(),
-        source: io::ErrorKind::InvalidData.into(),
-    })
+    let name = text
+        .lines()
+        .find_map(|line| line.strip_prefix("DEVNAME="))
+        .filter(|name| !name.is_empty());
+    name.map(|name| Path::new("/dev").join(name))
+        .ok_or_else(|| ThinMetadataError::Io {
+            doing: "find DEVNAME in".to_owned(),
+            file: path(),
+            source: io::ErrorKind::InvalidData.into(),
+        })
 }
 
 #[cfg(test)]
@@ -194,11 +230,20 @@ mod tests {
     #[test]
     fn a_device_node_is_what_the_kernel_calls_it() {
         let sys = sysfs(&[("uevent", "MAJOR=253\nMINOR=3\nDEVNAME=dm-3\nDEVTYPE=disk\n")]);
-        assert_eq!(device_node_in(sys.path(), NUMBER).unwrap(), Path::new("/dev/dm-3"));
+        assert_eq!(
+            device_node_in(sys.path(), NUMBER).unwrap(),
+            Path::new("/dev/dm-3")
+        );
         let other = DeviceNumber { major: 253, minor: 4 };
-        assert!(matches!(device_node_in(sys.path(), other), Err(ThinMetadataError::NoDevice { .. })));
+        assert!(matches!(
+            device_node_in(sys.path(), other),
+            Err(ThinMetadataError::NoDevice { .. })
+        ));
         let nameless = sysfs(&[("uevent", "MAJOR=253\nDEVNAME=\n")]);
-        assert!(matches!(device_node_in(nameless.path(), NUMBER), Err(ThinMetadataError::Io { .. })));
+        assert!(matches!(
+            device_node_in(nameless.path(), NUMBER),
+            Err(ThinMetadataError::Io { .. })
+        ));
     }
 
     #[test]
@@ -209,9 +254,19 @@ mod tests {
             let sys = sysfs(&[("queue/iostats", iostats), ("stat", stat)]);
             generation_in(&sys_dev_block(sys.path(), NUMBER)).unwrap()
         };
-        assert_eq!(read("1\n", stat), Some(Generation { writes: 66024, in_flight: 2 }));
+        assert_eq!(
+            read("1\n", stat),
+            Some(Generation {
+                writes: 66024,
+                in_flight: 2
+            })
+        );
         assert_eq!(read("0\n", stat), None, "switched off");
-        assert_eq!(read("1\n", "0 0 0 0 0 0 0 0 0 0 0\n"), None, "a driver that does not count");
+        assert_eq!(
+            read("1\n", "0 0 0 0 0 0 0 0 0 0 0\n"),
+            None,
+            "a driver that does not count"
+        );
         assert_eq!(read("1\n", "garbage\n"), None);
     }
 

@@ -21,11 +21,19 @@ pub(super) fn checksum(block: &Block, salt: u32) -> u32 {
 }
 
 pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    bytes.get(offset..)?.first_chunk().copied().map(u32::from_le_bytes)
+    bytes
+        .get(offset..)?
+        .first_chunk()
+        .copied()
+        .map(u32::from_le_bytes)
 }
 
 pub(super) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    bytes.get(offset..)?.first_chunk().copied().map(u64::from_le_bytes)
+    bytes
+        .get(offset..)?
+        .first_chunk()
+        .copied()
+        .map(u64::from_le_bytes)
 }
 
 /// The fields that matter here.
@@ -58,7 +66,10 @@ impl Superblock {
             return Err(format!("metadata version {version}; known are 1 and 2"));
         }
         if word(340)? != BLOCK_SECTORS {
-            return Err(format!("metadata blocks of {} sectors; known is {BLOCK_SECTORS}", word(340)?));
+            return Err(format!(
+                "metadata blocks of {} sectors; known is {BLOCK_SECTORS}",
+                word(340)?
+            ));
         }
         let incompatible = word(360)?;
         if incompatible != 0 {

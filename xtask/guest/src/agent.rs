@@ -31,9 +31,18 @@ struct Agent {
 /// Serves until the host is gone or asks for the end.
 pub(crate) fn serve() -> Result<()> {
     let path = find_port()?;
-    let open = || File::options().read(true).write(true).open(&path).with_context(|| format!("opening {path}"));
+    let open = || {
+        File::options()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("opening {path}"))
+    };
     let mut requests = open()?;
-    let agent = Agent { port: Arc::new(Mutex::new(requests.try_clone()?)), running: Arc::default() };
+    let agent = Agent {
+        port: Arc::new(Mutex::new(requests.try_clone()?)),
+        running: Arc::default(),
+    };
     agent.tell(NO_REQUEST, Tell::Ready)?;
     // The port gives its end when the host closed it: then nobody is left to serve.
     while let Some(Request { id, what }) = receive(&mut requests).context("reading a request")? {
@@ -69,10 +78,12 @@ impl Agent {
         let result = match what {
             Ask::Run(program) => self.run(id, program),
             Ask::Signal { run, signal } => self.signal(run, signal).map(|()| Tell::Done),
-            Ask::WriteFile { path, mode, bytes } => write_file(Path::new(&path), mode, &bytes).map(|()| Tell::Done),
-            Ask::ReadFile { path } => {
-                fs::read(&path).with_context(|| format!("reading {path} in the VM")).map(Tell::File)
+            Ask::WriteFile { path, mode, bytes } => {
+                write_file(Path::new(&path), mode, &bytes).map(|()| Tell::Done)
             }
+            Ask::ReadFile { path } => fs::read(&path)
+                .with_context(|| format!("reading {path} in the VM"))
+                .map(Tell::File),
             Ask::PowerOff => Ok(Tell::Done),
         };
         let answer = result.unwrap_or_else(|error| Tell::Failed(format!("{error:#}")));
@@ -84,7 +95,8 @@ impl Agent {
     fn signal(&self, run: u64, signal: i32) -> Result<()> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let pid = *running.get(&run).context("the program has ended already")?;
-        let signal = Signal::from_named_raw(signal).with_context(|| format!("there is no signal {signal}"))?;
+        let signal =
+            Signal::from_named_raw(signal).with_context(|| format!("there is no signal {signal}"))?;
         kill_process(pid, signal).context("sending the signal")
     }
 
@@ -92,14 +104,23 @@ impl Agent {
     fn run(&self, id: u64, program: Program) -> Result<Tell> {
         let mut child = start(&program)?;
         let pid = Pid::from_child(&child);
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(id, pid);
+        self.running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, pid);
         self.tell(id, Tell::Started(child.id()))?;
         if let Some(mut stdin) = child.stdin.take() {
             // In a thread, since the program may write before it reads; that it reads nothing is its own affair.
             thread::spawn(move || stdin.write_all(&program.stdin));
         }
-        let out = child.stdout.take().map(|from| self.forward(id, Stream::Out, from));
-        let err = child.stderr.take().map(|from| self.forward(id, Stream::Err, from));
+        let out = child
+            .stdout
+            .take()
+            .map(|from| self.forward(id, Stream::Out, from));
+        let err = child
+            .stderr
+            .take()
+            .map(|from| self.forward(id, Stream::Err, from));
         let status = self.wait(id, pid, &mut child)?;
         // Output that a left-behind grandchild still holds open is not waited for without end: what was written until
         // now has come through as soon as both threads had a moment.
@@ -123,11 +144,19 @@ impl Agent {
                 return Err(error).context("waiting for the program");
             }
         }
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
         child.wait().context("waiting for the program")
     }
 
-    fn forward(&self, id: u64, stream: Stream, mut from: impl Read + Send + 'static) -> thread::JoinHandle<()> {
+    fn forward(
+        &self,
+        id: u64,
+        stream: Stream,
+        mut from: impl Read + Send + 'static,
+    ) -> thread::JoinHandle<()> {
         let agent = self.clone();
         thread::spawn(move || {
             let mut buffer = vec![0; PIECE];
@@ -146,7 +175,13 @@ fn start(program: &Program) -> Result<Child> {
     Command::new(name)
         .args(arguments)
         .env_clear()
-        .envs([("PATH", PATH), ("HOME", "/root"), ("TERM", "dumb"), ("DM_DISABLE_UDEV", "1"), ("LC_ALL", "C.UTF-8")])
+        .envs([
+            ("PATH", PATH),
+            ("HOME", "/root"),
+            ("TERM", "dumb"),
+            ("DM_DISABLE_UDEV", "1"),
+            ("LC_ALL", "C.UTF-8"),
+        ])
         .envs(program.env.iter().map(|(name, value)| (name, value)))
         .current_dir(program.folder.as_deref().unwrap_or("/root"))
         .stdin(Stdio::piped())

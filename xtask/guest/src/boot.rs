@@ -34,14 +34,16 @@ fn attach(source: &str, target: &str, kind: &str, options: &str) -> Result<()> {
 fn attach_with(source: &str, target: &str, kind: &str, flags: MountFlags, options: &str) -> Result<()> {
     fs::create_dir_all(target).with_context(|| format!("making the folder {target}"))?;
     let options = std::ffi::CString::new(options)?;
-    mount(source, target, kind, flags, options.as_c_str()).with_context(|| format!("mounting {kind} on {target}"))
+    mount(source, target, kind, flags, options.as_c_str())
+        .with_context(|| format!("mounting {kind} on {target}"))
 }
 
 /// Loads the modules that the host put into `/modules`, in the order it found out.
 fn load_modules() -> Result<()> {
     let order = fs::read_to_string("/modules/order").context("reading the list of modules")?;
     for name in order.lines() {
-        let file = fs::File::open(Path::new("/modules").join(name)).with_context(|| format!("opening {name}"))?;
+        let file =
+            fs::File::open(Path::new("/modules").join(name)).with_context(|| format!("opening {name}"))?;
         match rustix::system::finit_module(&file, c"", 0) {
             // A module for hardware that is not there says so; that is no reason not to boot.
             Ok(()) | Err(rustix::io::Errno::EXIST | rustix::io::Errno::NODEV) => {}
@@ -58,10 +60,27 @@ fn put_root_together() -> Result<()> {
     for folder in ["/overlay/upper", "/overlay/work"] {
         fs::create_dir(folder)?;
     }
-    attach("overlay", ROOT, "overlay", "lowerdir=/overlay/lower,upperdir=/overlay/upper,workdir=/overlay/work")?;
+    attach(
+        "overlay",
+        ROOT,
+        "overlay",
+        "lowerdir=/overlay/lower,upperdir=/overlay/upper,workdir=/overlay/work",
+    )?;
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    attach_with(&disk("modules")?, &format!("{ROOT}/lib/modules/{release}"), "ext4", MountFlags::RDONLY, "")?;
-    attach_with(&disk("files")?, &format!("{ROOT}/host"), "ext4", MountFlags::RDONLY, "")?;
+    attach_with(
+        &disk("modules")?,
+        &format!("{ROOT}/lib/modules/{release}"),
+        "ext4",
+        MountFlags::RDONLY,
+        "",
+    )?;
+    attach_with(
+        &disk("files")?,
+        &format!("{ROOT}/host"),
+        "ext4",
+        MountFlags::RDONLY,
+        "",
+    )?;
     let persist = format!("{ROOT}/persist");
     match find_disk("persist") {
         Some(device) => attach(&device, &persist, "ext4", "")?,
@@ -75,7 +94,8 @@ fn switch_root() -> Result<()> {
     for folder in ["proc", "sys", "dev"] {
         let target = format!("{ROOT}/{folder}");
         fs::create_dir_all(&target)?;
-        rustix::mount::mount_move(format!("/{folder}"), &target).with_context(|| format!("moving /{folder}"))?;
+        rustix::mount::mount_move(format!("/{folder}"), &target)
+            .with_context(|| format!("moving /{folder}"))?;
     }
     attach("tmpfs", &format!("{ROOT}/run"), "tmpfs", "mode=755")?;
     fs::copy("/init", format!("{ROOT}/run/suture-vm-guest")).context("copying this program")?;
@@ -135,9 +155,13 @@ fn disk(serial: &str) -> Result<String> {
 }
 
 fn find_disk(serial: &str) -> Option<String> {
-    let folders: Vec<PathBuf> = fs::read_dir("/sys/block").ok()?.flatten().map(|entry| entry.path()).collect();
-    let found = folders.iter().find(|folder| {
-        fs::read_to_string(folder.join("serial")).is_ok_and(|found| found.trim() == serial)
-    })?;
+    let folders: Vec<PathBuf> = fs::read_dir("/sys/block")
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    let found = folders
+        .iter()
+        .find(|folder| fs::read_to_string(folder.join("serial")).is_ok_and(|found| found.trim() == serial))?;
     Some(format!("/dev/{}", found.file_name()?.to_str()?))
 }

@@ -112,7 +112,8 @@ pub enum Stream {
 pub fn send<T: Serialize>(to: &mut impl Write, message: &T) -> io::Result<()> {
     let body = postcard::to_stdvec(message).map_err(io::Error::other)?;
     let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= MAX_FRAME);
-    let length = length.ok_or_else(|| io::Error::other(format!("a message of {} bytes is too long", body.len())))?;
+    let length =
+        length.ok_or_else(|| io::Error::other(format!("a message of {} bytes is too long", body.len())))?;
     // One write, so that a frame is not torn when several are to be sent.
     let mut frame = length.to_le_bytes().to_vec();
     frame.extend_from_slice(&body);
@@ -129,7 +130,9 @@ pub fn receive<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<Option<T
     }
     let length = u32::from_le_bytes(length) as usize;
     if length > MAX_FRAME {
-        return Err(io::Error::other(format!("a message of {length} bytes is too long; the stream is damaged")));
+        return Err(io::Error::other(format!(
+            "a message of {length} bytes is too long; the stream is damaged"
+        )));
     }
     let mut body = vec![0; length];
     from.read_exact(&mut body)?;
@@ -142,8 +145,14 @@ mod tests {
 
     #[test]
     fn frames_come_out_as_they_went_in() {
-        let first = Reply { id: 7, what: Tell::Output(Stream::Err, b"x\0y".to_vec()) };
-        let second = Reply { id: NO_REQUEST, what: Tell::Ready };
+        let first = Reply {
+            id: 7,
+            what: Tell::Output(Stream::Err, b"x\0y".to_vec()),
+        };
+        let second = Reply {
+            id: NO_REQUEST,
+            what: Tell::Ready,
+        };
         let mut wire = Vec::new();
         send(&mut wire, &first).unwrap();
         send(&mut wire, &second).unwrap();
@@ -162,7 +171,14 @@ mod tests {
     #[test]
     fn a_cut_frame_is_an_error() {
         let mut wire = Vec::new();
-        send(&mut wire, &Reply { id: 1, what: Tell::Done }).unwrap();
+        send(
+            &mut wire,
+            &Reply {
+                id: 1,
+                what: Tell::Done,
+            },
+        )
+        .unwrap();
         wire.pop();
         assert!(receive::<Reply>(&mut wire.as_slice()).is_err());
     }

@@ -32,7 +32,10 @@ fn main() -> ExitCode {
 
 /// Starts the agent and reaps until it is gone.
 fn run_agent() -> Result<()> {
-    let agent = Command::new("/run/suture-vm-guest").arg(AGENT).spawn().context("starting the agent")?;
+    let agent = Command::new("/run/suture-vm-guest")
+        .arg(AGENT)
+        .spawn()
+        .context("starting the agent")?;
     let agent = i32::try_from(agent.id())?;
     loop {
         match rustix::process::wait(rustix::process::WaitOptions::empty()) {

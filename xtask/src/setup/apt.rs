@@ -3,9 +3,9 @@
 //! apt gets state folders of its own, so that no root is needed and the machine's package lists are left alone. It
 //! resolves against an empty machine, which makes the answer the same everywhere.
 
-use std::cell::Cell;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 
@@ -20,24 +20,30 @@ pub(super) struct Package {
     pub(super) version: String,
 }
 
+/// Whether this process has fetched the package lists; once is enough.
+static UPDATED: AtomicBool = AtomicBool::new(false);
+
 /// apt with its state below one folder.
 pub(super) struct Apt {
     folder: PathBuf,
-    updated: Cell<bool>,
 }
 
 impl Apt {
     /// Uses `folder` for the state. Nothing is touched before the first question.
     #[must_use]
     pub(super) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_path_buf(), updated: Cell::new(false) }
+        Self {
+            folder: folder.to_path_buf(),
+        }
     }
 
     fn make_ready(&self) -> Result<()> {
         let folder = &self.folder;
         for program in ["apt-get", "dpkg"] {
             if find_program(program).is_none() {
-                bail!("`{program}` was not found: the set-up takes the compiler, qemu and the test VM from Debian 12's packages, so it needs a Debian 12 (x86-64) machine or container");
+                bail!(
+                    "`{program}` was not found: the set-up takes the compiler, qemu and the test VM from Debian 12's packages, so it needs a Debian 12 (x86-64) machine or container"
+                );
             }
         }
         for part in ["state/lists/partial", "cache/archives/partial"] {
@@ -50,11 +56,14 @@ impl Apt {
 
     /// The folder with this apt's package lists, fetched when that was not yet done in this process.
     pub(super) fn lists(&self) -> Result<PathBuf> {
-        if !self.updated.get() {
+        if !UPDATED.load(Ordering::Relaxed) {
             self.make_ready()?;
             eprintln!("setup: fetching Debian's package lists");
-            output(self.program("apt-get").args(["-q", "update"]), "fetching Debian's package lists")?;
-            self.updated.set(true);
+            output(
+                self.program("apt-get").args(["-q", "update"]),
+                "fetching Debian's package lists",
+            )?;
+            UPDATED.store(true, Ordering::Relaxed);
         }
         Ok(self.folder.join("state/lists"))
     }
@@ -63,8 +72,13 @@ impl Apt {
     pub(super) fn closure(&self, names: &[&str]) -> Result<Vec<Package>> {
         self.lists()?;
         let text = output(
-            self.program("apt-get").args(["install", "-s", "--no-install-recommends"]).args(names),
-            &format!("looking for the packages {}; is this Debian 12 with its security updates in apt's sources?", names.join(" ")),
+            self.program("apt-get")
+                .args(["install", "-s", "--no-install-recommends"])
+                .args(names),
+            &format!(
+                "looking for the packages {}; is this Debian 12 with its security updates in apt's sources?",
+                names.join(" ")
+            ),
         )?;
         Ok(parse_simulation(&text))
     }
@@ -73,15 +87,20 @@ impl Apt {
     pub(super) fn unpack(&self, packages: &[Package], root: &Path) -> Result<()> {
         self.lists()?;
         let debs = tempfile::tempdir_in(&self.folder)?;
-        let wanted = packages.iter().map(|package| format!("{}={}", package.name, package.version));
+        let wanted = packages
+            .iter()
+            .map(|package| format!("{}={}", package.name, package.version));
         output(
-            self.program("apt-get").args(["-q", "download"]).args(wanted).current_dir(debs.path()),
+            self.program("apt-get")
+                .args(["-q", "download"])
+                .args(wanted)
+                .current_dir(debs.path()),
             "fetching packages",
         )?;
         std::fs::create_dir_all(root)?;
         for entry in std::fs::read_dir(debs.path())? {
             let deb = entry?.path();
-            output(Command::new("dpkg").arg("-x").arg(&deb).arg(root), &format!("unpacking {}", deb.display()))?;
+            unpack_deb(&deb, root).with_context(|| format!("unpacking {}", deb.display()))?;
         }
         Ok(())
     }
@@ -89,7 +108,9 @@ impl Apt {
     fn program(&self, name: &str) -> Command {
         let option = |key: &str, part: &str| format!("{key}={}", self.folder.join(part).display());
         let mut command = Command::new(name);
-        command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
+        command
+            .env("LC_ALL", "C")
+            .env("DEBIAN_FRONTEND", "noninteractive");
         for option in [
             option("Dir::State", "state"),
             option("Dir::Cache", "cache"),
@@ -105,6 +126,26 @@ impl Apt {
     }
 }
 
+/// `dpkg -x` would put a folder where `root` has a link to one; tar can be told not to.
+fn unpack_deb(deb: &Path, root: &Path) -> Result<()> {
+    let mut archive = Command::new("dpkg-deb")
+        .arg("--fsys-tarfile")
+        .arg(deb)
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let from = archive.stdout.take().context("dpkg-deb has no output")?;
+    let mut tar = Command::new("tar");
+    tar.args(["-x", "--keep-directory-symlink", "--no-same-owner", "-C"])
+        .arg(root)
+        .stdin(from);
+    let unpacked = tar.status()?;
+    let read = archive.wait()?;
+    if !unpacked.success() || !read.success() {
+        bail!("tar gave {unpacked}, dpkg-deb {read}");
+    }
+    Ok(())
+}
+
 /// The packages that `apt-get install -s` would install.
 fn parse_simulation(text: &str) -> Vec<Package> {
     text.lines()
@@ -112,7 +153,10 @@ fn parse_simulation(text: &str) -> Vec<Package> {
             let (name, rest) = line.strip_prefix("Inst ")?.split_once(' ')?;
             // An installed package that would be replaced stands in brackets between name and version.
             let version = rest.split_once('(')?.1.split(' ').next()?;
-            Some(Package { name: name.to_owned(), version: version.to_owned() })
+            Some(Package {
+                name: name.to_owned(),
+                version: version.to_owned(),
+            })
         })
         .collect()
 }
@@ -123,7 +167,8 @@ fn parse_simulation(text: &str) -> Vec<Package> {
 #[must_use]
 pub(super) fn is_for_prefix(package: &Package, programs: &[&str]) -> bool {
     let name = package.name.as_str();
-    let of_the_machine = ["libc6", "libgcc-s1", "libstdc++6", "libc-bin"].contains(&name) || name.ends_with("-dev");
+    let of_the_machine =
+        ["libc6", "libgcc-s1", "libstdc++6", "libc-bin"].contains(&name) || name.ends_with("-dev");
     programs.contains(&name) || (name.starts_with("lib") && !of_the_machine)
 }
 
@@ -138,14 +183,25 @@ mod tests {
             Inst kmod [30-1] (30+20221128-1 Debian:12.15/oldstable [amd64]) []\n\
             Conf libc6 (2.36-9+deb12u14 Debian:12.15/oldstable [amd64])\n";
         let found = parse_simulation(text);
-        let expected = [("libc6", "2.36-9+deb12u14"), ("kmod", "30+20221128-1")]
-            .map(|(name, version)| Package { name: name.into(), version: version.into() });
+        let expected =
+            [("libc6", "2.36-9+deb12u14"), ("kmod", "30+20221128-1")].map(|(name, version)| Package {
+                name: name.into(),
+                version: version.into(),
+            });
         assert_eq!(found, expected);
     }
 
     #[test]
     fn a_prefix_takes_libraries_but_not_the_machines_own() {
-        let keeps = |name: &str| is_for_prefix(&Package { name: name.into(), version: "1".into() }, &["kmod"]);
+        let keeps = |name: &str| {
+            is_for_prefix(
+                &Package {
+                    name: name.into(),
+                    version: "1".into(),
+                },
+                &["kmod"],
+            )
+        };
         assert!(keeps("kmod") && keeps("libslirp0"));
         assert!(!keeps("libc6") && !keeps("libssl-dev") && !keeps("adduser"));
     }

@@ -15,7 +15,11 @@ const BPF_CORE: &str = "libstd-rust-web-dev-bpf";
 
 /// Gives the folder with the compiler, and writes its wrapper.
 pub(super) fn ensure(workshop: &Workshop) -> Result<PathBuf> {
-    let step = Step { name: "bpf-compiler", recipe: "2", about: "the compiler for BPF (125 MB to fetch)" };
+    let step = Step {
+        name: "bpf-compiler",
+        recipe: "3",
+        about: "the compiler for BPF (125 MB to fetch)",
+    };
     let folder = step.ensure(
         workshop,
         || {
@@ -26,9 +30,18 @@ pub(super) fn ensure(workshop: &Workshop) -> Result<PathBuf> {
                 .iter()
                 .find(|package| package.name.starts_with("libllvm"))
                 .context("Debian's rustc-web no longer depends on libllvm; the set-up needs a look")?;
-            let mut wanted: Vec<Package> =
-                everything.iter().filter(|package| package.name.contains("rust-web") || package.name == COMPILER).cloned().collect();
-            wanted.extend(workshop.apt.closure(&[&llvm.name])?.into_iter().filter(|package| is_for_prefix(package, &[])));
+            let mut wanted: Vec<Package> = everything
+                .iter()
+                .filter(|package| package.name.contains("rust-web") || package.name == COMPILER)
+                .cloned()
+                .collect();
+            wanted.extend(
+                workshop
+                    .apt
+                    .closure(&[&llvm.name])?
+                    .into_iter()
+                    .filter(|package| is_for_prefix(package, &[])),
+            );
             Ok(wanted)
         },
         |folder, packages| {
@@ -38,8 +51,13 @@ pub(super) fn ensure(workshop: &Workshop) -> Result<PathBuf> {
             // What the linker is linked against: a folder with `lib/libLLVM.so`.
             let lib = folder.join("llvm/lib");
             std::fs::create_dir_all(&lib)?;
-            let llvm = super::find_file(&libraries, |name| name.starts_with("libLLVM") && name.contains(".so"))?;
-            std::os::unix::fs::symlink(format!("../../usr/lib/x86_64-linux-gnu/{llvm}"), lib.join("libLLVM.so"))?;
+            let llvm = super::find_file(&libraries, |name| {
+                name.starts_with("libLLVM") && name.contains(".so")
+            })?;
+            std::os::unix::fs::symlink(
+                format!("../../usr/lib/x86_64-linux-gnu/{llvm}"),
+                lib.join("libLLVM.so"),
+            )?;
             Ok(())
         },
     )?;
@@ -50,7 +68,10 @@ pub(super) fn ensure(workshop: &Workshop) -> Result<PathBuf> {
 /// The major version of the LLVM inside, as `rustc -vV` says.
 pub(super) fn llvm_major() -> Result<String> {
     let rustc = super::setup_dir().join("bin/bpf-rustc");
-    let text = output(std::process::Command::new(rustc).arg("-vV"), "asking the BPF compiler for its version")?;
+    let text = output(
+        std::process::Command::new(rustc).arg("-vV"),
+        "asking the BPF compiler for its version",
+    )?;
     text.lines()
         .find_map(|line| line.strip_prefix("LLVM version: ")?.split('.').next())
         .map(str::to_owned)

@@ -10,8 +10,14 @@ use crate::command::{find_program, output};
 
 /// The devicemapper crate binds libdevmapper with bindgen, which needs libclang and the C headers; e2fsprogs makes the
 /// disks of the test VM.
-const NEEDED: &[&str] =
-    &["libdevmapper-dev", "pkg-config", "libclang-dev", "gcc", "libc6-dev", "e2fsprogs"];
+const NEEDED: &[&str] = &[
+    "libdevmapper-dev",
+    "pkg-config",
+    "libclang-dev",
+    "gcc",
+    "libc6-dev",
+    "e2fsprogs",
+];
 
 /// Installs what is missing of them with apt, as root or through a sudo that does not ask.
 pub(super) fn install_missing(base: &Path) -> Result<()> {
@@ -21,19 +27,29 @@ pub(super) fn install_missing(base: &Path) -> Result<()> {
             NEEDED.join(", ")
         );
     }
-    let missing: Vec<&str> = NEEDED.iter().copied().filter(|name| !is_installed(name)).collect();
+    let missing: Vec<&str> = NEEDED
+        .iter()
+        .copied()
+        .filter(|name| !is_installed(name))
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
     let names = missing.join(" ");
     let mut install = if rustix::process::geteuid().is_root() {
         Command::new("apt-get")
-    } else if Command::new("sudo").args(["-n", "true"]).output().is_ok_and(|done| done.status.success()) {
+    } else if Command::new("sudo")
+        .args(["-n", "true"])
+        .output()
+        .is_ok_and(|done| done.status.success())
+    {
         let mut command = Command::new("sudo");
         command.args(["-n", "apt-get"]);
         command
     } else {
-        bail!("the packages {names} are missing, and installing them needs root: run `apt-get install {names}` as root, then this again");
+        bail!(
+            "the packages {names} are missing, and installing them needs root: run `apt-get install {names}` as root, then this again"
+        );
     };
     // The machine's own lists may never have been fetched; ours are there or are fetched now.
     let lists = Apt::new(&base.join("apt")).lists()?;

@@ -57,28 +57,60 @@ impl FromStr for Kernel {
 /// Loaded before anything else, in the initramfs: what finding the disks and talking to the host needs, and the parts
 /// of device-mapper that nearly every test wants.
 const AT_BOOT: &[&str] = &[
-    "virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "ext4", "overlay", "loop", "dm_mod", "dm_thin_pool",
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_console",
+    "virtio_net",
+    "ext4",
+    "overlay",
+    "loop",
+    "dm_mod",
+    "dm_thin_pool",
 ];
 
 /// Folders of modules that stay available to `modprobe` in the guest.
 const KEPT_FOLDERS: &[&str] = &[
-    "drivers/md/", "drivers/virtio/", "drivers/block/", "drivers/nvme/", "fs/overlayfs/", "fs/ext4/", "fs/xfs/", "fs/squashfs/",
+    "drivers/md/",
+    "drivers/virtio/",
+    "drivers/block/",
+    "drivers/nvme/",
+    "fs/overlayfs/",
+    "fs/ext4/",
+    "fs/xfs/",
+    "fs/squashfs/",
 ];
 
 /// Single modules that stay available too.
-const KEPT_MODULES: &[&str] = &["scsi_debug", "sd_mod", "virtio_net", "virtio_console", "crc32c_intel", "veth", "bridge"];
+const KEPT_MODULES: &[&str] = &[
+    "scsi_debug",
+    "sd_mod",
+    "virtio_net",
+    "virtio_console",
+    "crc32c_intel",
+    "veth",
+    "bridge",
+];
 
 /// Makes `vmlinuz`, `modules.img`, `boot/` and `boot-order` of one kernel.
 pub(super) fn ensure(workshop: &Workshop, kernel: Kernel, tools: &Path) -> Result<PathBuf> {
     let (name, about) = (format!("kernel-{kernel}"), format!("the kernel {kernel}"));
-    Step { name: &name, recipe: "1", about: &about }.ensure(
+    Step {
+        name: &name,
+        recipe: "1",
+        about: &about,
+    }
+    .ensure(
         workshop,
         || {
             let metapackage = kernel.metapackage();
             let mut packages = workshop.apt.closure(&[metapackage])?;
-            packages.retain(|package| package.name.starts_with("linux-image-") && package.name != metapackage);
+            packages
+                .retain(|package| package.name.starts_with("linux-image-") && package.name != metapackage);
             if packages.len() != 1 {
-                bail!("{metapackage} depends on {} kernels instead of one; the set-up needs a look", packages.len());
+                bail!(
+                    "{metapackage} depends on {} kernels instead of one; the set-up needs a look",
+                    packages.len()
+                );
             }
             Ok(packages)
         },
@@ -104,8 +136,15 @@ fn lay_out(unpacked: &Path, folder: &Path, tools: &Path) -> Result<()> {
         KEPT_FOLDERS.iter().any(|kept| inner.starts_with(kept))
     };
     let wanted = modules.paths().filter(|path| keep(path)).map(str::to_owned);
-    let named = AT_BOOT.iter().chain(KEPT_MODULES).filter_map(|name| modules.path_of(name)).map(str::to_owned);
-    let kept: BTreeSet<String> = wanted.chain(named).flat_map(|path| modules.load_order(&[path])).collect();
+    let named = AT_BOOT
+        .iter()
+        .chain(KEPT_MODULES)
+        .filter_map(|name| modules.path_of(name))
+        .map(str::to_owned);
+    let kept: BTreeSet<String> = wanted
+        .chain(named)
+        .flat_map(|path| modules.load_order(&[path]))
+        .collect();
 
     // A tree of its own with only those, from which both the disk and the list for the initramfs are made.
     let tree = unpacked.join("kept");
@@ -114,35 +153,50 @@ fn lay_out(unpacked: &Path, folder: &Path, tools: &Path) -> Result<()> {
         let to = target.join(path);
         std::fs::create_dir_all(to.parent().context("a module outside of every folder")?)?;
         std::fs::rename(all.join(path), &to).with_context(|| format!("keeping the module {path}"))?;
-        if path.ends_with(".xz") {
+        if to.extension().is_some_and(|extension| extension == "xz") {
             // The kernel could do it, but at a tenth of the speed.
             let mut xz = tool(tools, "usr/bin/xz");
-            output(xz.arg("--decompress").arg(&to), &format!("unpacking the module {path}"))?;
+            output(
+                xz.arg("--decompress").arg(&to),
+                &format!("unpacking the module {path}"),
+            )?;
         }
     }
     for list in ["modules.builtin", "modules.builtin.modinfo", "modules.order"] {
         std::fs::copy(all.join(list), target.join(list))?;
     }
     let modules = depmod(tools, &tree, release)?;
-    let first: Vec<String> = AT_BOOT.iter().filter_map(|name| modules.path_of(name)).map(str::to_owned).collect();
+    let first: Vec<String> = AT_BOOT
+        .iter()
+        .filter_map(|name| modules.path_of(name))
+        .map(str::to_owned)
+        .collect();
     let order = modules.load_order(&first);
     std::fs::create_dir(folder.join("boot"))?;
-    let mut names = String::new();
+    let mut list = Vec::new();
     for path in &order {
         let name = path.rsplit('/').next().unwrap_or(path);
         std::fs::copy(target.join(path), folder.join("boot").join(name))?;
-        names.push_str(&format!("{name}\n"));
+        list.push(name);
     }
-    std::fs::write(folder.join("boot-order"), names)?;
+    std::fs::write(folder.join("boot-order"), list.join("\n"))?;
     let size = folder_size(&target) * 5 / 4 / 1024 / 1024 + 8;
-    make_ext4(&folder.join("modules.img"), Some(&target), size, &["-O", "^has_journal"])
+    make_ext4(
+        &folder.join("modules.img"),
+        Some(&target),
+        size,
+        &["-O", "^has_journal"],
+    )
 }
 
 /// Runs depmod on a tree of modules, which the packages leave to the machine they are installed on, and reads what it
 /// found.
 fn depmod(tools: &Path, tree: &Path, release: &str) -> Result<Modules> {
     let mut command = tool(tools, "usr/sbin/depmod");
-    output(command.arg("-b").arg(tree).arg(release), "finding out which kernel modules need which")?;
+    output(
+        command.arg("-b").arg(tree).arg(release),
+        "finding out which kernel modules need which",
+    )?;
     let folder = tree.join("lib/modules").join(release);
     let read = |name: &str| {
         let file = folder.join(name);

@@ -18,10 +18,19 @@ pub(super) fn ensure(workshop: &Workshop, compiler: &Path) -> Result<PathBuf> {
     let made_from = super::step::stamp(compiler)?;
     // The compiler's versions are part of the recipe, since the linker is linked against its LLVM.
     let recipe = format!("1 {VERSION} {}", super::short_hash(&made_from));
-    let step = Step { name: "bpf-linker", recipe: &recipe, about: "the linker for BPF (one to five minutes of compiling)" };
+    let step = Step {
+        name: "bpf-linker",
+        recipe: &recipe,
+        about: "the linker for BPF (one to five minutes of compiling)",
+    };
     let folder = step.ensure(
         workshop,
-        || Ok(vec![Package { name: "bpf-linker".into(), version: VERSION.into() }]),
+        || {
+            Ok(vec![Package {
+                name: "bpf-linker".into(),
+                version: VERSION.into(),
+            }])
+        },
         |folder, _| build(workshop, compiler, folder),
     )?;
     write_wrapper("bpf-linker", "bpf-compiler", "bpf-linker/bin/bpf-linker")?;

@@ -41,7 +41,7 @@ pub fn host_packages() -> Result<()> {
 /// Makes `target/setup/bin/bpf-rustc` and `bpf-linker`.
 pub fn bpf_toolchain(refresh: bool) -> Result<()> {
     let _lock = lock()?;
-    let workshop = workshop(refresh)?;
+    let workshop = workshop(refresh);
     let compiler = compiler::ensure(&workshop)?;
     linker::ensure(&workshop, &compiler)?;
     Ok(())
@@ -69,13 +69,17 @@ impl VmParts {
 /// Makes qemu, the kernels and the root disk ready.
 pub fn vm(refresh: bool) -> Result<VmParts> {
     let _lock = lock()?;
-    let workshop = workshop(refresh)?;
+    let workshop = workshop(refresh);
     let tools = qemu::ensure(&workshop)?;
     for kernel in Kernel::ALL {
         kernel::ensure(&workshop, kernel, &tools)?;
     }
     let root = rootfs::ensure(&workshop)?;
-    Ok(VmParts { tools, root_disk: root.join("root.img"), kernels: workshop.base })
+    Ok(VmParts {
+        tools,
+        root_disk: root.join("root.img"),
+        kernels: workshop.base,
+    })
 }
 
 /// `target/setup`.
@@ -84,9 +88,13 @@ pub fn setup_dir() -> PathBuf {
     crate::target_dir().join("setup")
 }
 
-fn workshop(refresh: bool) -> Result<Workshop> {
+fn workshop(refresh: bool) -> Workshop {
     let base = setup_dir();
-    Ok(Workshop { apt: Apt::new(&base.join("apt")), base, refresh })
+    Workshop {
+        apt: Apt::new(&base.join("apt")),
+        base,
+        refresh,
+    }
 }
 
 /// Waits until no other set-up is running here. The lock goes with the returned file, also when this process dies.
@@ -99,7 +107,8 @@ fn lock() -> Result<File> {
     let file = File::create(base.join("lock"))?;
     if file.try_lock().is_err() {
         eprintln!("setup: waiting for another set-up to finish");
-        file.lock().with_context(|| format!("locking {}", base.display()))?;
+        file.lock()
+            .with_context(|| format!("locking {}", base.display()))?;
     }
     Ok(file)
 }
@@ -122,7 +131,9 @@ fn write_wrapper(name: &str, prefix: &str, program: &str) -> Result<()> {
     let mut fresh = tempfile::NamedTempFile::new_in(&folder)?;
     std::io::Write::write_all(&mut fresh, script.as_bytes())?;
     make_executable(fresh.path())?;
-    fresh.persist(&file).with_context(|| format!("writing {}", file.display()))?;
+    fresh
+        .persist(&file)
+        .with_context(|| format!("writing {}", file.display()))?;
     Ok(())
 }
 
@@ -150,11 +161,18 @@ fn find_file(folder: &Path, is_it: impl Fn(&str) -> bool) -> Result<String> {
         .filter(|name| is_it(name))
         .collect();
     names.sort();
-    names.into_iter().next().with_context(|| format!("{} lacks a file that Debian's package had so far", folder.display()))
+    names.into_iter().next().with_context(|| {
+        format!(
+            "{} lacks a file that Debian's package had so far",
+            folder.display()
+        )
+    })
 }
 
 /// A few characters that stand for `text`.
 fn short_hash(text: &str) -> String {
     use sha2::Digest;
-    sha2::Sha256::digest(text.as_bytes()).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    let mut digest = hex::encode(sha2::Sha256::digest(text.as_bytes()));
+    digest.truncate(12);
+    digest
 }

@@ -18,7 +18,10 @@ impl Modules {
             .lines()
             .filter_map(|line| {
                 let (path, needed) = line.split_once(':')?;
-                Some((path.to_owned(), needed.split_whitespace().map(str::to_owned).collect()))
+                Some((
+                    path.to_owned(),
+                    needed.split_whitespace().map(str::to_owned).collect(),
+                ))
             })
             .collect();
         let wishes = soft
@@ -27,7 +30,10 @@ impl Modules {
                 let mut words = line.strip_prefix("softdep ")?.split_whitespace();
                 let name = normal(words.next()?);
                 let before = words.skip_while(|word| *word != "pre:").skip(1);
-                Some((name, before.take_while(|word| *word != "post:").map(normal).collect()))
+                Some((
+                    name,
+                    before.take_while(|word| *word != "post:").map(normal).collect(),
+                ))
             })
             .collect();
         Self { needs, wishes }

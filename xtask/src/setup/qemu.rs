@@ -10,12 +10,23 @@ use super::apt::is_for_prefix;
 use super::step::{Step, Workshop, remove_folder};
 use super::unpack;
 
-const PROGRAMS: &[&str] =
-    &["qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios", "kmod", "xz-utils"];
+const PROGRAMS: &[&str] = &[
+    "qemu-system-x86",
+    "qemu-system-common",
+    "qemu-system-data",
+    "seabios",
+    "kmod",
+    "xz-utils",
+];
 
 /// Gives the folder with the programs.
 pub(super) fn ensure(workshop: &Workshop) -> Result<PathBuf> {
-    Step { name: "tools", recipe: "2", about: "qemu" }.ensure(
+    Step {
+        name: "tools",
+        recipe: "3",
+        about: "qemu",
+    }
+    .ensure(
         workshop,
         || {
             let mut packages = workshop.apt.closure(&["qemu-system-x86", "kmod", "xz-utils"])?;

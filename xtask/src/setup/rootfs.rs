@@ -11,25 +11,60 @@ use super::unpack;
 use crate::command::{folder_size, make_ext4, output};
 
 const PACKAGES: &[&str] = &[
-    "containerd", "runc", "thin-provisioning-tools", "dmsetup", "kmod", "busybox-static", "e2fsprogs", "strace",
-    "util-linux", "mount", "dash",
+    "containerd",
+    "runc",
+    "thin-provisioning-tools",
+    "dmsetup",
+    "kmod",
+    "busybox-static",
+    "e2fsprogs",
+    "strace",
+    "util-linux",
+    "mount",
+    "dash",
 ];
 
 /// Without a use in the VM, and a good part of the size.
 const LEFT_OUT: &[&str] = &[
-    "usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/lintian", "usr/share/perl5",
-    "usr/share/bash-completion", "usr/lib/x86_64-linux-gnu/gconv", "usr/lib/locale", "lib/systemd",
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/locale",
+    "usr/share/info",
+    "usr/share/lintian",
+    "usr/share/perl5",
+    "usr/share/bash-completion",
+    "usr/lib/x86_64-linux-gnu/gconv",
+    "usr/lib/locale",
+    "lib/systemd",
 ];
 
 /// Folders that must be there to be mounted on or written to.
 const FOLDERS: &[&str] = &[
-    "proc", "sys", "dev", "run", "tmp", "root", "host", "persist", "opt/break", "usr/local/bin", "lib/modules", "var/tmp", "var/lib",
-    "mnt", "etc/containerd",
+    "proc",
+    "sys",
+    "dev",
+    "run",
+    "tmp",
+    "root",
+    "host",
+    "persist",
+    "opt/break",
+    "usr/local/bin",
+    "lib/modules",
+    "var/tmp",
+    "var/lib",
+    "mnt",
+    "etc/containerd",
 ];
 
-/// Makes `root.img`.
+/// Makes `root.img`, and `busybox` beside it.
 pub(super) fn ensure(workshop: &Workshop) -> Result<PathBuf> {
-    Step { name: "rootfs", recipe: "1", about: "the root disk of the test VM" }.ensure(
+    Step {
+        name: "rootfs",
+        recipe: "2",
+        about: "the root disk of the test VM",
+    }
+    .ensure(
         workshop,
         || workshop.apt.closure(PACKAGES),
         |folder, packages| {
@@ -44,7 +79,14 @@ pub(super) fn ensure(workshop: &Workshop) -> Result<PathBuf> {
             write_configuration(&tree)?;
             link_busybox(&tree)?;
             let size = folder_size(&tree) * 5 / 4 / 1024 / 1024 + 32;
-            make_ext4(&folder.join("root.img"), Some(&tree), size, &["-O", "^has_journal"])?;
+            make_ext4(
+                &folder.join("root.img"),
+                Some(&tree),
+                size,
+                &["-O", "^has_journal"],
+            )?;
+            // For the images that scenarios make on the host.
+            std::fs::copy(tree.join("usr/bin/busybox"), folder.join("busybox"))?;
             remove_folder(&tree)
         },
     )
@@ -52,13 +94,19 @@ pub(super) fn ensure(workshop: &Workshop) -> Result<PathBuf> {
 
 fn write_configuration(tree: &Path) -> Result<()> {
     for (file, text) in [
-        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n"),
+        (
+            "etc/passwd",
+            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
+        ),
         ("etc/group", "root:x:0:\ndisk:x:6:\nnogroup:x:65534:\n"),
         ("etc/hosts", "127.0.0.1 localhost suture-vm\n10.0.2.2 host\n"),
         ("etc/hostname", "suture-vm\n"),
         // Answered by qemu.
         ("etc/resolv.conf", "nameserver 10.0.2.3\n"),
-        ("etc/os-release", "ID=suture-vm\nPRETTY_NAME=\"suture's test VM\"\n"),
+        (
+            "etc/os-release",
+            "ID=suture-vm\nPRETTY_NAME=\"suture's test VM\"\n",
+        ),
     ] {
         std::fs::write(tree.join(file), text).with_context(|| format!("writing the VM's {file}"))?;
     }
@@ -68,12 +116,21 @@ fn write_configuration(tree: &Path) -> Result<()> {
 /// Gives each command of busybox a name of its own, where no real program has it.
 fn link_busybox(tree: &Path) -> Result<()> {
     let busybox = tree.join("usr/bin/busybox");
-    let list = output(Command::new(&busybox).arg("--list"), "asking busybox for its commands")?;
+    let list = output(
+        Command::new(&busybox).arg("--list"),
+        "asking busybox for its commands",
+    )?;
     let names = list.lines().chain(["sh"]);
     for name in names {
-        let taken = ["usr/bin", "usr/sbin"].iter().any(|folder| tree.join(folder).join(name).symlink_metadata().is_ok());
+        let taken = ["usr/bin", "usr/sbin"]
+            .iter()
+            .any(|folder| tree.join(folder).join(name).symlink_metadata().is_ok());
         if !taken {
-            let target = if name == "sh" && tree.join("usr/bin/dash").exists() { "dash" } else { "busybox" };
+            let target = if name == "sh" && tree.join("usr/bin/dash").exists() {
+                "dash"
+            } else {
+                "busybox"
+            };
             symlink(target, tree.join("usr/bin").join(name))?;
         }
     }

@@ -76,11 +76,11 @@ pub(super) fn remove_folder(folder: &Path) -> Result<()> {
 }
 
 fn describe(recipe: &str, packages: &[Package]) -> String {
-    let mut text = format!("{recipe}\n");
-    for package in packages {
-        text.push_str(&format!("{}={}\n", package.name, package.version));
-    }
-    text
+    let packages = packages
+        .iter()
+        .map(|package| format!("{}={}", package.name, package.version));
+    let lines: Vec<String> = std::iter::once(recipe.to_owned()).chain(packages).collect();
+    lines.join("\n") + "\n"
 }
 
 /// What a complete folder was made from.

@@ -1,0 +1,369 @@
+//! Wires the rooms: what the sensors see goes to `correlate`; when something happened, or from time to time, the world
+//! is read, findings are made, decided about, told (`report`) and, where that is allowed and proven safe, remedied.
+
+mod findings;
+mod heal;
+mod report;
+mod sensors;
+
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use findings::OpenFinding;
+pub use report::{Format, Report, Reporter};
+use sensors::ContainerdWatch;
+use tokio::{sync::mpsc, time::Instant};
+
+use crate::{
+    correlate::{Change, Correlator},
+    decide::Policy,
+    ledger::{Ledger, LedgerError, OperationRow},
+    model::{FindingId, Observation, OperationId, OperationState, Timestamp, World},
+    observe::{
+        containerd,
+        probes::{self, ProbeError, ProbeOptions, ProbeThread, Probes, Seen},
+        world::{self, Places, WorldError},
+    },
+    telemetry::{Telemetry, TelemetryError},
+};
+
+/// How often the world is read when nothing happens.
+const PERIOD: Duration = Duration::from_secs(5);
+/// How long to let a burst of events end before the world is read.
+const SETTLE: Duration = Duration::from_millis(200);
+/// A world that takes longer to read than this is given up: some device hangs, and waiting would blind suture.
+const READ_DEADLINE: Duration = Duration::from_secs(30);
+/// How long to wait for the probes' thread to catch up.
+const BARRIER_DEADLINE: Duration = Duration::from_secs(5);
+/// Events that may wait for the agent; more wait in the rings.
+const QUEUE: usize = 4096;
+
+/// What the agent is told to do.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Pool and databases.
+    pub places: Places,
+    /// What it may do by itself.
+    pub policy: Policy,
+    /// Sizes of the rings.
+    pub probes: ProbeOptions,
+    /// Where the ledger is.
+    pub ledger: PathBuf,
+    /// How to tell.
+    pub format: Format,
+}
+
+/// Why the agent can not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The kernel can not be watched.
+    #[error("the kernel can not be watched")]
+    Probes(#[from] ProbeError),
+    /// The probes' thread ended.
+    #[error("reading the kernel's events broke off: {0}")]
+    Broke(String),
+    /// Traces can not be exported.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// A thread could not be started.
+    #[error("starting the thread that watches containerd")]
+    Thread(#[source] std::io::Error),
+}
+
+/// The running agent.
+pub struct Agent {
+    options: Options,
+    correlator: Correlator,
+    findings: Vec<OpenFinding>,
+    traces: Traces,
+    ledger: Option<Ledger>,
+    telemetry: Telemetry,
+    reporter: Reporter,
+    events: mpsc::Receiver<Seen>,
+    probes: ProbeThread,
+    containerd: ContainerdWatch,
+    read_at: Instant,
+    intents_settled: bool,
+    trouble: Option<String>,
+    undelivered: bool,
+}
+
+/// `traceparent`s of what was told already.
+#[derive(Debug, Default)]
+struct Traces {
+    operations: std::collections::BTreeMap<OperationId, String>,
+}
+
+impl Agent {
+    /// Starts watching. Needs a tokio runtime around it.
+    pub fn start(options: Options) -> Result<Self, AgentError> {
+        let telemetry = Telemetry::from_environment()?;
+        telemetry.install()?;
+        let mut reporter = Reporter::new(options.format);
+        let now = now();
+        let mut correlator = Correlator::new(options.places.pool.clone(), now);
+        let mut traces = Traces::default();
+        let mut findings = Vec::new();
+        let ledger = match Ledger::open(&options.ledger) {
+            Ok(ledger) => match take_up(&ledger, &mut correlator, &mut traces, &mut findings) {
+                Ok(()) => Some(ledger),
+                Err(error) => refuse_ledger(&mut reporter, &error),
+            },
+            Err(error) => refuse_ledger(&mut reporter, &error),
+        };
+        let (sender, events) = mpsc::channel(QUEUE);
+        let probes = probes::start(Probes::attach(options.probes)?, sender)?;
+        let containerd = ContainerdWatch::start(options.places.pool_db()).map_err(AgentError::Thread)?;
+        reporter.tell(&Report::Started {
+            pool: options.places.pool.clone(),
+            database: options.places.pool_db(),
+            act: options.policy.act && ledger.is_some(),
+        });
+        Ok(Self {
+            options,
+            correlator,
+            findings,
+            traces,
+            ledger,
+            telemetry,
+            reporter,
+            events,
+            probes,
+            containerd,
+            read_at: Instant::now(),
+            intents_settled: false,
+            trouble: None,
+            undelivered: false,
+        })
+    }
+
+    /// Works until `stop` is done.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                seen = self.events.recv() => self.seen(seen)?,
+                observation = self.containerd.next() => self.containerd_changed(&observation),
+                () = tokio::time::sleep_until(self.read_at) => self.look().await?,
+            }
+        }
+        self.reporter.tell(&Report::Stopped);
+        // The thread may be waiting to hand something over: without a receiver it stops.
+        self.events.close();
+        while self.events.try_recv().is_ok() {}
+        Ok(())
+    }
+
+    fn seen(&mut self, seen: Option<Seen>) -> Result<(), AgentError> {
+        match seen {
+            Some(Seen::Observation(observation)) => {
+                self.take_in(&observation);
+                Ok(())
+            }
+            Some(Seen::Barrier(_)) => Ok(()),
+            Some(Seen::Broken(why)) => Err(AgentError::Broke(why)),
+            None => Err(AgentError::Broke("the thread that reads them ended".to_owned())),
+        }
+    }
+
+    /// One fact from the kernel.
+    fn take_in(&mut self, observation: &Observation) {
+        if let Observation::DmIoctl(call) = observation
+            && !call.command.is_query()
+            && call.caller.ancestors.iter().any(|one| one.is_called("containerd"))
+        {
+            // A containerd that started a moment ago: who it is must be known before what it did is judged.
+            if let Ok(Some(who)) = containerd::holder_of(&self.options.places.pool_db())
+                && self.containerd.is_new(&who)
+            {
+                let up = Observation::ContainerdUp { at: now(), who };
+                self.containerd_changed(&up);
+            }
+        }
+        let changes = self.correlator.observe(observation);
+        match observation {
+            Observation::Lost { what, .. } if !what.hides_operations() => self.reporter.tell(&Report::Observed(observation.clone())),
+            Observation::BlockError(_) => self.reporter.tell(&Report::Observed(observation.clone())),
+            _ => {}
+        }
+        if !changes.is_empty() {
+            self.changed(changes);
+            self.look_soon();
+        }
+    }
+
+    fn containerd_changed(&mut self, observation: &Observation) {
+        let changes = self.correlator.observe(observation);
+        self.containerd.note(observation);
+        self.reporter.tell(&Report::Observed(observation.clone()));
+        self.changed(changes);
+        self.look_soon();
+    }
+
+    /// Tells and stores what changed among the operations.
+    fn changed(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::GapOpened(gap) => self.reporter.tell(&Report::GapOpened { why: gap.why }),
+                Change::GapClosed(gap) => self.reporter.tell(&Report::GapClosed { why: gap.why }),
+                Change::Began(id) | Change::Moved(id) => self.operation_moved(&id),
+            }
+        }
+    }
+
+    fn operation_moved(&mut self, id: &OperationId) {
+        let Some(operation) = self.correlator.operation(id).cloned() else { return };
+        let told = self.traces.operations.contains_key(id);
+        if matches!(operation.state, OperationState::Abandoned { .. }) && !told {
+            self.traces.operations.insert(id.clone(), self.telemetry.operation(&operation));
+        }
+        let traceparent = self.traces.operations.get(id).cloned();
+        let stored = self.ledger.as_ref().map(|ledger| {
+            // What ended well and was never a story is nobody's concern any more.
+            if operation.state.is_closed() && traceparent.is_none() {
+                ledger.forget_operation(id)
+            } else {
+                ledger.save_operation(&OperationRow { operation: operation.clone(), traceparent })
+            }
+        });
+        self.reporter.tell(&Report::Operation(Box::new(operation)));
+        if let Some(Err(error)) = stored {
+            self.ledger_failed(&error);
+        }
+    }
+
+    fn ledger_failed(&mut self, error: &LedgerError) {
+        self.reporter.tell(&Report::Trouble { what: format!("the ledger: {}", crate::cli::explain(error)) });
+    }
+
+    fn look_soon(&mut self) {
+        self.look_by(Instant::now() + SETTLE);
+    }
+
+    fn look_by(&mut self, at: Instant) {
+        self.read_at = self.read_at.min(at);
+    }
+
+    /// Reads the world and does what follows from it.
+    async fn look(&mut self) -> Result<(), AgentError> {
+        self.read_at = Instant::now() + PERIOD;
+        self.tell_delivery();
+        if let Some(world) = self.read_world().await? {
+            self.settle_intents(&world);
+            self.judge(&world).await?;
+        }
+        Ok(())
+    }
+
+    /// Catches up with the kernel's events, then reads the world; nothing when it could not be read, which is told.
+    async fn read_world(&mut self) -> Result<Option<World>, AgentError> {
+        self.catch_up().await?;
+        let places = self.options.places.clone();
+        let reading = tokio::task::spawn_blocking(move || world::read(&places));
+        let result = match tokio::time::timeout(READ_DEADLINE, reading).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) | Err(_) => {
+                let what = format!("reading the world took more than {} s; a device hangs", READ_DEADLINE.as_secs());
+                self.in_trouble(what);
+                return Ok(None);
+            }
+        };
+        match result {
+            Ok(world) => {
+                if self.trouble.take().is_some() {
+                    self.reporter.tell(&Report::TroubleOver);
+                }
+                // What an earlier suture left in flight under a containerd that is gone; asked only once the sensor had
+                // its say about who is up.
+                if self.containerd.has_looked() {
+                    let buried = self.correlator.bury_unknown_actors(now());
+                    self.changed(buried);
+                }
+                let changes = self.correlator.world(&world);
+                self.changed(changes);
+                Ok(Some(world))
+            }
+            Err(error) => {
+                // Busy is not trouble: the next look comes soon enough.
+                if !matches!(error, WorldError::Busy) {
+                    self.in_trouble(crate::cli::explain(&error));
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Tells of trouble once, until it changes or ends.
+    fn in_trouble(&mut self, what: String) {
+        if self.trouble.as_ref() != Some(&what) {
+            self.reporter.tell(&Report::Trouble { what: what.clone() });
+            self.trouble = Some(what);
+        }
+    }
+
+    /// Takes in everything that the kernel had to say until now. A probe thread that does not answer is a gap.
+    async fn catch_up(&mut self) -> Result<(), AgentError> {
+        let wanted = self.probes.request_barrier();
+        let deadline = Instant::now() + BARRIER_DEADLINE;
+        loop {
+            match tokio::time::timeout_at(deadline, self.events.recv()).await {
+                Ok(Some(Seen::Barrier(number))) if number >= wanted => return Ok(()),
+                Ok(seen) => self.seen(seen)?,
+                Err(_) => {
+                    let changes = self.correlator.open_gap(now(), "the kernel's events could not be read in time".to_owned());
+                    self.changed(changes);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn tell_delivery(&mut self) {
+        let Some(status) = self.telemetry.delivery_status() else { return };
+        let failing = status.error.is_some();
+        if failing != self.undelivered {
+            self.undelivered = failing;
+            self.reporter.tell(&match status.error {
+                Some(error) => Report::TracesHeldBack { endpoint: status.endpoint, why: error },
+                None => Report::TracesDelivered { endpoint: status.endpoint },
+            });
+        }
+    }
+
+    fn finding(&mut self, id: &FindingId) -> Option<&mut OpenFinding> {
+        self.findings.iter_mut().find(|open| open.row.finding.id == *id)
+    }
+}
+
+/// Takes up what an earlier suture knew.
+fn take_up(
+    ledger: &Ledger,
+    correlator: &mut Correlator,
+    traces: &mut Traces,
+    findings: &mut Vec<OpenFinding>,
+) -> Result<(), LedgerError> {
+    ledger.prune()?;
+    for OperationRow { operation, traceparent } in ledger.open_operations()? {
+        if let Some(traceparent) = traceparent {
+            traces.operations.insert(operation.id.clone(), traceparent);
+        }
+        correlator.remember(operation);
+    }
+    findings.extend(ledger.open_findings()?.into_iter().map(OpenFinding::again));
+    Ok(())
+}
+
+/// Without a ledger suture sees and tells, and never acts.
+fn refuse_ledger(reporter: &mut Reporter, error: &LedgerError) -> Option<Ledger> {
+    reporter.tell(&Report::NoLedger { why: crate::cli::explain(error) });
+    None
+}
+
+/// The one clock of the agent.
+fn now() -> Timestamp {
+    SystemTime::now().into()
+}

@@ -1,0 +1,323 @@
+//! The operations, and what each observation and each read of the world does to them.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::lineage::Containerds;
+use crate::model::{
+    DeviceNumber, Incarnation, Observation, Operation, OperationId, OperationState, PoolName, ThinId, Timestamp, World,
+    dm::{DmIoctl, Message, Payload},
+    operation::Step,
+};
+
+/// Operations kept. Open ones are never dropped for closed ones; beyond this many open ones the oldest goes, and with it
+/// the right to act on its device.
+const MAX_OPERATIONS: usize = 4096;
+/// Calls kept of processes whose operation is not known yet (`dev_create` comes before the table that tells the thin id).
+const MAX_RECENT: usize = 64;
+
+/// A span of time in which operations can have been missed. Until a full read of the world that began after it has
+/// closed it, nothing is deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// When its end was noticed.
+    pub noticed: Timestamp,
+    /// Why, as people read it.
+    pub why: String,
+}
+
+/// What an observation or a world changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// An operation began.
+    Began(OperationId),
+    /// An operation is somewhere else than before.
+    Moved(OperationId),
+    /// Events were lost.
+    GapOpened(Gap),
+    /// A full read of the world closed a gap.
+    GapClosed(Gap),
+}
+
+/// Keeps the operations on one pool.
+#[derive(Debug, Clone)]
+pub struct Correlator {
+    pool: PoolName,
+    pool_device: Option<DeviceNumber>,
+    containerds: Containerds,
+    operations: BTreeMap<OperationId, Operation>,
+    /// The operation that speaks for a thin id: the newest one that made it.
+    by_thin_id: BTreeMap<ThinId, OperationId>,
+    recent: VecDeque<(u32, Step)>,
+    gap: Option<Gap>,
+}
+
+impl Correlator {
+    /// Starts with a gap: what happened before `now` was not seen.
+    #[must_use]
+    pub fn new(pool: PoolName, now: Timestamp) -> Self {
+        Self {
+            pool,
+            pool_device: None,
+            containerds: Containerds::default(),
+            operations: BTreeMap::new(),
+            by_thin_id: BTreeMap::new(),
+            recent: VecDeque::new(),
+            gap: Some(Gap { noticed: now, why: "suture was not watching before it started".to_owned() }),
+        }
+    }
+
+    /// Takes up an operation that an earlier suture saw.
+    pub fn remember(&mut self, operation: Operation) {
+        self.adopt(operation);
+    }
+
+    /// Every operation known, oldest first by name.
+    pub fn operations(&self) -> impl Iterator<Item = &Operation> {
+        self.operations.values()
+    }
+
+    /// One operation.
+    #[must_use]
+    pub fn operation(&self, id: &OperationId) -> Option<&Operation> {
+        self.operations.get(id)
+    }
+
+    /// The operation that made a thin id, as far as it was seen and nobody made another of that id since.
+    #[must_use]
+    pub fn maker_of(&self, id: ThinId) -> Option<&Operation> {
+        self.by_thin_id.get(&id).and_then(|operation| self.operations.get(operation))
+    }
+
+    /// The gap that is open, if one is.
+    #[must_use]
+    pub fn gap(&self) -> Option<&Gap> {
+        self.gap.as_ref()
+    }
+
+    /// Takes in one observation.
+    pub fn observe(&mut self, observation: &Observation) -> Vec<Change> {
+        match observation {
+            Observation::DmIoctl(call) => self.call(call),
+            Observation::ContainerdUp { who, .. } => {
+                self.containerds.up(who);
+                Vec::new()
+            }
+            Observation::ContainerdGone { at, who } => self.gone(who, *at),
+            Observation::Lost { at, what, count } if what.hides_operations() => {
+                self.open_gap(*at, format!("{count} {what}"))
+            }
+            Observation::Lost { .. } | Observation::BlockError(_) => Vec::new(),
+        }
+    }
+
+    /// Declares that what happened until `noticed` can not be relied on to have been seen.
+    pub fn open_gap(&mut self, noticed: Timestamp, why: String) -> Vec<Change> {
+        let gap = Gap { noticed, why };
+        self.gap = Some(gap.clone());
+        vec![Change::GapOpened(gap)]
+    }
+
+    /// Takes in one consistent read of the world.
+    pub fn world(&mut self, world: &World) -> Vec<Change> {
+        self.pool_device = Some(world.pool.device);
+        let mut changes = Vec::new();
+        for operation in self.operations.values_mut() {
+            if let Some(state) = settle(operation, world) {
+                operation.state = state;
+                changes.push(Change::Moved(operation.id.clone()));
+            }
+        }
+        if let Some(gap) = self.gap.take_if(|gap| gap.noticed < world.begun) {
+            changes.push(Change::GapClosed(gap));
+        }
+        changes
+    }
+
+    fn gone(&mut self, who: &Incarnation, at: Timestamp) -> Vec<Change> {
+        self.containerds.gone(who, at);
+        let orphans = self.operations.values_mut().filter(|one| one.actor == *who && one.state == OperationState::InFlight);
+        orphans
+            .map(|operation| {
+                operation.state = OperationState::Orphaned { at };
+                Change::Moved(operation.id.clone())
+            })
+            .collect()
+    }
+
+    /// Operations that an earlier suture left in flight under a containerd that is not running any more.
+    pub fn bury_unknown_actors(&mut self, at: Timestamp) -> Vec<Change> {
+        let strangers: Vec<Incarnation> = self
+            .operations
+            .values()
+            .filter(|one| one.state == OperationState::InFlight && !self.containerds.alive(&one.actor))
+            .map(|one| one.actor.clone())
+            .collect();
+        strangers.iter().flat_map(|who| self.gone(who, at)).collect()
+    }
+
+    fn is_ours(&self, call: &DmIoctl) -> bool {
+        call.name.as_str() == self.pool.as_str() || (call.device.is_some() && call.device == self.pool_device)
+    }
+
+    fn call(&mut self, call: &DmIoctl) -> Vec<Change> {
+        match &call.payload {
+            Payload::Message(message) if self.is_ours(call) => self.message(call, message),
+            Payload::Malformed if self.is_ours(call) && call.result.0.is_ok() => {
+                self.open_gap(call.finished(), "a message to the pool that could not be read".to_owned())
+            }
+            _ => self.step(call),
+        }
+    }
+
+    fn message(&mut self, call: &DmIoctl, message: &Message) -> Vec<Change> {
+        let succeeded = call.result.0.is_ok();
+        match message {
+            Message::CreateThin { id } => self.created(call, *id, None, succeeded),
+            Message::CreateSnap { id, origin } => self.created(call, *id, Some(*origin), succeeded),
+            Message::Delete { id } if succeeded => self.deleted(call, *id),
+            // A message that was cut may have been a create or a delete of any id.
+            Message::Other { .. } if succeeded && call.truncated => {
+                self.open_gap(call.finished(), "a message to the pool that was too long to be read".to_owned())
+            }
+            Message::Delete { .. } | Message::Other { .. } => Vec::new(),
+        }
+    }
+
+    fn created(&mut self, call: &DmIoctl, id: ThinId, origin: Option<ThinId>, succeeded: bool) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if succeeded {
+            changes.extend(self.close_maker(id, OperationState::Superseded { at: call.finished() }));
+        }
+        let Some(actor) = self.containerds.behind(&call.caller, call.entered).cloned() else {
+            // Somebody else's device: that it is not containerd's is all there is to know.
+            return changes;
+        };
+        let state = match call.result.error_name() {
+            Some(error) => OperationState::Failed { error },
+            None => match self.containerds.death_of(&actor) {
+                Some(at) => OperationState::Orphaned { at },
+                None => OperationState::InFlight,
+            },
+        };
+        let operation = Operation {
+            id: OperationId::new(call.entered, id),
+            pool: self.pool.clone(),
+            thin_id: id,
+            origin,
+            device_name: None,
+            actor,
+            caller: call.caller.clone(),
+            steps: vec![step_of(call)],
+            state,
+        };
+        changes.push(Change::Began(operation.id.clone()));
+        self.adopt(operation);
+        changes
+    }
+
+    fn deleted(&mut self, call: &DmIoctl, id: ThinId) -> Vec<Change> {
+        if let Some(operation) = self.by_thin_id.get(&id).and_then(|one| self.operations.get_mut(one)) {
+            operation.push(step_of(call));
+        }
+        self.close_maker(id, OperationState::Deleted { at: call.finished() })
+    }
+
+    /// Ends the operation that spoke for a thin id.
+    fn close_maker(&mut self, id: ThinId, state: OperationState) -> Vec<Change> {
+        let Some(maker) = self.by_thin_id.remove(&id) else { return Vec::new() };
+        let Some(operation) = self.operations.get_mut(&maker) else { return Vec::new() };
+        operation.state = state;
+        vec![Change::Moved(maker)]
+    }
+
+    /// A call that makes, loads, suspends, resumes or removes a dm device: a step of the operation on that device.
+    fn step(&mut self, call: &DmIoctl) -> Vec<Change> {
+        if call.command.is_query() {
+            return Vec::new();
+        }
+        let step = step_of(call);
+        let process = call.caller.process.pid;
+        if let Some(id) = self.thin_id_of_table(call)
+            && let Some(operation) = self.by_thin_id.get(&id).and_then(|one| self.operations.get_mut(one))
+            && self.containerds.behind(&call.caller, call.entered) == Some(&operation.actor)
+        {
+            operation.device_name = Some(call.name.to_string());
+            // The same dmsetup created the device a moment ago, before the table told which one.
+            let earlier = self.recent.iter().filter(|(pid, _)| *pid == process).map(|(_, step)| step.clone());
+            earlier.for_each(|one| operation.push(one));
+            operation.push(step);
+            self.recent.retain(|(pid, _)| *pid != process);
+            return vec![Change::Moved(operation.id.clone())];
+        }
+        let by_name = self.operations.values_mut().find(|one| {
+            matches!(one.state, OperationState::InFlight | OperationState::Orphaned { .. })
+                && one.device_name.as_deref() == Some(call.name.as_str())
+        });
+        if let Some(operation) = by_name {
+            operation.push(step);
+            return vec![Change::Moved(operation.id.clone())];
+        }
+        self.recent.push_back((process, step));
+        if self.recent.len() > MAX_RECENT {
+            self.recent.pop_front();
+        }
+        Vec::new()
+    }
+
+    fn thin_id_of_table(&self, call: &DmIoctl) -> Option<ThinId> {
+        let Payload::Table { targets } = &call.payload else { return None };
+        let (pool, id) = targets.iter().find_map(crate::model::dm::Target::thin)?;
+        (self.pool_device.is_none() || self.pool_device == Some(pool)).then_some(id)
+    }
+
+    fn adopt(&mut self, operation: Operation) {
+        let speaks = matches!(
+            operation.state,
+            OperationState::InFlight | OperationState::Orphaned { .. } | OperationState::Abandoned { .. } | OperationState::Completed { .. }
+        );
+        if speaks {
+            self.by_thin_id.insert(operation.thin_id, operation.id.clone());
+        }
+        self.operations.insert(operation.id.clone(), operation);
+        while self.operations.len() > MAX_OPERATIONS {
+            let oldest = self.operations.values().min_by_key(|one| (!one.state.is_closed(), one.began()));
+            let Some(oldest) = oldest.map(|one| one.id.clone()) else { break };
+            self.operations.remove(&oldest);
+            self.by_thin_id.retain(|_, maker| *maker != oldest);
+        }
+    }
+}
+
+/// Where an operation stands, now that the databases were read; nothing when that is where it stood.
+fn settle(operation: &Operation, world: &World) -> Option<OperationState> {
+    let at = world.begun;
+    let record = world.record_of(operation.thin_id);
+    let (orphaned, noticed) = match operation.state {
+        OperationState::InFlight => (false, operation.steps.last().map_or(at, |step| step.finished)),
+        OperationState::Orphaned { at } => (true, at),
+        OperationState::Abandoned { at, .. } => (false, at),
+        _ => return None,
+    };
+    // What was read before the operation's last word says nothing about it.
+    if world.begun <= noticed {
+        return None;
+    }
+    let Some(details) = world.thin.get(&operation.thin_id) else {
+        return Some(OperationState::Deleted { at });
+    };
+    let snapshot = record.and_then(|record| world.pool.name.snapshot_of(&record.name));
+    if snapshot.is_some_and(|id| world.has_snapshot(id)) {
+        return Some(OperationState::Completed { at });
+    }
+    orphaned.then(|| OperationState::Abandoned { at: noticed, record: record.map(|one| one.state), details: *details })
+}
+
+fn step_of(call: &DmIoctl) -> Step {
+    Step {
+        entered: call.entered,
+        finished: call.finished(),
+        request: call.request(),
+        error: call.result.error_name(),
+        process: call.caller.process.clone(),
+    }
+}

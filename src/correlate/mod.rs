@@ -1,0 +1,10 @@
+//! Observations, in order, into operations: what containerd set out to do, how far it came, and whether anybody will
+//! still finish it. Pure: no clock, no file, no kernel. `lineage` says on whose behalf a call was made, `correlator`
+//! keeps the operations.
+
+mod correlator;
+mod lineage;
+#[cfg(test)]
+mod tests;
+
+pub use correlator::{Change, Correlator, Gap};

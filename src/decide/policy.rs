@@ -1,0 +1,66 @@
+//! What to do about a finding.
+
+use std::time::Duration;
+
+use crate::{
+    correlate::Correlator,
+    model::{
+        Action, Decision, Finding, FindingClass, Guard, OperationState, Plan, Provenance, Timestamp, World,
+    },
+};
+
+/// What suture may do by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Whether it may change anything at all.
+    pub act: bool,
+    /// How long a finding must have stood unchanged before it is acted on.
+    pub grace: Duration,
+}
+
+/// Decides about one finding that has stood since `first_seen`.
+#[must_use]
+pub fn decide(
+    finding: &Finding,
+    first_seen: Timestamp,
+    world: &World,
+    operations: &Correlator,
+    policy: Policy,
+    now: Timestamp,
+) -> Decision {
+    let tell = |why: &str| Decision::Tell { why: why.to_owned() };
+    let operation = match (&finding.class, &finding.provenance) {
+        (FindingClass::ForeignThin, _) | (_, Provenance::Unknown) => {
+            return tell("nobody can prove that containerd made it, so it is never deleted automatically");
+        }
+        (FindingClass::LeakedThin, Provenance::SeenByProbe { operation }) => operation,
+    };
+    let Some(maker) = operations.operation(operation) else {
+        return tell("the operation that made it is no longer known");
+    };
+    let OperationState::Abandoned { details, .. } = &maker.state else {
+        return tell("the operation that made it is not abandoned");
+    };
+    if let Some(gap) = operations.gap() {
+        return Decision::Wait {
+            until: now.plus(Duration::from_secs(1)),
+            why: format!("{}; nothing is deleted before the world was read anew", gap.why),
+        };
+    }
+    let ripe = first_seen.plus(policy.grace);
+    if now < ripe {
+        return Decision::Wait { until: ripe, why: format!("it must stand unchanged for {} s", policy.grace.as_secs_f32()) };
+    }
+    let plan = Plan {
+        finding: finding.id.clone(),
+        operation: operation.clone(),
+        action: Action::DeleteThin {
+            pool: finding.pool.clone(),
+            pool_device: world.pool.device,
+            thin_id: finding.thin_id,
+            details: *details,
+        },
+        guards: Guard::DELETE_THIN.to_vec(),
+    };
+    if policy.act { Decision::Act(plan) } else { Decision::Propose(plan) }
+}

@@ -1,0 +1,63 @@
+//! Thin devices in the pool that containerd's database does not name.
+
+use crate::{
+    correlate::Correlator,
+    model::{Finding, FindingClass, FindingId, IdState, Operation, OperationState, Provenance, ThinId, World},
+};
+
+/// Every thin device without a record, unless somebody is at work on it.
+///
+/// A device that containerd made, abandoned and marked faulty is `leaked-thin` (rule R1); all others are
+/// `foreign-thin`: nobody can prove what they are.
+#[must_use]
+pub fn thin_findings(world: &World, operations: &Correlator) -> Vec<Finding> {
+    world
+        .thin
+        .keys()
+        .filter(|id| world.record_of(**id).is_none())
+        .filter_map(|id| classify(world, operations.maker_of(*id), *id))
+        .collect()
+}
+
+fn classify(world: &World, maker: Option<&Operation>, id: ThinId) -> Option<Finding> {
+    let id_state = world.id_state(id);
+    let abandoned = match maker.map(|maker| &maker.state) {
+        // Its own process is at work on it, or died a moment ago: the next read of the world will tell.
+        Some(OperationState::InFlight | OperationState::Orphaned { .. }) => return None,
+        Some(OperationState::Abandoned { .. }) => maker,
+        _ => None,
+    };
+    let mut evidence = vec![format!("the pool's metadata hold thin device {id}, and no record of containerd's names it")];
+    evidence.push(match id_state {
+        Some(state) => format!("containerd's database has id {id} as {state}"),
+        None => format!("containerd's database has never drawn id {id}"),
+    });
+    if let Some(details) = world.thin.get(&id) {
+        evidence.push(format!("{} blocks are mapped by it", details.mapped_blocks));
+    }
+    for node in world.holders(id) {
+        evidence.push(format!("the dm device {node} maps it, open count {}", node.open_count));
+    }
+    let (class, provenance, mark) = match (abandoned, id_state) {
+        (Some(maker), Some(IdState::Faulty)) => {
+            let first = maker.steps.first().map_or_else(String::new, |step| step.request.clone());
+            evidence.push(format!("suture saw {} succeed at {}, called by {} for {}", first, maker.began(), maker.caller.process, maker.actor));
+            if let OperationState::Abandoned { at, .. } = &maker.state {
+                evidence.push(format!("{} was gone at {at} and had not finished it", maker.actor));
+            }
+            (FindingClass::LeakedThin, Provenance::SeenByProbe { operation: maker.id.clone() }, maker.id.to_string())
+        }
+        _ => {
+            evidence.push("nobody saw containerd make and abandon it".to_owned());
+            (FindingClass::ForeignThin, Provenance::Unknown, id.to_string())
+        }
+    };
+    Some(Finding {
+        id: FindingId(format!("{class}/{}/{mark}", world.pool.name)),
+        class,
+        pool: world.pool.name.clone(),
+        thin_id: id,
+        provenance,
+        evidence,
+    })
+}

@@ -1,0 +1,74 @@
+//! The tables. Times are text in RFC 3339 with nanoseconds, values JSON, traces W3C `traceparent`s: the file can be
+//! read with any SQLite tool.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::LedgerError;
+
+/// Raised with every change of the tables; each step of [`MIGRATIONS`] brings a file one version on.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE operations (
+        id          TEXT PRIMARY KEY,
+        began       TEXT NOT NULL,
+        open        INTEGER NOT NULL,
+        operation   TEXT NOT NULL,
+        traceparent TEXT
+    ) STRICT;
+    CREATE INDEX operations_open ON operations (open) WHERE open;
+    CREATE TABLE findings (
+        id          TEXT PRIMARY KEY,
+        first_seen  TEXT NOT NULL,
+        last_seen   TEXT NOT NULL,
+        resolved    TEXT,
+        finding     TEXT NOT NULL,
+        decision    TEXT NOT NULL,
+        traceparent TEXT
+    ) STRICT;
+    CREATE INDEX findings_open ON findings (first_seen) WHERE resolved IS NULL;
+    CREATE TABLE remedies (
+        id          INTEGER PRIMARY KEY,
+        finding     TEXT NOT NULL,
+        plan        TEXT NOT NULL,
+        guards      TEXT NOT NULL,
+        intended    TEXT NOT NULL,
+        outcome     TEXT,
+        ended       TEXT
+    ) STRICT;
+    CREATE INDEX remedies_open ON remedies (id) WHERE outcome IS NULL;
+"];
+
+fn known() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
+fn found(connection: &Connection) -> Result<i64, LedgerError> {
+    connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(LedgerError::sql("reading the version"))
+}
+
+/// Brings the tables to the version this suture knows.
+pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), LedgerError> {
+    let failed = LedgerError::sql("making the tables");
+    let version = found(connection)?;
+    if version > known() {
+        return Err(LedgerError::Version { path: path.to_owned(), found: version, known: known() });
+    }
+    let done = usize::try_from(version).unwrap_or_default();
+    let transaction = connection.transaction().map_err(&failed)?;
+    for step in MIGRATIONS.iter().skip(done) {
+        transaction.execute_batch(step).map_err(&failed)?;
+    }
+    transaction.pragma_update(None, "user_version", known()).map_err(&failed)?;
+    transaction.commit().map_err(&failed)
+}
+
+/// Refuses a file of another version: whoever only reads does not migrate.
+pub(super) fn expect_current(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
+    match found(connection)? {
+        version if version == known() => Ok(()),
+        version => Err(LedgerError::Version { path: path.to_owned(), found: version, known: known() }),
+    }
+}

@@ -1,0 +1,157 @@
+//! An operation: one thing that the snapshotter set out to do, as a sequence of steps.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    DeviceState, Incarnation, PoolName, ThinId, Timestamp,
+    dm::{Caller, Process},
+};
+use crate::observe::thin_metadata::ThinDetails;
+
+/// Names one operation for as long as anybody speaks of it: derived from when and on what it began.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct OperationId(String);
+
+impl OperationId {
+    /// Of an operation that made a thin device at a time.
+    #[must_use]
+    pub fn new(began: Timestamp, id: ThinId) -> Self {
+        Self(format!("create-{id}-{:x}", began.nanoseconds()))
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for OperationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One kernel call of an operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// When it entered the kernel.
+    pub entered: Timestamp,
+    /// When it returned.
+    pub finished: Timestamp,
+    /// What was asked, as people read it.
+    pub request: String,
+    /// Errno's name, where it failed.
+    pub error: Option<String>,
+    /// Who called.
+    pub process: Process,
+}
+
+/// Where an operation stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum OperationState {
+    /// Its process lives and has not finished it.
+    InFlight,
+    /// Its process died; whether the operation was finished is not known before the databases are read.
+    Orphaned {
+        /// When the death was noticed.
+        at: Timestamp,
+    },
+    /// Its process died before it was finished, and nobody will finish it.
+    Abandoned {
+        /// When the death was noticed.
+        at: Timestamp,
+        /// State of containerd's record of the device when that was established; none where it has no record (any more).
+        record: Option<DeviceState>,
+        /// The thin device as it was then: it must not change from then on.
+        details: ThinDetails,
+    },
+    /// The databases know the device as a snapshot's: whatever it is, it is referenced.
+    Completed {
+        /// When that was read.
+        at: Timestamp,
+    },
+    /// The kernel refused to make the device.
+    Failed {
+        /// Errno's name.
+        error: String,
+    },
+    /// The device is gone: deleted by its own process, or by somebody else.
+    Deleted {
+        /// When that was seen.
+        at: Timestamp,
+    },
+    /// Somebody else made a device of the same id later: what this operation made is no more.
+    Superseded {
+        /// When that was seen.
+        at: Timestamp,
+    },
+}
+
+impl OperationState {
+    /// Whether nothing more is to be expected.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Self::Completed { .. } | Self::Failed { .. } | Self::Deleted { .. } | Self::Superseded { .. })
+    }
+}
+
+/// containerd making a thin device, seen by suture's own probes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    /// Its name.
+    pub id: OperationId,
+    /// In which pool.
+    pub pool: PoolName,
+    /// The thin device it makes.
+    pub thin_id: ThinId,
+    /// What that is a snapshot of; none for an empty device.
+    pub origin: Option<ThinId>,
+    /// dm name of the device, once it was activated.
+    pub device_name: Option<String>,
+    /// Which containerd.
+    pub actor: Incarnation,
+    /// Who made the deciding call, and under whom.
+    pub caller: Caller,
+    /// Kernel calls so far, at most [`Operation::MAX_STEPS`].
+    pub steps: Vec<Step>,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub state: OperationState,
+}
+
+impl Operation {
+    /// More calls of one operation are not kept: a device that is suspended and resumed for ever is one operation.
+    pub const MAX_STEPS: usize = 64;
+
+    /// When it began.
+    #[must_use]
+    pub fn began(&self) -> Timestamp {
+        self.steps.first().map_or_else(Timestamp::default, |step| step.entered)
+    }
+
+    /// Adds a step, unless there are too many already.
+    pub fn push(&mut self, step: Step) {
+        if self.steps.len() < Self::MAX_STEPS {
+            self.steps.push(step);
+        }
+    }
+}
+
+/// `containerd [512] makes thin device 7 of tp (tp-snap-3), a snapshot of 6`
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} makes thin device {} of {}", self.actor, self.thin_id, self.pool)?;
+        if let Some(name) = &self.device_name {
+            write!(f, " ({name})")?;
+        }
+        if let Some(origin) = self.origin {
+            write!(f, ", a snapshot of {origin}")?;
+        }
+        Ok(())
+    }
+}

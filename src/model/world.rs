@@ -1,0 +1,124 @@
+//! The world: one consistent read of what the snapshotter's databases, the pool and the dm devices say.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use super::{DeviceNumber, DeviceRecord, IdState, PoolName, SnapshotId, ThinId, Timestamp, TxId, Untrusted};
+use crate::observe::{pool_db::PoolDb, snapshot_db::SnapshotDb, thin_metadata::ThinDetails};
+
+/// What the pool can do at the moment (`pool_status`, drivers/md/dm-thin.c).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PoolMode {
+    /// `rw`: everything.
+    ReadWrite,
+    /// `out_of_data_space`: no new blocks; messages still work.
+    OutOfDataSpace,
+    /// `ro`: messages are refused.
+    ReadOnly,
+    /// `Fail`: nothing.
+    Failed,
+    /// The kernel could not tell.
+    Unknown,
+}
+
+impl fmt::Display for PoolMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ReadWrite => "read-write",
+            Self::OutOfDataSpace => "out of data space",
+            Self::ReadOnly => "read-only",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// The thin pool as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Its dm name.
+    pub name: PoolName,
+    /// Its device number.
+    pub device: DeviceNumber,
+    /// Device that holds its metadata.
+    pub metadata_device: DeviceNumber,
+    /// Its table line's parameters: which devices it is made of.
+    pub table: String,
+    /// What it can do.
+    pub mode: PoolMode,
+    /// Whether the kernel wants it checked before it is written to again.
+    pub needs_check: bool,
+}
+
+/// A dm device that matters to the pool: one on top of it, or one that bears a name of the snapshotter's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Its dm name.
+    pub name: Untrusted,
+    /// Its device number.
+    pub device: DeviceNumber,
+    /// Thin ids of this pool that its live or its loaded table maps; each of them is open in the kernel.
+    pub thin_ids: Vec<ThinId>,
+    /// Whether I/O to it is held back.
+    pub suspended: bool,
+    /// How many have it open.
+    pub open_count: u32,
+    /// Set when its tables could not be read (a name that no tool can pass on): it may map any thin id.
+    pub unreadable: bool,
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.device)
+    }
+}
+
+/// One consistent read of everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct World {
+    /// When reading began: what happened before is in it.
+    pub begun: Timestamp,
+    /// The pool.
+    pub pool: Pool,
+    /// containerd's pool database.
+    pub pool_db: PoolDb,
+    /// containerd's snapshot storage.
+    pub snapshots: SnapshotDb,
+    /// Thin devices in the pool's metadata.
+    pub thin: BTreeMap<ThinId, ThinDetails>,
+    /// dm devices.
+    pub nodes: Vec<Node>,
+}
+
+impl World {
+    /// Transaction ids that prove which state of the databases this is.
+    #[must_use]
+    pub fn transactions(&self) -> (TxId, Option<TxId>) {
+        (self.pool_db.txid, self.snapshots.txid)
+    }
+
+    /// The record that carries a thin id.
+    #[must_use]
+    pub fn record_of(&self, id: ThinId) -> Option<&DeviceRecord> {
+        self.pool_db.devices.values().find(|record| record.device_id == id)
+    }
+
+    /// State of a thin id in `device_ids`; nothing where containerd never drew it.
+    #[must_use]
+    pub fn id_state(&self, id: ThinId) -> Option<IdState> {
+        self.pool_db.device_ids.get(&id).copied()
+    }
+
+    /// Whether the snapshot storage has a row of this id.
+    #[must_use]
+    pub fn has_snapshot(&self, id: SnapshotId) -> bool {
+        self.snapshots.snapshots.values().any(|row| row.id == id)
+    }
+
+    /// dm devices that hold a thin id open, or may do so.
+    pub fn holders(&self, id: ThinId) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(move |node| node.unreadable || node.thin_ids.contains(&id))
+    }
+}

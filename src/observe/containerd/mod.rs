@@ -1,0 +1,7 @@
+//! containerd itself: what its configuration says (`config`), and which process it is (`process`).
+
+mod config;
+mod process;
+
+pub use config::{ConfigError, Devmapper, read_config};
+pub use process::{ProcessError, holder_of, wait_for_end};

@@ -1,0 +1,144 @@
+//! Which process is containerd: the one that holds the lock on its pool database. A name proves nothing; the lock does,
+//! because bbolt takes it when it opens the file and keeps it for containerd's whole life (bbolt `db.go`, `Open`).
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use procfs::{LockType, ProcError, process::Process};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+
+use crate::model::Incarnation;
+
+/// Why it is not known which process holds the database.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// The database could not be looked at.
+    #[error("looking at {path}")]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// `/proc/locks` could not be read.
+    #[error("reading /proc/locks")]
+    Locks(#[source] ProcError),
+    /// A process could not be watched.
+    #[error("watching process {pid}")]
+    Watch {
+        /// Which.
+        pid: u32,
+        /// Why.
+        source: Errno,
+    },
+}
+
+/// The process that holds the lock on a bbolt database; none when nobody does, or there is no database.
+pub fn holder_of(database: &Path) -> Result<Option<Incarnation>, ProcessError> {
+    let file = match fs::metadata(database) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(ProcessError::Database { path: database.to_owned(), source }),
+    };
+    let locks = procfs::locks().map_err(ProcessError::Locks)?;
+    let candidates = locks
+        .iter()
+        .filter(|lock| matches!(lock.lock_type, LockType::FLock) && lock.inode == file.ino())
+        .filter_map(|lock| lock.pid);
+    // The inode's number alone may also be another file system's.
+    Ok(candidates.filter_map(|pid| Process::new(pid).ok()).find(|process| has_open(process, &file)).and_then(|process| {
+        let start_ticks = process.stat().ok()?.starttime;
+        Some(Incarnation { pid: u32::try_from(process.pid()).ok()?, start_ticks })
+    }))
+}
+
+fn has_open(process: &Process, file: &fs::Metadata) -> bool {
+    let Ok(entries) = fs::read_dir(format!("/proc/{}/fd", process.pid())) else { return false };
+    entries.filter_map(Result::ok).any(|entry| {
+        fs::metadata(entry.path()).is_ok_and(|open| open.ino() == file.ino() && open.dev() == file.dev())
+    })
+}
+
+/// Blocks until the process has ended; returns at once when it has ended already. `stop` is polled beside it: when it
+/// becomes readable, the wait is given up and `false` is returned.
+pub fn wait_for_end(who: &Incarnation, stop: &impl std::os::fd::AsFd) -> Result<bool, ProcessError> {
+    let failed = |source| ProcessError::Watch { pid: who.pid, source };
+    let pid = i32::try_from(who.pid).ok().and_then(Pid::from_raw).ok_or(failed(Errno::INVAL))?;
+    let handle = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(handle) => handle,
+        Err(Errno::SRCH) => return Ok(true),
+        Err(error) => return Err(failed(error)),
+    };
+    // The handle may be of a process that took the pid over meanwhile.
+    if !is_running(who) {
+        return Ok(true);
+    }
+    loop {
+        let mut sources = [PollFd::new(&handle, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
+        match poll(&mut sources, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let [ended, stopped] = sources.map(|source| !source.revents().is_empty());
+        if ended {
+            return Ok(true);
+        }
+        if stopped {
+            return Ok(false);
+        }
+    }
+}
+
+/// Whether this very process runs still.
+fn is_running(who: &Incarnation) -> bool {
+    let Ok(pid) = i32::try_from(who.pid) else { return false };
+    Process::new(pid).and_then(|process| process.stat()).is_ok_and(|stat| stat.starttime == who.start_ticks)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+
+    #[test]
+    fn the_holder_of_the_lock_is_found_and_its_end_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("tp.db");
+        assert_eq!(holder_of(&database).unwrap(), None);
+        fs::write(&database, b"x").unwrap();
+        assert_eq!(holder_of(&database).unwrap(), None);
+
+        // flock(1) holds the same kind of lock as bbolt, in a process of its own.
+        let mut child = Command::new("flock")
+            .arg("--no-fork")
+            .arg(&database)
+            .args(["sh", "-c", "echo locked; exec sleep 600"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = [0; 7];
+        io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+        let holder = holder_of(&database).unwrap().expect("somebody holds the lock");
+        assert_eq!(holder.pid, child.id());
+
+        let never = eventfd(0, EventfdFlags::empty()).unwrap();
+        let stopped = eventfd(1, EventfdFlags::empty()).unwrap();
+        assert!(!wait_for_end(&holder, &stopped).unwrap(), "a running process has not ended");
+        let another = Incarnation { start_ticks: holder.start_ticks + 1, ..holder.clone() };
+        assert!(wait_for_end(&another, &never).unwrap(), "an earlier process of the same pid has ended");
+        child.kill().unwrap();
+        assert!(wait_for_end(&holder, &never).unwrap());
+        child.wait().unwrap();
+        assert!(wait_for_end(&holder, &never).unwrap());
+    }
+}

@@ -1,0 +1,254 @@
+//! The pool and the dm devices on it, asked of device-mapper without changing or flushing anything.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    str::FromStr as _,
+};
+
+use devicemapper::{DM, DevId, DmError, DmFlags, DmName, DmOptions, ThinPoolStatus, ThinPoolStatusSummary};
+
+use crate::model::{DeviceNumber, Node, Pool, PoolMode, PoolName, ThinId, Untrusted};
+
+/// Why device-mapper could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceMapperError {
+    /// `/dev/mapper/control` could not be opened.
+    #[error("opening /dev/mapper/control; is suture running as root and the dm_mod module loaded?")]
+    Control(#[source] DmError),
+    /// There is no such pool.
+    #[error("there is no device-mapper device `{0}`; is the pool set up, and its name right in containerd's configuration?")]
+    NoPool(PoolName),
+    /// The device is something else.
+    #[error("the device-mapper device `{pool}` is not a thin pool, its table says `{table}`")]
+    NotAPool {
+        /// Its name.
+        pool: PoolName,
+        /// Its first target.
+        table: String,
+    },
+    /// The name can not be a dm name.
+    #[error("`{0}` can not be the name of a device-mapper device")]
+    BadName(PoolName),
+    /// A request failed.
+    #[error("asking device-mapper for {what}")]
+    Ask {
+        /// For what.
+        what: String,
+        /// Why it failed.
+        source: DmError,
+    },
+    /// The kernel's answer could not be understood.
+    #[error("understanding what the kernel says of {what}: `{text}`")]
+    Answer {
+        /// Of what.
+        what: String,
+        /// What it says.
+        text: String,
+    },
+    /// sysfs could not be read.
+    #[error("reading {path}")]
+    Sysfs {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl DeviceMapperError {
+    /// The errno that device-mapper answered with, where it answered with one.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Control(source) | Self::Ask { source, .. } => errno(source),
+            _ => None,
+        }
+    }
+}
+
+/// The errno inside an error of the devicemapper crate.
+#[must_use]
+pub fn errno(error: &DmError) -> Option<i32> {
+    match error {
+        DmError::Core(devicemapper::errors::Error::Ioctl(.., errno)) => Some(**errno as i32),
+        _ => None,
+    }
+}
+
+/// A handle on device-mapper's control device.
+pub struct DeviceMapper {
+    dm: DM,
+}
+
+impl DeviceMapper {
+    /// Opens the control device.
+    pub fn open() -> Result<Self, DeviceMapperError> {
+        DM::new().map(|dm| Self { dm }).map_err(DeviceMapperError::Control)
+    }
+
+    /// The pool as it is. Asked without flushing: a plain `status` would commit the pool's metadata.
+    pub fn pool(&self, name: &PoolName) -> Result<Pool, DeviceMapperError> {
+        let id = dm_name(name)?;
+        let ask = |flags| self.dm.table_status(&DevId::Name(id), DmOptions::default().set_flags(flags));
+        let failed = |source: DmError| match errno(&source) {
+            Some(libc_enxio) if libc_enxio == nix::errno::Errno::ENXIO as i32 => DeviceMapperError::NoPool(name.clone()),
+            _ => DeviceMapperError::Ask { what: format!("pool {name}"), source },
+        };
+        let (info, table) = ask(DmFlags::DM_STATUS_TABLE | DmFlags::DM_NOFLUSH).map_err(failed)?;
+        let (kind, parameters) = match table.first() {
+            Some((_, _, kind, parameters)) => (kind.clone(), parameters.clone()),
+            None => (String::new(), String::new()),
+        };
+        if kind != "thin-pool" {
+            return Err(DeviceMapperError::NotAPool { pool: name.clone(), table: format!("{kind} {parameters}") });
+        }
+        let not_understood = |text: &str| DeviceMapperError::Answer { what: format!("pool {name}"), text: text.to_owned() };
+        let metadata_device = parameters.split(' ').next().and_then(|word| word.parse().ok());
+        let (_, status) = ask(DmFlags::DM_NOFLUSH).map_err(failed)?;
+        let status = status.first().map(|(.., text)| text.clone()).unwrap_or_default();
+        let (mode, needs_check) = pool_mode(&status).ok_or_else(|| not_understood(&status))?;
+        Ok(Pool {
+            name: name.clone(),
+            device: number(info.device()),
+            metadata_device: metadata_device.ok_or_else(|| not_understood(&parameters))?,
+            table: parameters,
+            mode,
+            needs_check,
+        })
+    }
+
+    /// The dm devices that lie on the pool or bear a name of the snapshotter's.
+    pub fn nodes(&self, pool: &Pool) -> Result<Vec<Node>, DeviceMapperError> {
+        let on_pool = holders(pool.device)?;
+        let mut nodes = Vec::new();
+        for device in dm_devices()? {
+            let ours = std::str::from_utf8(&device.name).is_ok_and(|name| pool.name.snapshot_of(name).is_some());
+            if ours || on_pool.contains(&device.sysfs_name) {
+                nodes.extend(self.node(pool, &device)?);
+            }
+        }
+        Ok(nodes)
+    }
+
+    /// One device; nothing when it went away meanwhile.
+    fn node(&self, pool: &Pool, device: &Listed) -> Result<Option<Node>, DeviceMapperError> {
+        let mut node = Node {
+            name: Untrusted::from_bytes(&device.name),
+            device: device.number,
+            thin_ids: Vec::new(),
+            suspended: false,
+            open_count: 0,
+            unreadable: true,
+        };
+        let name = std::str::from_utf8(&device.name).ok().and_then(|name| DmName::new(name).ok());
+        let Some(name) = name else { return Ok(Some(node)) };
+        // The loaded table counts like the live one: both hold the thin device open.
+        for which in [DmFlags::empty(), DmFlags::DM_QUERY_INACTIVE_TABLE] {
+            let flags = DmFlags::DM_STATUS_TABLE | DmFlags::DM_NOFLUSH | which;
+            match self.dm.table_status(&DevId::Name(name), DmOptions::default().set_flags(flags)) {
+                Ok((info, table)) => {
+                    if which.is_empty() {
+                        node.suspended = info.flags().contains(DmFlags::DM_SUSPEND);
+                        node.open_count = u32::try_from(info.open_count()).unwrap_or(0);
+                    }
+                    node.thin_ids.extend(table.iter().filter_map(|(.., kind, text)| thin_id(pool, kind, text)));
+                }
+                Err(error) if errno(&error) == Some(nix::errno::Errno::ENXIO as i32) => return Ok(None),
+                Err(source) => {
+                    return Err(DeviceMapperError::Ask { what: format!("the table of {}", node.name), source });
+                }
+            }
+        }
+        node.unreadable = false;
+        node.thin_ids.sort_unstable();
+        node.thin_ids.dedup();
+        Ok(Some(node))
+    }
+}
+
+fn dm_name(pool: &PoolName) -> Result<&DmName, DeviceMapperError> {
+    DmName::new(pool.as_str()).map_err(|_| DeviceMapperError::BadName(pool.clone()))
+}
+
+fn number(device: devicemapper::Device) -> DeviceNumber {
+    DeviceNumber { major: device.major, minor: device.minor }
+}
+
+/// Mode and `needs_check` from a status line; nothing where it makes no sense.
+fn pool_mode(status: &str) -> Option<(PoolMode, bool)> {
+    Some(match ThinPoolStatus::from_str(status).ok()? {
+        ThinPoolStatus::Working(working) => {
+            let mode = match working.summary {
+                ThinPoolStatusSummary::Good => PoolMode::ReadWrite,
+                ThinPoolStatusSummary::ReadOnly => PoolMode::ReadOnly,
+                ThinPoolStatusSummary::OutOfSpace => PoolMode::OutOfDataSpace,
+            };
+            (mode, working.needs_check)
+        }
+        ThinPoolStatus::Fail => (PoolMode::Failed, false),
+        ThinPoolStatus::Error => (PoolMode::Unknown, false),
+    })
+}
+
+/// `thin_ctr`, drivers/md/dm-thin.c: `<pool> <thin id> [<external origin>]`.
+fn thin_id(pool: &Pool, kind: &str, parameters: &str) -> Option<ThinId> {
+    let mut words = parameters.split(' ');
+    let on: DeviceNumber = words.next()?.parse().ok()?;
+    let id = words.next()?.parse().ok().map(ThinId)?;
+    (kind == "thin" && on == pool.device).then_some(id)
+}
+
+/// A dm device as sysfs lists it.
+struct Listed {
+    sysfs_name: String,
+    name: Vec<u8>,
+    number: DeviceNumber,
+}
+
+/// All dm devices, from sysfs: device-mapper's own list can not be asked for in parts, and one device with a name that
+/// is not ASCII would make all of it unreadable for the library that parses it.
+fn dm_devices() -> Result<Vec<Listed>, DeviceMapperError> {
+    let folder = Path::new("/sys/block");
+    let mut devices = Vec::new();
+    for sysfs_name in folder_names(folder)? {
+        if !sysfs_name.starts_with("dm-") {
+            continue;
+        }
+        let at = folder.join(&sysfs_name);
+        // A device that went away meanwhile is not there.
+        let (Ok(mut name), Ok(device)) = (fs::read(at.join("dm/name")), fs::read_to_string(at.join("dev"))) else { continue };
+        name.pop_if(|last| *last == b'\n');
+        let Ok(number) = device.trim().parse() else { continue };
+        devices.push(Listed { sysfs_name, name, number });
+    }
+    Ok(devices)
+}
+
+/// sysfs names of the block devices on top of a device, by their live or their loaded tables.
+fn holders(device: DeviceNumber) -> Result<Vec<String>, DeviceMapperError> {
+    folder_names(&PathBuf::from(format!("/sys/dev/block/{device}/holders")))
+}
+
+fn folder_names(path: &Path) -> Result<Vec<String>, DeviceMapperError> {
+    let failed = |source| DeviceMapperError::Sysfs { path: path.to_owned(), source };
+    let entries = fs::read_dir(path).map_err(failed)?;
+    entries.map(|entry| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_line_tells_the_mode() {
+        let line = |mode: &str, check: &str| format!("0 144/16384 512/32768 - {mode} no_discard_passdown queue_if_no_space {check} 1024");
+        assert_eq!(pool_mode(&line("rw", "-")), Some((PoolMode::ReadWrite, false)));
+        assert_eq!(pool_mode(&line("ro", "needs_check")), Some((PoolMode::ReadOnly, true)));
+        assert_eq!(pool_mode(&line("out_of_data_space", "-")), Some((PoolMode::OutOfDataSpace, false)));
+        assert_eq!(pool_mode("Fail"), Some((PoolMode::Failed, false)));
+        assert_eq!(pool_mode("Error"), Some((PoolMode::Unknown, false)));
+        assert_eq!(pool_mode(&line("something-new", "-")), None);
+        assert_eq!(pool_mode(""), None);
+    }
+}

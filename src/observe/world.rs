@@ -1,0 +1,102 @@
+//! Reads one consistent world: databases, pool metadata and dm devices, accepted only if no transaction of containerd's
+//! came in between.
+
+use std::{
+    path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    bbolt::{BboltError, Database},
+    device_mapper::{DeviceMapper, DeviceMapperError},
+    pool_db::{self, PoolDbError},
+    snapshot_db::{self, SnapshotDbError},
+    thin_metadata::{self, ThinMetadataError},
+};
+use crate::model::{PoolName, TxId, World};
+
+/// Tries before a busy node is given up on until later.
+const TRIES: u32 = 8;
+/// Pause after the first failed try; doubled with each.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Where the snapshotter keeps its things.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// The thin pool.
+    pub pool: PoolName,
+    /// containerd's `root_path` of the devmapper snapshotter.
+    pub root: PathBuf,
+}
+
+impl Places {
+    /// The pool database: devices and thin ids.
+    #[must_use]
+    pub fn pool_db(&self) -> PathBuf {
+        self.root.join(format!("{}.db", self.pool))
+    }
+
+    /// The snapshot storage.
+    #[must_use]
+    pub fn snapshot_db(&self) -> PathBuf {
+        self.root.join("metadata.db")
+    }
+}
+
+/// Why the world could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum WorldError {
+    /// The pool database.
+    #[error("reading containerd's pool database")]
+    PoolDb(#[from] PoolDbError),
+    /// The snapshot storage.
+    #[error("reading containerd's snapshot database")]
+    SnapshotDb(#[from] SnapshotDbError),
+    /// A transaction id could not be read again.
+    #[error("reading a transaction id again")]
+    Again(#[from] BboltError),
+    /// The pool's metadata.
+    #[error("reading the thin pool's metadata")]
+    Metadata(#[from] ThinMetadataError),
+    /// Device-mapper.
+    #[error(transparent)]
+    DeviceMapper(#[from] DeviceMapperError),
+    /// containerd wrote each time.
+    #[error("containerd changed its databases during each of {TRIES} reads; they will be read again later")]
+    Busy,
+}
+
+/// Reads everything. Takes no lock and writes nothing.
+pub fn read(places: &Places) -> Result<World, WorldError> {
+    let dm = DeviceMapper::open()?;
+    let mut pause = PAUSE;
+    for _ in 0..TRIES {
+        let begun = SystemTime::now().into();
+        let pool = dm.pool(&places.pool)?;
+        let pool_db = pool_db::PoolDb::read(places.pool_db())?;
+        let snapshots = snapshot_db::SnapshotDb::read(places.snapshot_db())?;
+        let metadata = thin_metadata::read_device(pool.metadata_device)?;
+        let nodes = dm.nodes(&pool)?;
+        let world = World { begun, pool, pool_db, snapshots, thin: metadata.devices, nodes };
+        // containerd brackets each of its pool messages between two transactions: with both databases where they were,
+        // what was read in between belongs to them.
+        if transactions(places)? == world.transactions() {
+            return Ok(world);
+        }
+        sleep(pause);
+        pause = pause.saturating_mul(2);
+    }
+    Err(WorldError::Busy)
+}
+
+/// The transaction ids that the databases are at.
+pub fn transactions(places: &Places) -> Result<(TxId, Option<TxId>), WorldError> {
+    let newest = |path: &Path| Database::open(path)?.newest_txid();
+    let snapshots = match newest(&places.snapshot_db()) {
+        Ok(txid) => Some(txid),
+        Err(BboltError::Missing { .. } | BboltError::Empty { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    Ok((newest(&places.pool_db())?, snapshots))
+}

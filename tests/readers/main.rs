@@ -1,0 +1,13 @@
+//! The readers of bbolt files and of thin-pool metadata: real files decoded to the byte, random files against a model,
+//! commits falling into every possible moment of a read, and damage of every kind.
+
+#[cfg(test)]
+mod bbolt;
+#[cfg(test)]
+mod bbolt_file;
+#[cfg(test)]
+mod databases;
+#[cfg(test)]
+mod thin;
+#[cfg(test)]
+mod thin_image;

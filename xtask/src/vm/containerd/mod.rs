@@ -1,0 +1,310 @@
+//! The scenario kit: a containerd with a devmapper snapshotter on a thin pool, and ways to break it.
+//!
+//! ```no_run
+//! use xtask::vm::{Vm, containerd::{Containerd, Options}};
+//!
+//! let vm = Vm::builder().boot()?;
+//! let mut containerd = Containerd::set_up(&vm, Options::default())?;
+//! containerd.start()?;
+//! containerd.kill_after_dmsetup_create()?;
+//! containerd.prepare("layer", None)?;
+//! containerd.wait_for_death()?;
+//! assert_eq!(containerd.thin_ids()?, [1]);
+//! # anyhow::Ok(())
+//! ```
+
+mod image;
+mod pool;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::{Ended, Output, Process, Signal, Vm};
+
+/// How long containerd may take to come up or to die.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// First on containerd's `PATH`: programs in here stand in for the real ones.
+const BREAK_FOLDER: &str = "/opt/break";
+
+/// While this file is there, the next wrapper that finds it breaks something, and removes it.
+const ARMED: &str = "/run/break-armed";
+
+/// What the scenario's containerd and pool are like. Everything below `root` and `pool_folder` is kept with the VM's
+/// disks if it lies below `/persist`.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// containerd's root folder.
+    pub root: String,
+    /// The folder of the files that the pool's loop devices are made of.
+    pub pool_folder: String,
+    /// The name of the thin pool.
+    pub pool: String,
+    /// The size of the pool's data device, in MiB; the file is sparse.
+    pub data_mib: u64,
+    /// The size of each snapshot's file system, as containerd's configuration has it.
+    pub base_image_size: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            root: "/persist/containerd".into(),
+            pool_folder: "/persist/pool".into(),
+            pool: "tp".into(),
+            data_mib: 2048,
+            base_image_size: "64MB".into(),
+        }
+    }
+}
+
+/// One line of `ctr snapshots ls`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The snapshot's key.
+    pub key: String,
+    /// The parent's key; empty if it has none.
+    pub parent: String,
+    /// `Active`, `Committed` or `View`.
+    pub kind: String,
+}
+
+/// A thin pool with a containerd on it.
+pub struct Containerd<'vm> {
+    vm: &'vm Vm,
+    options: Options,
+    metadata_device: String,
+    daemon: Option<Process>,
+}
+
+impl<'vm> Containerd<'vm> {
+    /// Makes the pool, or brings up the one that is there from an earlier life of the VM's disks, and writes
+    /// containerd's configuration. containerd itself is not started.
+    pub fn set_up(vm: &'vm Vm, options: Options) -> Result<Self> {
+        let metadata_device = pool::bring_up(vm, &options).context("making the thin pool in the VM")?;
+        vm.write_file("/etc/containerd/config.toml", configuration(&options), 0o644)?;
+        Ok(Self {
+            vm,
+            options,
+            metadata_device,
+            daemon: None,
+        })
+    }
+
+    /// Starts containerd, and waits until it serves with a working devmapper snapshotter.
+    pub fn start(&mut self) -> Result<()> {
+        let path = format!("{BREAK_FOLDER}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin");
+        let mut daemon = self
+            .vm
+            .spawn(["containerd", "--log-level", "debug"], &[("PATH", &path)])?;
+        daemon
+            .wait_for_line(|line| line.contains("containerd successfully booted"), PATIENCE)
+            .context("starting containerd")?;
+        self.daemon = Some(daemon);
+        let plugins = self.ctr(["plugins", "ls"])?.ok()?.stdout;
+        let is_fine = |line: &str| line.contains("devmapper") && line.trim_end().ends_with("ok");
+        if !plugins.lines().any(is_fine) {
+            bail!(
+                "containerd's devmapper snapshotter does not work; its log says:\n{}",
+                self.log()?.join("\n")
+            );
+        }
+        Ok(())
+    }
+
+    /// Sends containerd a signal and, if that ends it, waits for the end.
+    pub fn kill(&mut self, signal: Signal) -> Result<()> {
+        self.running()?.kill(signal)?;
+        if [Signal::KILL, Signal::TERM, Signal::INT].contains(&signal) {
+            self.wait_for_death()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until containerd has died, by whatever broke it, and says how.
+    pub fn wait_for_death(&mut self) -> Result<Ended> {
+        let output = self
+            .running()?
+            .wait(PATIENCE)
+            .context("waiting for containerd's death")?;
+        self.daemon = None;
+        Ok(output.status)
+    }
+
+    /// Kills containerd, if it runs, and starts it again.
+    pub fn restart(&mut self) -> Result<()> {
+        if self.daemon.is_some() {
+            self.kill(Signal::KILL)?;
+        }
+        self.start()
+    }
+
+    /// The process id of the running containerd.
+    pub fn pid(&mut self) -> Result<u32> {
+        Ok(self.running()?.pid())
+    }
+
+    /// What the running containerd has logged.
+    pub fn log(&mut self) -> Result<Vec<String>> {
+        Ok(self.running()?.lines_so_far()?.to_vec())
+    }
+
+    /// Runs `ctr` with these arguments. See [`Output::ok`] for treating its failure as an error.
+    pub fn ctr<S: Into<String>>(&self, arguments: impl IntoIterator<Item = S>) -> Result<Output> {
+        self.vm.run(
+            ["ctr".to_owned()]
+                .into_iter()
+                .chain(arguments.into_iter().map(Into::into)),
+        )
+    }
+
+    /// Prepares an active snapshot. A failure is in the output, since scenarios are about those.
+    pub fn prepare(&self, key: &str, parent: Option<&str>) -> Result<Output> {
+        self.snapshots(["prepare", key].into_iter().chain(parent))
+    }
+
+    /// Commits the active snapshot `key` under a new name.
+    pub fn commit(&self, name: &str, key: &str) -> Result<Output> {
+        self.snapshots(["commit", name, key])
+    }
+
+    /// Removes a snapshot.
+    pub fn remove(&self, key: &str) -> Result<Output> {
+        self.snapshots(["rm", key])
+    }
+
+    /// The snapshots as containerd lists them.
+    pub fn ls(&self) -> Result<Vec<Snapshot>> {
+        Ok(parse_ls(&self.snapshots(["ls"])?.ok()?.stdout))
+    }
+
+    /// Runs a subcommand of `ctr snapshots` for the devmapper snapshotter.
+    pub fn snapshots<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Result<Output> {
+        self.ctr(
+            ["snapshots", "--snapshotter", "devmapper"]
+                .into_iter()
+                .chain(arguments),
+        )
+    }
+
+    /// The ids of the thin devices in the pool, from a snapshot of its metadata.
+    pub fn thin_ids(&self) -> Result<Vec<u64>> {
+        pool::thin_ids(self.vm, &self.options.pool, &self.metadata_device)
+            .context("listing the pool's thin devices")
+    }
+
+    /// Imports a small image of `layers` layers, with busybox in the first, unpacked into snapshots; gives its name.
+    /// It is made here, no registry is needed.
+    pub fn import_image(&self, layers: usize) -> Result<String> {
+        let name = format!("suture.test/busybox:{layers}");
+        let archive = image::make(&name, layers).context("making an image")?;
+        self.vm.write_file("/tmp/image.tar", archive, 0o644)?;
+        self.ctr(["images", "import", "--snapshotter", "devmapper", "/tmp/image.tar"])?
+            .ok()?;
+        Ok(name)
+    }
+
+    /// Kills containerd, once, right after a `dmsetup create` of its own has succeeded: a device node has appeared,
+    /// and the database transaction that would say so is not written.
+    pub fn kill_after_dmsetup_create(&self) -> Result<()> {
+        self.install_wrapper(
+            "dmsetup",
+            "/usr/sbin/dmsetup",
+            "[ \"$1\" = create ] && [ $code = 0 ]",
+        )
+    }
+
+    /// Kills containerd, once, right after `mkfs.ext4` on a new device has succeeded.
+    pub fn kill_after_mkfs(&self) -> Result<()> {
+        self.install_wrapper("mkfs.ext4", "/usr/sbin/mkfs.ext4", "[ $code = 0 ]")
+    }
+
+    /// Puts a program before a real one on containerd's `PATH`: it runs the real one, and if `condition` holds then
+    /// (`$code` is the exit code), kills its parent, containerd, once.
+    fn install_wrapper(&self, name: &str, real: &str, condition: &str) -> Result<()> {
+        let script = format!(
+            "#!/bin/sh\n{real} \"$@\"\ncode=$?\n\
+             if {condition} && rm {ARMED} 2>/dev/null; then kill -KILL $PPID; fi\nexit $code\n"
+        );
+        self.vm
+            .write_file(&format!("{BREAK_FOLDER}/{name}"), script, 0o755)?;
+        self.vm.write_file(ARMED, "", 0o644)
+    }
+
+    fn running(&mut self) -> Result<&mut Process> {
+        self.daemon
+            .as_mut()
+            .context("containerd is not running in the VM; call `start` first")
+    }
+}
+
+fn configuration(options: &Options) -> String {
+    let Options {
+        root,
+        pool,
+        base_image_size,
+        ..
+    } = options;
+    format!(
+        r#"version = 2
+root = "{root}"
+state = "/run/containerd"
+disabled_plugins = [
+  "io.containerd.grpc.v1.cri",
+  "io.containerd.snapshotter.v1.aufs",
+  "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.zfs",
+  "io.containerd.snapshotter.v1.native",
+  "io.containerd.tracing.processor.v1.otlp",
+  "io.containerd.internal.v1.tracing",
+]
+
+[plugins."io.containerd.snapshotter.v1.devmapper"]
+  root_path = "{root}/devmapper"
+  pool_name = "{pool}"
+  base_image_size = "{base_image_size}"
+  fs_type = "ext4"
+  async_remove = false
+  discard_blocks = false
+"#
+    )
+}
+
+fn parse_ls(text: &str) -> Vec<Snapshot> {
+    text.lines()
+        .skip(1)
+        .filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            // The parent's column is empty for a base snapshot.
+            let (key, parent, kind) = match words.as_slice() {
+                [key, kind] => (key, "", kind),
+                [key, parent, kind] => (key, *parent, kind),
+                _ => return None,
+            };
+            Some(Snapshot {
+                key: (*key).to_owned(),
+                parent: parent.to_owned(),
+                kind: (*kind).to_owned(),
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_snapshots_is_read_with_and_without_parents() {
+        let text = "KEY  PARENT KIND\nbase        Committed\ntop  base   Active\n";
+        let found = parse_ls(text);
+        let expected =
+            [("base", "", "Committed"), ("top", "base", "Active")].map(|(key, parent, kind)| Snapshot {
+                key: key.into(),
+                parent: parent.into(),
+                kind: kind.into(),
+            });
+        assert_eq!(found, expected);
+    }
+}
