@@ -23,15 +23,28 @@ fn main() -> ExitCode {
 }
 
 fn build() -> Result<(), String> {
-    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").map_err(|_| "cargo did not say where the package is")?);
+    let root =
+        PathBuf::from(env::var("CARGO_MANIFEST_DIR").map_err(|_| "cargo did not say where the package is")?);
     let out = PathBuf::from(env::var("OUT_DIR").map_err(|_| "cargo did not say where to build")?);
-    for input in ["build.rs", "ebpf/src", "ebpf/Cargo.toml", "ebpf/Cargo.lock", "ebpf/events"] {
+    for input in [
+        "build.rs",
+        "ebpf/src",
+        "ebpf/Cargo.toml",
+        "ebpf/Cargo.lock",
+        "ebpf/events",
+    ] {
         println!("cargo::rerun-if-changed={}", root.join(input).display());
     }
-    let rustc = tool(&root, "bpf-rustc", "SUTURE_BPF_RUSTC", "a Rust compiler with a libcore for BPF")?;
+    let rustc = tool(
+        &root,
+        "bpf-rustc",
+        "SUTURE_BPF_RUSTC",
+        "a Rust compiler with a libcore for BPF",
+    )?;
     let linker = tool(&root, "bpf-linker", "SUTURE_BPF_LINKER", "bpf-linker")?;
 
-    let architecture = env::var("CARGO_CFG_TARGET_ARCH").map_err(|_| "cargo did not say the target architecture")?;
+    let architecture =
+        env::var("CARGO_CFG_TARGET_ARCH").map_err(|_| "cargo did not say the target architecture")?;
     let flags = [
         format!("--cfg=bpf_target_arch=\"{architecture}\""),
         // Debug information is where the linker gets BTF from; without BTF the kernel's verifier names no line.
@@ -53,10 +66,19 @@ fn build() -> Result<(), String> {
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker);
     // What the outer cargo, clippy or a coverage tool set for the agent does not hold for the other compiler.
-    for outer in ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_BUILD_TARGET", "RUSTDOC", "CARGO_TARGET_DIR"] {
+    for outer in [
+        "RUSTFLAGS",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "CARGO_BUILD_TARGET",
+        "RUSTDOC",
+        "CARGO_TARGET_DIR",
+    ] {
         command.env_remove(outer);
     }
-    let output = command.output().map_err(|error| format!("cargo could not be started to build the BPF programs: {error}"))?;
+    let output = command
+        .output()
+        .map_err(|error| format!("cargo could not be started to build the BPF programs: {error}"))?;
     if !output.status.success() {
         for line in String::from_utf8_lossy(&output.stderr).lines() {
             println!("cargo::warning={line}");
@@ -80,6 +102,8 @@ fn tool(root: &Path, name: &str, variable: &str, what: &str) -> Result<PathBuf, 
     if path.is_file() {
         Ok(path)
     } else {
-        Err(format!("the BPF programs can not be built: {what} is missing; {SET_UP}, or name one in {variable}"))
+        Err(format!(
+            "the BPF programs can not be built: {what} is missing; {SET_UP}, or name one in {variable}"
+        ))
     }
 }

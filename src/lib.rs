@@ -11,3 +11,6 @@ pub mod model;
 pub mod observe;
 pub mod remedy;
 pub mod telemetry;
+
+#[cfg(test)]
+mod testing;

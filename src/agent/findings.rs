@@ -23,7 +23,11 @@ pub(super) struct OpenFinding {
 impl OpenFinding {
     /// One that an earlier suture knew.
     pub(super) fn again(row: FindingRow) -> Self {
-        Self { row, not_before: Timestamp::default(), told: None }
+        Self {
+            row,
+            not_before: Timestamp::default(),
+            told: None,
+        }
     }
 }
 
@@ -56,12 +60,23 @@ impl Agent {
 
     fn decide(&self, open: &OpenFinding, world: &World, at: Timestamp) -> Decision {
         // Without a ledger there is no durable intent, and without that no act.
-        let policy = Policy { act: self.options.policy.act && self.ledger.is_some(), ..self.options.policy };
-        let decision = decide::decide(&open.row.finding, open.row.first_seen, world, &self.correlator, policy, at);
+        let policy = Policy {
+            act: self.options.policy.act && self.ledger.is_some(),
+            ..self.options.policy
+        };
+        let decision = decide::decide(
+            &open.row.finding,
+            open.row.first_seen,
+            world,
+            &self.correlator,
+            policy,
+            at,
+        );
         match decision {
-            Decision::Act(_) if at < open.not_before => {
-                Decision::Wait { until: open.not_before, why: "its last remedy was refused a moment ago".to_owned() }
-            }
+            Decision::Act(_) if at < open.not_before => Decision::Wait {
+                until: open.not_before,
+                why: "its last remedy was refused a moment ago".to_owned(),
+            },
             other => other,
         }
     }
@@ -69,12 +84,15 @@ impl Agent {
     /// Findings that the world does not have any more.
     fn resolve_missing(&mut self, current: &[Finding], at: Timestamp) {
         let is_current = |open: &OpenFinding| current.iter().any(|finding| finding.id == open.row.finding.id);
-        let (still, gone): (Vec<OpenFinding>, Vec<OpenFinding>) = self.findings.drain(..).partition(is_current);
+        let (still, gone): (Vec<OpenFinding>, Vec<OpenFinding>) =
+            self.findings.drain(..).partition(is_current);
         self.findings = still;
         for mut one in gone {
             one.row.resolved = Some(at);
             one.row.last_seen = one.row.last_seen.max(at);
-            self.reporter.tell(&Report::Resolved { finding: one.row.finding.clone() });
+            self.reporter.tell(&Report::Resolved {
+                finding: one.row.finding.clone(),
+            });
             self.store_finding(&one.row);
         }
     }
@@ -96,7 +114,10 @@ impl Agent {
             Provenance::Unknown => None,
         };
         let traceparent = self.telemetry.finding(&finding, at, operation.as_deref());
-        self.reporter.tell(&Report::Found { finding: finding.clone(), traceparent: traceparent.clone() });
+        self.reporter.tell(&Report::Found {
+            finding: finding.clone(),
+            traceparent: traceparent.clone(),
+        });
         let row = FindingRow {
             finding,
             first_seen: at,
@@ -112,19 +133,32 @@ impl Agent {
     fn tell_decision(&mut self, open: &OpenFinding, decision: &Decision) {
         let (kind, text) = match decision {
             Decision::Act(plan) => ("act", format!("{}, if its guards hold", plan.action)),
-            Decision::Propose(plan) if self.options.policy.act => ("propose", format!("would {}, but has no ledger to write the intent to", plan.action)),
-            Decision::Propose(plan) => ("propose", format!("would {}; start with --act to allow it", plan.action)),
+            Decision::Propose(plan) if self.options.policy.act => (
+                "propose",
+                format!("would {}, but has no ledger to write the intent to", plan.action),
+            ),
+            Decision::Propose(plan) => (
+                "propose",
+                format!("would {}; start with --act to allow it", plan.action),
+            ),
             Decision::Wait { why, .. } => ("wait", format!("waits: {why}")),
             Decision::Tell { why } => ("tell", format!("left to a person: {why}")),
         };
-        let Some(known) = self.finding(&open.row.finding.id) else { return };
+        let Some(known) = self.finding(&open.row.finding.id) else {
+            return;
+        };
         if known.told.as_ref() == Some(&text) {
             return;
         }
         known.told = Some(text.clone());
         known.row.decision.clone_from(&text);
         let row = known.row.clone();
-        self.reporter.tell(&Report::Decided { finding: row.finding.clone(), kind, text, plan: decision.plan().cloned() });
+        self.reporter.tell(&Report::Decided {
+            finding: row.finding.clone(),
+            kind,
+            text,
+            plan: decision.plan().cloned(),
+        });
         self.store_finding(&row);
     }
 

@@ -34,10 +34,17 @@ impl Eyes for RealEyes {
 impl Agent {
     /// Carries out a plan, if its guards hold in a world that is read now.
     pub(super) async fn heal(&mut self, plan: &Plan) -> Result<(), AgentError> {
-        let Some(world) = self.read_world().await? else { return Ok(()) };
+        let Some(world) = self.read_world().await? else {
+            return Ok(());
+        };
         let readings = guards::read(plan, &world, &self.correlator);
-        let Some(ledger) = self.ledger.as_mut() else { return Ok(()) };
-        let finding = self.findings.iter().find(|open| open.row.finding.id == plan.finding);
+        let Some(ledger) = self.ledger.as_mut() else {
+            return Ok(());
+        };
+        let finding = self
+            .findings
+            .iter()
+            .find(|open| open.row.finding.id == plan.finding);
         let span = story::remedy_span(
             plan,
             finding.and_then(|open| open.row.traceparent.as_deref()),
@@ -65,8 +72,15 @@ impl Agent {
         {
             open.not_before = now().plus(AFTER_REFUSAL);
         }
-        let traceparent = self.finding(&plan.finding).and_then(|open| open.row.traceparent.clone());
-        self.reporter.tell(&Report::Remedy { plan: plan.clone(), guards, outcome, traceparent });
+        let traceparent = self
+            .finding(&plan.finding)
+            .and_then(|open| open.row.traceparent.clone());
+        self.reporter.tell(&Report::Remedy {
+            plan: plan.clone(),
+            guards,
+            outcome,
+            traceparent,
+        });
     }
 
     /// Settles what an earlier suture intended and did not conclude, by looking at this world.
@@ -74,20 +88,33 @@ impl Agent {
         if self.intents_settled {
             return;
         }
-        let Some(ledger) = self.ledger.as_mut() else { return };
+        let Some(ledger) = self.ledger.as_mut() else {
+            return;
+        };
         let settled = ledger.open_intents().and_then(|intents| {
-            intents.iter().map(|intent| Ok((intent.plan.clone(), remedy::settle(intent, world, now(), ledger)?))).collect::<Result<Vec<_>, _>>()
+            intents
+                .iter()
+                .map(|intent| Ok((intent.plan.clone(), remedy::settle(intent, world, now(), ledger)?)))
+                .collect::<Result<Vec<_>, _>>()
         });
         match settled {
             Ok(settled) => {
                 self.intents_settled = true;
                 for (plan, outcome) in settled {
-                    let finding = self.findings.iter().find(|open| open.row.finding.id == plan.finding);
+                    let finding = self
+                        .findings
+                        .iter()
+                        .find(|open| open.row.finding.id == plan.finding);
                     let traceparent = finding.and_then(|open| open.row.traceparent.clone());
                     let operation = self.traces.operations.get(&plan.operation).map(String::as_str);
                     let span = story::remedy_span(&plan, traceparent.as_deref(), operation);
                     story::conclude(&span, &[], &outcome);
-                    self.reporter.tell(&Report::Remedy { plan, guards: Vec::new(), outcome, traceparent });
+                    self.reporter.tell(&Report::Remedy {
+                        plan,
+                        guards: Vec::new(),
+                        outcome,
+                        traceparent,
+                    });
                 }
             }
             Err(error) => self.ledger_failed(&error),

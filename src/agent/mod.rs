@@ -174,7 +174,11 @@ impl Agent {
     fn take_in(&mut self, observation: &Observation) {
         if let Observation::DmIoctl(call) = observation
             && !call.command.is_query()
-            && call.caller.ancestors.iter().any(|one| one.is_called("containerd"))
+            && call
+                .caller
+                .ancestors
+                .iter()
+                .any(|one| one.is_called("containerd"))
         {
             // A containerd that started a moment ago: who it is must be known before what it did is judged.
             if let Ok(Some(who)) = containerd::holder_of(&self.options.places.pool_db())
@@ -186,7 +190,9 @@ impl Agent {
         }
         let changes = self.correlator.observe(observation);
         match observation {
-            Observation::Lost { what, .. } if !what.hides_operations() => self.reporter.tell(&Report::Observed(observation.clone())),
+            Observation::Lost { what, .. } if !what.hides_operations() => {
+                self.reporter.tell(&Report::Observed(observation.clone()))
+            }
             Observation::BlockError(_) => self.reporter.tell(&Report::Observed(observation.clone())),
             _ => {}
         }
@@ -216,10 +222,14 @@ impl Agent {
     }
 
     fn operation_moved(&mut self, id: &OperationId) {
-        let Some(operation) = self.correlator.operation(id).cloned() else { return };
+        let Some(operation) = self.correlator.operation(id).cloned() else {
+            return;
+        };
         let told = self.traces.operations.contains_key(id);
         if matches!(operation.state, OperationState::Abandoned { .. }) && !told {
-            self.traces.operations.insert(id.clone(), self.telemetry.operation(&operation));
+            self.traces
+                .operations
+                .insert(id.clone(), self.telemetry.operation(&operation));
         }
         let traceparent = self.traces.operations.get(id).cloned();
         let stored = self.ledger.as_ref().map(|ledger| {
@@ -227,7 +237,10 @@ impl Agent {
             if operation.state.is_closed() && traceparent.is_none() {
                 ledger.forget_operation(id)
             } else {
-                ledger.save_operation(&OperationRow { operation: operation.clone(), traceparent })
+                ledger.save_operation(&OperationRow {
+                    operation: operation.clone(),
+                    traceparent,
+                })
             }
         });
         self.reporter.tell(&Report::Operation(Box::new(operation)));
@@ -237,7 +250,9 @@ impl Agent {
     }
 
     fn ledger_failed(&mut self, error: &LedgerError) {
-        self.reporter.tell(&Report::Trouble { what: format!("the ledger: {}", crate::cli::explain(error)) });
+        self.reporter.tell(&Report::Trouble {
+            what: format!("the ledger: {}", crate::cli::explain(error)),
+        });
     }
 
     fn look_soon(&mut self) {
@@ -267,7 +282,10 @@ impl Agent {
         let result = match tokio::time::timeout(READ_DEADLINE, reading).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) | Err(_) => {
-                let what = format!("reading the world took more than {} s; a device hangs", READ_DEADLINE.as_secs());
+                let what = format!(
+                    "reading the world took more than {} s; a device hangs",
+                    READ_DEADLINE.as_secs()
+                );
                 self.in_trouble(what);
                 return Ok(None);
             }
@@ -314,7 +332,9 @@ impl Agent {
                 Ok(Some(Seen::Barrier(number))) if number >= wanted => return Ok(()),
                 Ok(seen) => self.seen(seen)?,
                 Err(_) => {
-                    let changes = self.correlator.open_gap(now(), "the kernel's events could not be read in time".to_owned());
+                    let changes = self
+                        .correlator
+                        .open_gap(now(), "the kernel's events could not be read in time".to_owned());
                     self.changed(changes);
                     return Ok(());
                 }
@@ -323,13 +343,20 @@ impl Agent {
     }
 
     fn tell_delivery(&mut self) {
-        let Some(status) = self.telemetry.delivery_status() else { return };
+        let Some(status) = self.telemetry.delivery_status() else {
+            return;
+        };
         let failing = status.error.is_some();
         if failing != self.undelivered {
             self.undelivered = failing;
             self.reporter.tell(&match status.error {
-                Some(error) => Report::TracesHeldBack { endpoint: status.endpoint, why: error },
-                None => Report::TracesDelivered { endpoint: status.endpoint },
+                Some(error) => Report::TracesHeldBack {
+                    endpoint: status.endpoint,
+                    why: error,
+                },
+                None => Report::TracesDelivered {
+                    endpoint: status.endpoint,
+                },
             });
         }
     }
@@ -347,7 +374,11 @@ fn take_up(
     findings: &mut Vec<OpenFinding>,
 ) -> Result<(), LedgerError> {
     ledger.prune()?;
-    for OperationRow { operation, traceparent } in ledger.open_operations()? {
+    for OperationRow {
+        operation,
+        traceparent,
+    } in ledger.open_operations()?
+    {
         if let Some(traceparent) = traceparent {
             traces.operations.insert(operation.id.clone(), traceparent);
         }
@@ -359,7 +390,9 @@ fn take_up(
 
 /// Without a ledger suture sees and tells, and never acts.
 fn refuse_ledger(reporter: &mut Reporter, error: &LedgerError) -> Option<Ledger> {
-    reporter.tell(&Report::NoLedger { why: crate::cli::explain(error) });
+    reporter.tell(&Report::NoLedger {
+        why: crate::cli::explain(error),
+    });
     None
 }
 

@@ -28,38 +28,82 @@ pub enum Format {
 #[serde(tag = "report", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "each says itself in its `Display`")]
 pub enum Report {
-    Started { pool: PoolName, database: PathBuf, act: bool },
+    Started {
+        pool: PoolName,
+        database: PathBuf,
+        act: bool,
+    },
     Stopped,
-    NoLedger { why: String },
-    Trouble { what: String },
+    NoLedger {
+        why: String,
+    },
+    Trouble {
+        what: String,
+    },
     TroubleOver,
-    GapOpened { why: String },
-    GapClosed { why: String },
-    TracesHeldBack { endpoint: String, why: String },
-    TracesDelivered { endpoint: String },
+    GapOpened {
+        why: String,
+    },
+    GapClosed {
+        why: String,
+    },
+    TracesHeldBack {
+        endpoint: String,
+        why: String,
+    },
+    TracesDelivered {
+        endpoint: String,
+    },
     Observed(Observation),
     Operation(Box<Operation>),
-    Found { finding: Finding, traceparent: String },
-    Decided { finding: Finding, kind: &'static str, text: String, plan: Option<Plan> },
-    Remedy { plan: Plan, guards: Vec<GuardReading>, outcome: Outcome, traceparent: Option<String> },
-    Resolved { finding: Finding },
+    Found {
+        finding: Finding,
+        traceparent: String,
+    },
+    Decided {
+        finding: Finding,
+        kind: &'static str,
+        text: String,
+        plan: Option<Plan>,
+    },
+    Remedy {
+        plan: Plan,
+        guards: Vec<GuardReading>,
+        outcome: Outcome,
+        traceparent: Option<String>,
+    },
+    Resolved {
+        finding: Finding,
+    },
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Started { pool, database, act } => {
-                let how = if *act { "heals what is proven safe" } else { "only tells" };
+                let how = if *act {
+                    "heals what is proven safe"
+                } else {
+                    "only tells"
+                };
                 write!(f, "watching pool {pool} and {}; {how}", database.display())
             }
             Self::Stopped => f.write_str("stopped"),
-            Self::NoLedger { why } => write!(f, "NO LEDGER: {why}; suture only tells, because nothing is done without a durable intent"),
+            Self::NoLedger { why } => write!(
+                f,
+                "NO LEDGER: {why}; suture only tells, because nothing is done without a durable intent"
+            ),
             Self::Trouble { what } => write!(f, "TROUBLE: {what}"),
             Self::TroubleOver => f.write_str("the trouble is over: the world was read again"),
-            Self::GapOpened { why } => write!(f, "GAP: {why}; nothing is deleted before the world was read anew"),
+            Self::GapOpened { why } => {
+                write!(f, "GAP: {why}; nothing is deleted before the world was read anew")
+            }
             Self::GapClosed { why } => write!(f, "gap closed by a full read of the world ({why})"),
             Self::TracesHeldBack { endpoint, why } => {
-                write!(f, "traces can not be delivered to {endpoint} and are kept for later ({why})")
+                write!(
+                    f,
+                    "traces can not be delivered to {endpoint} and are kept for later ({why})"
+                )
             }
             Self::TracesDelivered { endpoint } => write!(f, "traces are delivered to {endpoint} again"),
             Self::Observed(observation) => observation.fmt(f),
@@ -68,10 +112,14 @@ impl fmt::Display for Report {
                 let last = operation.steps.last();
                 match &operation.state {
                     OperationState::InFlight => match last {
-                        Some(step) => write!(f, "{} -> {}", step.request, step.error.as_deref().unwrap_or("ok")),
+                        Some(step) => {
+                            write!(f, "{} -> {}", step.request, step.error.as_deref().unwrap_or("ok"))
+                        }
                         None => f.write_str("in flight"),
                     },
-                    OperationState::Orphaned { .. } => f.write_str("its containerd is gone; was it finished?"),
+                    OperationState::Orphaned { .. } => {
+                        f.write_str("its containerd is gone; was it finished?")
+                    }
                     OperationState::Abandoned { record, .. } => match record {
                         Some(state) => write!(f, "ABANDONED half way; containerd's record says {state}"),
                         None => f.write_str("ABANDONED half way; containerd has no record of it"),
@@ -79,7 +127,9 @@ impl fmt::Display for Report {
                     OperationState::Completed { .. } => f.write_str("completed"),
                     OperationState::Failed { error } => write!(f, "refused by the kernel with {error}"),
                     OperationState::Deleted { .. } => f.write_str("the device is deleted"),
-                    OperationState::Superseded { .. } => f.write_str("somebody made another device of that id"),
+                    OperationState::Superseded { .. } => {
+                        f.write_str("somebody made another device of that id")
+                    }
                 }
             }
             Self::Found { finding, traceparent } => {
@@ -89,7 +139,9 @@ impl fmt::Display for Report {
                 }
                 write!(f, "\n      trace {}", trace_id(traceparent))
             }
-            Self::Decided { finding, text, plan, .. } => {
+            Self::Decided {
+                finding, text, plan, ..
+            } => {
                 write!(f, "decision on {finding}: {text}")?;
                 if let Some(plan) = plan {
                     let guards: Vec<String> = plan.guards.iter().map(ToString::to_string).collect();
@@ -97,7 +149,12 @@ impl fmt::Display for Report {
                 }
                 Ok(())
             }
-            Self::Remedy { plan, guards, outcome, .. } => {
+            Self::Remedy {
+                plan,
+                guards,
+                outcome,
+                ..
+            } => {
                 write!(f, "REMEDY {}: {outcome}", plan.action)?;
                 for reading in guards {
                     let sign = if reading.holds { "holds" } else { "DOES NOT HOLD" };

@@ -44,7 +44,13 @@ impl ContainerdWatch {
         let thread = std::thread::Builder::new()
             .name("suture-containerd".to_owned())
             .spawn(move || watch(&database, &sender, &their_looked, &their_stop))?;
-        Ok(Self { events, known: BTreeSet::new(), looked, stop, thread: Some(thread) })
+        Ok(Self {
+            events,
+            known: BTreeSet::new(),
+            looked,
+            stop,
+            thread: Some(thread),
+        })
     }
 
     /// The next start or end of a containerd.
@@ -91,13 +97,22 @@ fn watch(database: &Path, to: &mpsc::Sender<Observation>, looked: &AtomicBool, s
         // Unreadable now is nobody there now: the world's reader tells what is wrong with the database.
         let holder = holder_of(database).ok().flatten();
         if let Some(who) = holder {
-            if to.blocking_send(Observation::ContainerdUp { at: now(), who: who.clone() }).is_err() {
+            if to
+                .blocking_send(Observation::ContainerdUp {
+                    at: now(),
+                    who: who.clone(),
+                })
+                .is_err()
+            {
                 return;
             }
             looked.store(true, Ordering::SeqCst);
             match wait_for_end(&who, stop) {
                 Ok(true) => {
-                    if to.blocking_send(Observation::ContainerdGone { at: now(), who }).is_err() {
+                    if to
+                        .blocking_send(Observation::ContainerdGone { at: now(), who })
+                        .is_err()
+                    {
                         return;
                     }
                     continue;

@@ -42,7 +42,10 @@ struct Entry {
 pub(super) fn run(arguments: &HistoryArguments) -> Result<(), CliError> {
     let ledger = Ledger::open_to_read(&arguments.ledger.ledger)?;
     let rows = ledger.newest_findings(arguments.limit)?;
-    let entries = rows.into_iter().map(|row| entry(&ledger, row)).collect::<Result<Vec<_>, CliError>>()?;
+    let entries = rows
+        .into_iter()
+        .map(|row| entry(&ledger, row))
+        .collect::<Result<Vec<_>, CliError>>()?;
     let mut out = io::stdout().lock();
     match arguments.output {
         Output::Json => {
@@ -51,7 +54,9 @@ pub(super) fn run(arguments: &HistoryArguments) -> Result<(), CliError> {
                 writeln!(out, "{line}").map_err(CliError::Print)?;
             }
         }
-        Output::Text if entries.is_empty() => writeln!(out, "nothing was found so far").map_err(CliError::Print)?,
+        Output::Text if entries.is_empty() => {
+            writeln!(out, "nothing was found so far").map_err(CliError::Print)?
+        }
         Output::Text => writeln!(out, "{}", table(&entries)).map_err(CliError::Print)?,
     }
     out.flush().map_err(CliError::Print)
@@ -63,7 +68,10 @@ fn entry(ledger: &Ledger, row: FindingRow) -> Result<Entry, CliError> {
         first_seen: row.first_seen,
         last_seen: row.last_seen,
         resolved: row.resolved,
-        trace: row.traceparent.as_deref().map(|traceparent| trace_id(traceparent).to_owned()),
+        trace: row
+            .traceparent
+            .as_deref()
+            .map(|traceparent| trace_id(traceparent).to_owned()),
         decision: row.decision,
         finding: row.finding,
     })
@@ -87,7 +95,13 @@ fn table(entries: &[Entry]) -> Table {
         };
         let resolved = entry.resolved.map_or_else(|| "no".to_owned(), |at| seconds(at));
         let trace = entry.trace.clone().unwrap_or_default();
-        table.add_row([seconds(entry.first_seen), entry.finding.to_string(), done, resolved, trace]);
+        table.add_row([
+            seconds(entry.first_seen),
+            entry.finding.to_string(),
+            done,
+            resolved,
+            trace,
+        ]);
     }
     table
 }

@@ -10,7 +10,11 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub(crate) use watch::clock_time;
 
-use crate::{agent::AgentError, ledger::LedgerError, observe::{containerd::ConfigError, probes::ProbeError}};
+use crate::{
+    agent::AgentError,
+    ledger::LedgerError,
+    observe::{containerd::ConfigError, probes::ProbeError},
+};
 
 /// Sees half-finished storage operations of containerd's devmapper snapshotter in the kernel, and heals them when that
 /// is proven safe.

@@ -55,7 +55,12 @@ struct PlaceArguments {
 #[derive(Debug, Args)]
 pub(super) struct LedgerArgument {
     /// The ledger: what was found and done, kept across restarts.
-    #[arg(long, default_value = "/var/lib/suture/ledger.db", value_name = "FILE", env = "SUTURE_LEDGER")]
+    #[arg(
+        long,
+        default_value = "/var/lib/suture/ledger.db",
+        value_name = "FILE",
+        env = "SUTURE_LEDGER"
+    )]
     pub(super) ledger: PathBuf,
 }
 
@@ -69,7 +74,10 @@ fn seconds(text: &str) -> Result<f64, String> {
 impl PlaceArguments {
     fn places(self) -> Result<Places, CliError> {
         match (self.pool, self.root_path) {
-            (Some(pool), Some(root)) => Ok(Places { pool: PoolName::new(pool), root }),
+            (Some(pool), Some(root)) => Ok(Places {
+                pool: PoolName::new(pool),
+                root,
+            }),
             _ => Ok(read_config(&self.containerd_config)?.places),
         }
     }
@@ -78,7 +86,10 @@ impl PlaceArguments {
 pub(super) fn run(arguments: RunArguments) -> Result<(), CliError> {
     let options = Options {
         places: arguments.places.places()?,
-        policy: Policy { act: arguments.act, grace: Duration::from_secs_f64(arguments.grace) },
+        policy: Policy {
+            act: arguments.act,
+            grace: Duration::from_secs_f64(arguments.grace),
+        },
         probes: arguments.rings.into(),
         ledger: arguments.ledger.ledger,
         format: match arguments.output {
@@ -87,8 +98,11 @@ pub(super) fn run(arguments: RunArguments) -> Result<(), CliError> {
         },
     };
     // Two threads: the agent, and whoever reads the world or talks to the collector.
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(CliError::Runtime)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)?;
     runtime.block_on(async {
         let mut interrupted = signal(SignalKind::interrupt()).map_err(CliError::Runtime)?;
         let mut terminated = signal(SignalKind::terminate()).map_err(CliError::Runtime)?;

@@ -18,7 +18,9 @@ use crate::{
 ///
 /// Calls that only ask (status, list, version) are left out unless they fail or `--all` is given.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  suture watch --output json | jq 'select(.kind == \"dm_ioctl\" and .error)'")]
+#[command(
+    after_help = "Example:\n  suture watch --output json | jq 'select(.kind == \"dm_ioctl\" and .error)'"
+)]
 pub(super) struct WatchArguments {
     /// Also show calls that only ask and succeed.
     #[arg(long)]
@@ -46,12 +48,18 @@ pub struct RingArguments {
 
 impl From<RingArguments> for ProbeOptions {
     fn from(arguments: RingArguments) -> Self {
-        Self { dm_ring_bytes: arguments.dm_ring_bytes, block_ring_bytes: arguments.block_ring_bytes }
+        Self {
+            dm_ring_bytes: arguments.dm_ring_bytes,
+            block_ring_bytes: arguments.block_ring_bytes,
+        }
     }
 }
 
 pub(super) fn run(arguments: &WatchArguments) -> Result<(), CliError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)?;
     runtime.block_on(watch(arguments))
 }
 
@@ -108,7 +116,9 @@ fn is_quiet(call: &DmIoctl) -> bool {
 fn print(observation: &Observation, output: Output) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     match output {
-        Output::Text => writeln!(out, "{} {observation}", clock_time(observation.at())).map_err(CliError::Print)?,
+        Output::Text => {
+            writeln!(out, "{} {observation}", clock_time(observation.at())).map_err(CliError::Print)?
+        }
         Output::Json => {
             let line = serde_json::to_string(observation)?;
             writeln!(out, "{line}").map_err(CliError::Print)?;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::lineage::Containerds;
 use crate::model::{
-    DeviceNumber, Incarnation, Observation, Operation, OperationId, OperationState, PoolName, ThinId, Timestamp, World,
+    DeviceNumber, Incarnation, Observation, Operation, OperationId, OperationState, PoolName, ThinId,
+    Timestamp, World,
     dm::{DmIoctl, Message, Payload},
     operation::Step,
 };
@@ -62,7 +63,10 @@ impl Correlator {
             operations: BTreeMap::new(),
             by_thin_id: BTreeMap::new(),
             recent: VecDeque::new(),
-            gap: Some(Gap { noticed: now, why: "suture was not watching before it started".to_owned() }),
+            gap: Some(Gap {
+                noticed: now,
+                why: "suture was not watching before it started".to_owned(),
+            }),
         }
     }
 
@@ -85,7 +89,9 @@ impl Correlator {
     /// The operation that made a thin id, as far as it was seen and nobody made another of that id since.
     #[must_use]
     pub fn maker_of(&self, id: ThinId) -> Option<&Operation> {
-        self.by_thin_id.get(&id).and_then(|operation| self.operations.get(operation))
+        self.by_thin_id
+            .get(&id)
+            .and_then(|operation| self.operations.get(operation))
     }
 
     /// The gap that is open, if one is.
@@ -135,7 +141,10 @@ impl Correlator {
 
     fn gone(&mut self, who: &Incarnation, at: Timestamp) -> Vec<Change> {
         self.containerds.gone(who, at);
-        let orphans = self.operations.values_mut().filter(|one| one.actor == *who && one.state == OperationState::InFlight);
+        let orphans = self
+            .operations
+            .values_mut()
+            .filter(|one| one.actor == *who && one.state == OperationState::InFlight);
         orphans
             .map(|operation| {
                 operation.state = OperationState::Orphaned { at };
@@ -162,9 +171,10 @@ impl Correlator {
     fn call(&mut self, call: &DmIoctl) -> Vec<Change> {
         match &call.payload {
             Payload::Message(message) if self.is_ours(call) => self.message(call, message),
-            Payload::Malformed if self.is_ours(call) && call.result.0.is_ok() => {
-                self.open_gap(call.finished(), "a message to the pool that could not be read".to_owned())
-            }
+            Payload::Malformed if self.is_ours(call) && call.result.0.is_ok() => self.open_gap(
+                call.finished(),
+                "a message to the pool that could not be read".to_owned(),
+            ),
             _ => self.step(call),
         }
     }
@@ -176,14 +186,21 @@ impl Correlator {
             Message::CreateSnap { id, origin } => self.created(call, *id, Some(*origin), succeeded),
             Message::Delete { id } if succeeded => self.deleted(call, *id),
             // A message that was cut may have been a create or a delete of any id.
-            Message::Other { .. } if succeeded && call.truncated => {
-                self.open_gap(call.finished(), "a message to the pool that was too long to be read".to_owned())
-            }
+            Message::Other { .. } if succeeded && call.truncated => self.open_gap(
+                call.finished(),
+                "a message to the pool that was too long to be read".to_owned(),
+            ),
             Message::Delete { .. } | Message::Other { .. } => Vec::new(),
         }
     }
 
-    fn created(&mut self, call: &DmIoctl, id: ThinId, origin: Option<ThinId>, succeeded: bool) -> Vec<Change> {
+    fn created(
+        &mut self,
+        call: &DmIoctl,
+        id: ThinId,
+        origin: Option<ThinId>,
+        succeeded: bool,
+    ) -> Vec<Change> {
         let mut changes = Vec::new();
         if succeeded {
             changes.extend(self.close_maker(id, OperationState::Superseded { at: call.finished() }));
@@ -216,7 +233,11 @@ impl Correlator {
     }
 
     fn deleted(&mut self, call: &DmIoctl, id: ThinId) -> Vec<Change> {
-        if let Some(operation) = self.by_thin_id.get(&id).and_then(|one| self.operations.get_mut(one)) {
+        if let Some(operation) = self
+            .by_thin_id
+            .get(&id)
+            .and_then(|one| self.operations.get_mut(one))
+        {
             operation.push(step_of(call));
         }
         self.close_maker(id, OperationState::Deleted { at: call.finished() })
@@ -224,8 +245,12 @@ impl Correlator {
 
     /// Ends the operation that spoke for a thin id.
     fn close_maker(&mut self, id: ThinId, state: OperationState) -> Vec<Change> {
-        let Some(maker) = self.by_thin_id.remove(&id) else { return Vec::new() };
-        let Some(operation) = self.operations.get_mut(&maker) else { return Vec::new() };
+        let Some(maker) = self.by_thin_id.remove(&id) else {
+            return Vec::new();
+        };
+        let Some(operation) = self.operations.get_mut(&maker) else {
+            return Vec::new();
+        };
         operation.state = state;
         vec![Change::Moved(maker)]
     }
@@ -238,20 +263,29 @@ impl Correlator {
         let step = step_of(call);
         let process = call.caller.process.pid;
         if let Some(id) = self.thin_id_of_table(call)
-            && let Some(operation) = self.by_thin_id.get(&id).and_then(|one| self.operations.get_mut(one))
+            && let Some(operation) = self
+                .by_thin_id
+                .get(&id)
+                .and_then(|one| self.operations.get_mut(one))
             && self.containerds.behind(&call.caller, call.entered) == Some(&operation.actor)
         {
             operation.device_name = Some(call.name.to_string());
             // The same dmsetup created the device a moment ago, before the table told which one.
-            let earlier = self.recent.iter().filter(|(pid, _)| *pid == process).map(|(_, step)| step.clone());
+            let earlier = self
+                .recent
+                .iter()
+                .filter(|(pid, _)| *pid == process)
+                .map(|(_, step)| step.clone());
             earlier.for_each(|one| operation.push(one));
             operation.push(step);
             self.recent.retain(|(pid, _)| *pid != process);
             return vec![Change::Moved(operation.id.clone())];
         }
         let by_name = self.operations.values_mut().find(|one| {
-            matches!(one.state, OperationState::InFlight | OperationState::Orphaned { .. })
-                && one.device_name.as_deref() == Some(call.name.as_str())
+            matches!(
+                one.state,
+                OperationState::InFlight | OperationState::Orphaned { .. }
+            ) && one.device_name.as_deref() == Some(call.name.as_str())
         });
         if let Some(operation) = by_name {
             operation.push(step);
@@ -265,7 +299,9 @@ impl Correlator {
     }
 
     fn thin_id_of_table(&self, call: &DmIoctl) -> Option<ThinId> {
-        let Payload::Table { targets } = &call.payload else { return None };
+        let Payload::Table { targets } = &call.payload else {
+            return None;
+        };
         let (pool, id) = targets.iter().find_map(crate::model::dm::Target::thin)?;
         (self.pool_device.is_none() || self.pool_device == Some(pool)).then_some(id)
     }
@@ -273,15 +309,23 @@ impl Correlator {
     fn adopt(&mut self, operation: Operation) {
         let speaks = matches!(
             operation.state,
-            OperationState::InFlight | OperationState::Orphaned { .. } | OperationState::Abandoned { .. } | OperationState::Completed { .. }
+            OperationState::InFlight
+                | OperationState::Orphaned { .. }
+                | OperationState::Abandoned { .. }
+                | OperationState::Completed { .. }
         );
         if speaks {
             self.by_thin_id.insert(operation.thin_id, operation.id.clone());
         }
         self.operations.insert(operation.id.clone(), operation);
         while self.operations.len() > MAX_OPERATIONS {
-            let oldest = self.operations.values().min_by_key(|one| (!one.state.is_closed(), one.began()));
-            let Some(oldest) = oldest.map(|one| one.id.clone()) else { break };
+            let oldest = self
+                .operations
+                .values()
+                .min_by_key(|one| (!one.state.is_closed(), one.began()));
+            let Some(oldest) = oldest.map(|one| one.id.clone()) else {
+                break;
+            };
             self.operations.remove(&oldest);
             self.by_thin_id.retain(|_, maker| *maker != oldest);
         }
@@ -309,7 +353,11 @@ fn settle(operation: &Operation, world: &World) -> Option<OperationState> {
     if snapshot.is_some_and(|id| world.has_snapshot(id)) {
         return Some(OperationState::Completed { at });
     }
-    orphaned.then(|| OperationState::Abandoned { at: noticed, record: record.map(|one| one.state), details: *details })
+    orphaned.then(|| OperationState::Abandoned {
+        at: noticed,
+        record: record.map(|one| one.state),
+        details: *details,
+    })
 }
 
 fn step_of(call: &DmIoctl) -> Step {

@@ -29,7 +29,11 @@ impl Containerds {
     pub(super) fn up(&mut self, who: &Incarnation) {
         self.known.insert(who.clone(), Life { gone: None });
         while self.known.len() > MAX_REMEMBERED {
-            let oldest = self.known.iter().filter_map(|(who, life)| Some((life.gone?, who))).min();
+            let oldest = self
+                .known
+                .iter()
+                .filter_map(|(who, life)| Some((life.gone?, who)))
+                .min();
             let Some((_, oldest)) = oldest else { break };
             let oldest = oldest.clone();
             self.known.remove(&oldest);
@@ -37,7 +41,11 @@ impl Containerds {
     }
 
     pub(super) fn gone(&mut self, who: &Incarnation, at: Timestamp) {
-        self.known.entry(who.clone()).or_insert(Life { gone: None }).gone.get_or_insert(at);
+        self.known
+            .entry(who.clone())
+            .or_insert(Life { gone: None })
+            .gone
+            .get_or_insert(at);
     }
 
     /// When it died, where it did.

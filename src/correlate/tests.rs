@@ -1,0 +1,337 @@
+use super::*;
+use crate::{
+    model::{
+        Observation, OperationState, ThinId,
+        dm::{DmCommand, Payload},
+        observation::LossKind,
+    },
+    testing::*,
+};
+
+/// A correlator that has seen containerd start and one world.
+fn watching() -> Correlator {
+    let mut correlator = Correlator::new(pool(), at(0));
+    correlator.observe(&up(1));
+    correlator.world(&world(2));
+    assert_eq!(correlator.gap(), None);
+    correlator
+}
+
+fn feed(correlator: &mut Correlator, observations: &[Observation]) {
+    for observation in observations {
+        correlator.observe(observation);
+    }
+}
+
+fn state(correlator: &Correlator, id: u32) -> Option<&OperationState> {
+    correlator.maker_of(ThinId(id)).map(|operation| &operation.state)
+}
+
+#[test]
+fn a_create_whose_containerd_dies_is_abandoned_once_the_databases_say_so() {
+    let mut correlator = watching();
+    feed(
+        &mut correlator,
+        &[
+            message(10, "create_thin 1", 0, by_containerd()),
+            call(
+                11,
+                DmCommand::DevCreate,
+                "tp-snap-1",
+                Payload::Nothing,
+                0,
+                by_containerd(),
+            ),
+            load(12, "tp-snap-1", 1, by_containerd()),
+            call(
+                13,
+                DmCommand::DevSuspend,
+                "tp-snap-1",
+                Payload::Nothing,
+                0,
+                by_containerd(),
+            ),
+        ],
+    );
+    assert_eq!(state(&correlator, 1), Some(&OperationState::InFlight));
+    let operation = correlator.maker_of(ThinId(1)).unwrap();
+    assert_eq!(operation.device_name.as_deref(), Some("tp-snap-1"));
+    let requests: Vec<&str> = operation.steps.iter().map(|step| step.request.as_str()).collect();
+    assert_eq!(
+        requests,
+        [
+            "create_thin 1 on tp",
+            "create device tp-snap-1",
+            "load table of tp-snap-1: 0 8 thin 253:0 1",
+            "resume tp-snap-1"
+        ]
+    );
+
+    correlator.observe(&gone(14));
+    assert_eq!(
+        state(&correlator, 1),
+        Some(&OperationState::Orphaned { at: at(14) })
+    );
+    // A world that was read before the death says nothing about what came after it.
+    let half = |second| {
+        world(second)
+            .thin(1)
+            .record("tp-snap-1", 1, crate::model::DeviceState::Activating)
+    };
+    correlator.world(&half(13));
+    assert_eq!(
+        state(&correlator, 1),
+        Some(&OperationState::Orphaned { at: at(14) })
+    );
+    correlator.world(&half(15));
+    let expected = OperationState::Abandoned {
+        at: at(14),
+        record: Some(crate::model::DeviceState::Activating),
+        details: details(0),
+    };
+    assert_eq!(state(&correlator, 1), Some(&expected));
+}
+
+#[test]
+fn an_operation_that_was_finished_before_the_death_is_completed() {
+    let mut correlator = watching();
+    feed(
+        &mut correlator,
+        &[message(10, "create_thin 1", 0, by_containerd()), gone(11)],
+    );
+    correlator.world(
+        &world(12)
+            .thin(1)
+            .record("tp-snap-1", 1, crate::model::DeviceState::Activated)
+            .snapshot(1),
+    );
+    assert_eq!(
+        state(&correlator, 1),
+        Some(&OperationState::Completed { at: at(12) })
+    );
+}
+
+#[test]
+fn an_abandoned_operation_whose_device_turns_out_to_be_referenced_is_completed_after_all() {
+    let mut correlator = watching();
+    feed(
+        &mut correlator,
+        &[message(10, "create_thin 1", 0, by_containerd()), gone(11)],
+    );
+    correlator.world(
+        &world(12)
+            .thin(1)
+            .record("tp-snap-1", 1, crate::model::DeviceState::Activated),
+    );
+    assert!(matches!(
+        state(&correlator, 1),
+        Some(OperationState::Abandoned { .. })
+    ));
+    correlator.world(
+        &world(13)
+            .thin(1)
+            .record("tp-snap-1", 1, crate::model::DeviceState::Faulty)
+            .snapshot(1),
+    );
+    assert_eq!(
+        state(&correlator, 1),
+        Some(&OperationState::Completed { at: at(13) })
+    );
+}
+
+#[test]
+fn only_what_containerd_itself_asked_for_is_its_operation() {
+    let shell_in_between = caller(&[(700, "sh"), (CONTAINERD, "containerd")]);
+    let from_a_container = caller(&[(701, "containerd-shim"), (1, "systemd")]);
+    let another_containerd = caller(&[(CONTAINERD + 1, "containerd")]);
+    let mut not_dmsetup = by_containerd();
+    not_dmsetup.process.comm = crate::model::Untrusted::from_bytes(b"lvcreate");
+    for stranger in [
+        by_hand(),
+        shell_in_between,
+        from_a_container,
+        another_containerd,
+        not_dmsetup,
+    ] {
+        let mut correlator = watching();
+        correlator.observe(&message(10, "create_thin 1", 0, stranger.clone()));
+        assert_eq!(correlator.maker_of(ThinId(1)), None, "{stranger:?}");
+    }
+    // A wrapper script of that name does not break the chain.
+    let wrapped = caller(&[(701, "dmsetup"), (CONTAINERD, "containerd")]);
+    let mut correlator = watching();
+    correlator.observe(&message(10, "create_thin 1", 0, wrapped));
+    assert!(correlator.maker_of(ThinId(1)).is_some());
+}
+
+#[test]
+fn a_dmsetup_that_outlives_its_containerd_a_little_is_believed_and_a_later_one_is_not() {
+    let mut correlator = watching();
+    feed(
+        &mut correlator,
+        &[gone(10), message(11, "create_thin 1", 0, by_containerd())],
+    );
+    assert_eq!(
+        state(&correlator, 1),
+        Some(&OperationState::Orphaned { at: at(10) })
+    );
+    correlator.observe(&message(30, "create_thin 2", 0, by_containerd()));
+    assert_eq!(correlator.maker_of(ThinId(2)), None);
+}
+
+#[test]
+fn a_refused_create_is_failed_and_speaks_for_nothing() {
+    let mut correlator = watching();
+    correlator.observe(&message(10, "create_snap 59 6", -17, by_containerd()));
+    assert_eq!(correlator.maker_of(ThinId(59)), None);
+    let operation = correlator.operations().next().unwrap();
+    assert_eq!(
+        operation.state,
+        OperationState::Failed {
+            error: "EEXIST".to_owned()
+        }
+    );
+}
+
+#[test]
+fn a_device_of_the_same_id_made_by_somebody_else_ends_containerds_claim() {
+    let mut correlator = watching();
+    feed(
+        &mut correlator,
+        &[
+            message(10, "create_thin 1", 0, by_containerd()),
+            gone(11),
+            message(12, "delete 1", 0, by_hand()),
+            message(13, "create_thin 1", 0, by_hand()),
+        ],
+    );
+    assert_eq!(correlator.maker_of(ThinId(1)), None);
+    let mut without_delete = watching();
+    feed(
+        &mut without_delete,
+        &[
+            message(10, "create_thin 1", 0, by_containerd()),
+            message(13, "create_thin 1", 0, by_hand()),
+        ],
+    );
+    assert_eq!(without_delete.maker_of(ThinId(1)), None);
+    assert!(matches!(
+        without_delete.operations().next().unwrap().state,
+        OperationState::Superseded { .. }
+    ));
+}
+
+#[test]
+fn another_pools_messages_are_not_ours() {
+    let mut correlator = watching();
+    let mut other = message(10, "create_thin 1", 0, by_containerd());
+    if let Observation::DmIoctl(call) = &mut other {
+        call.name = crate::model::Untrusted::from_bytes(b"other");
+    }
+    correlator.observe(&other);
+    assert_eq!(correlator.maker_of(ThinId(1)), None);
+    // Named by its device number only, as by uuid: the number decides.
+    if let Observation::DmIoctl(call) = &mut other {
+        call.name = crate::model::Untrusted::default();
+        call.device = Some(POOL_DEVICE);
+    }
+    correlator.observe(&other);
+    assert!(correlator.maker_of(ThinId(1)).is_some());
+}
+
+#[test]
+fn lost_events_open_a_gap_that_only_a_later_world_closes() {
+    let mut correlator = watching();
+    correlator.observe(&lost(10, LossKind::BlockRingFull));
+    assert_eq!(correlator.gap(), None, "lost block errors hide no operation");
+    correlator.observe(&lost(10, LossKind::DmRingFull));
+    assert!(correlator.gap().is_some());
+    correlator.world(&world(9));
+    correlator.world(&world(10));
+    assert!(
+        correlator.gap().is_some(),
+        "a world begun before the loss was noticed closes nothing"
+    );
+    let changes = correlator.world(&world(11));
+    assert!(matches!(changes.as_slice(), [Change::GapClosed(_)]));
+    assert_eq!(correlator.gap(), None);
+}
+
+#[test]
+fn a_message_that_can_not_be_read_is_a_gap_when_it_took_effect() {
+    for (payload, truncated) in [
+        (Payload::Malformed, false),
+        (
+            Payload::Message(crate::model::dm::Message::parse(b"delete 12x")),
+            true,
+        ),
+    ] {
+        let mut correlator = watching();
+        let observation = |result| {
+            let mut observation = call(10, DmCommand::TargetMsg, "tp", payload.clone(), result, by_hand());
+            if let Observation::DmIoctl(call) = &mut observation {
+                call.truncated = truncated;
+            }
+            observation
+        };
+        correlator.observe(&observation(-22));
+        assert_eq!(correlator.gap(), None);
+        correlator.observe(&observation(0));
+        assert!(correlator.gap().is_some());
+    }
+}
+
+#[test]
+fn what_an_earlier_suture_left_in_flight_under_a_dead_containerd_is_orphaned() {
+    let mut earlier = watching();
+    earlier.observe(&message(10, "create_thin 1", 0, by_containerd()));
+    let operation = earlier.maker_of(ThinId(1)).unwrap().clone();
+
+    let mut correlator = Correlator::new(pool(), at(20));
+    correlator.remember(operation.clone());
+    assert!(correlator.gap().is_some(), "suture was not watching");
+    correlator.observe(&up(21));
+    assert_eq!(
+        correlator.bury_unknown_actors(at(21)),
+        [],
+        "the same containerd still runs"
+    );
+    let mut correlator = Correlator::new(pool(), at(20));
+    correlator.remember(operation);
+    correlator.bury_unknown_actors(at(21));
+    assert_eq!(
+        state(&correlator, 1),
+        Some(&OperationState::Orphaned { at: at(21) })
+    );
+}
+
+#[test]
+fn a_device_that_is_gone_from_the_pool_ends_its_operation() {
+    let mut correlator = watching();
+    feed(
+        &mut correlator,
+        &[message(10, "create_thin 1", 0, by_containerd()), gone(11)],
+    );
+    let changes = correlator.world(&world(12));
+    assert_eq!(changes.len(), 1);
+    assert!(matches!(
+        correlator.operations().next().unwrap().state,
+        OperationState::Deleted { .. }
+    ));
+}
+
+#[test]
+fn memory_is_bounded_and_open_operations_outlive_closed_ones() {
+    let mut correlator = watching();
+    correlator.observe(&message(3, "create_thin 1", 0, by_containerd()));
+    for id in 0..10_000 {
+        correlator.observe(&message(
+            10 + id,
+            &format!("create_thin {}", 2 + id),
+            -17,
+            by_containerd(),
+        ));
+    }
+    assert!(correlator.operations().count() <= 4096);
+    assert_eq!(state(&correlator, 1), Some(&OperationState::InFlight));
+}

@@ -14,7 +14,11 @@ pub fn read(plan: &Plan, world: &World, operations: &Correlator) -> Vec<GuardRea
         .filter(|guard| **guard != Guard::SameTransaction)
         .map(|guard| {
             let (holds, detail) = one(*guard, plan, world, operations);
-            GuardReading { guard: *guard, holds, detail }
+            GuardReading {
+                guard: *guard,
+                holds,
+                detail,
+            }
         })
         .collect()
 }
@@ -26,17 +30,29 @@ pub fn first_refusal(readings: &[GuardReading]) -> Option<&GuardReading> {
 }
 
 fn one(guard: Guard, plan: &Plan, world: &World, operations: &Correlator) -> (bool, String) {
-    let Action::DeleteThin { pool, pool_device, thin_id: id, details } = &plan.action;
+    let Action::DeleteThin {
+        pool,
+        pool_device,
+        thin_id: id,
+        details,
+    } = &plan.action;
     match guard {
         Guard::NoEventsLost => match operations.gap() {
-            None => (true, "no kernel event was lost since the last full read".to_owned()),
+            None => (
+                true,
+                "no kernel event was lost since the last full read".to_owned(),
+            ),
             Some(gap) => (false, gap.why.clone()),
         },
         Guard::OperationAbandoned => match operations.maker_of(*id) {
-            Some(maker) if maker.id != plan.operation => (false, format!("another operation made id {id} since: {}", maker.id)),
-            Some(maker) if matches!(maker.state, OperationState::Abandoned { .. }) => {
-                (true, format!("{} made it and was gone before it was finished", maker.actor))
-            }
+            Some(maker) if maker.id != plan.operation => (
+                false,
+                format!("another operation made id {id} since: {}", maker.id),
+            ),
+            Some(maker) if matches!(maker.state, OperationState::Abandoned { .. }) => (
+                true,
+                format!("{} made it and was gone before it was finished", maker.actor),
+            ),
             Some(_) => (false, "the operation that made it is not abandoned".to_owned()),
             None => (false, "no operation is known to have made it".to_owned()),
         },
@@ -45,12 +61,22 @@ fn one(guard: Guard, plan: &Plan, world: &World, operations: &Correlator) -> (bo
             (same, format!("pool {} is {}", world.pool.name, world.pool.device))
         }
         Guard::PoolWritable => {
-            let check = if world.pool.needs_check { " and needs a check" } else { "" };
+            let check = if world.pool.needs_check {
+                " and needs a check"
+            } else {
+                ""
+            };
             let writable = world.pool.mode == PoolMode::ReadWrite && !world.pool.needs_check;
-            (writable, format!("pool {} is {}{check}", world.pool.name, world.pool.mode))
+            (
+                writable,
+                format!("pool {} is {}{check}", world.pool.name, world.pool.mode),
+            )
         }
         Guard::DeviceUnchanged => match world.thin.get(id) {
-            Some(now) if now == details => (true, format!("{} blocks mapped, as when it was abandoned", now.mapped_blocks)),
+            Some(now) if now == details => (
+                true,
+                format!("{} blocks mapped, as when it was abandoned", now.mapped_blocks),
+            ),
             Some(_) => (false, format!("thin device {id} changed since it was abandoned")),
             None => (false, format!("thin device {id} is not in the pool any more")),
         },
@@ -65,8 +91,14 @@ fn one(guard: Guard, plan: &Plan, world: &World, operations: &Correlator) -> (bo
         },
         Guard::NotOpen => match world.holders(*id).next() {
             None => (true, format!("no dm device maps thin device {id}")),
-            Some(node) if node.unreadable => (false, format!("the dm device {node} can not be read and may map it")),
-            Some(node) => (false, format!("thin device {id} is open through the dm device {node}")),
+            Some(node) if node.unreadable => (
+                false,
+                format!("the dm device {node} can not be read and may map it"),
+            ),
+            Some(node) => (
+                false,
+                format!("thin device {id} is open through the dm device {node}"),
+            ),
         },
         Guard::SameTransaction => (false, "not read yet".to_owned()),
     }

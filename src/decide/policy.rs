@@ -49,7 +49,10 @@ pub fn decide(
     }
     let ripe = first_seen.plus(policy.grace);
     if now < ripe {
-        return Decision::Wait { until: ripe, why: format!("it must stand unchanged for {} s", policy.grace.as_secs_f32()) };
+        return Decision::Wait {
+            until: ripe,
+            why: format!("it must stand unchanged for {} s", policy.grace.as_secs_f32()),
+        };
     }
     let plan = Plan {
         finding: finding.id.clone(),
@@ -62,5 +65,9 @@ pub fn decide(
         },
         guards: Guard::DELETE_THIN.to_vec(),
     };
-    if policy.act { Decision::Act(plan) } else { Decision::Propose(plan) }
+    if policy.act {
+        Decision::Act(plan)
+    } else {
+        Decision::Propose(plan)
+    }
 }

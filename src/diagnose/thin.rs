@@ -2,7 +2,9 @@
 
 use crate::{
     correlate::Correlator,
-    model::{Finding, FindingClass, FindingId, IdState, Operation, OperationState, Provenance, ThinId, World},
+    model::{
+        Finding, FindingClass, FindingId, IdState, Operation, OperationState, Provenance, ThinId, World,
+    },
 };
 
 /// Every thin device without a record, unless somebody is at work on it.
@@ -27,7 +29,9 @@ fn classify(world: &World, maker: Option<&Operation>, id: ThinId) -> Option<Find
         Some(OperationState::Abandoned { .. }) => maker,
         _ => None,
     };
-    let mut evidence = vec![format!("the pool's metadata hold thin device {id}, and no record of containerd's names it")];
+    let mut evidence = vec![format!(
+        "the pool's metadata hold thin device {id}, and no record of containerd's names it"
+    )];
     evidence.push(match id_state {
         Some(state) => format!("containerd's database has id {id} as {state}"),
         None => format!("containerd's database has never drawn id {id}"),
@@ -36,16 +40,37 @@ fn classify(world: &World, maker: Option<&Operation>, id: ThinId) -> Option<Find
         evidence.push(format!("{} blocks are mapped by it", details.mapped_blocks));
     }
     for node in world.holders(id) {
-        evidence.push(format!("the dm device {node} maps it, open count {}", node.open_count));
+        evidence.push(format!(
+            "the dm device {node} maps it, open count {}",
+            node.open_count
+        ));
     }
     let (class, provenance, mark) = match (abandoned, id_state) {
         (Some(maker), Some(IdState::Faulty)) => {
-            let first = maker.steps.first().map_or_else(String::new, |step| step.request.clone());
-            evidence.push(format!("suture saw {} succeed at {}, called by {} for {}", first, maker.began(), maker.caller.process, maker.actor));
+            let first = maker
+                .steps
+                .first()
+                .map_or_else(String::new, |step| step.request.clone());
+            evidence.push(format!(
+                "suture saw {} succeed at {}, called by {} for {}",
+                first,
+                maker.began(),
+                maker.caller.process,
+                maker.actor
+            ));
             if let OperationState::Abandoned { at, .. } = &maker.state {
-                evidence.push(format!("{} was gone at {at} and had not finished it", maker.actor));
+                evidence.push(format!(
+                    "{} was gone at {at} and had not finished it",
+                    maker.actor
+                ));
             }
-            (FindingClass::LeakedThin, Provenance::SeenByProbe { operation: maker.id.clone() }, maker.id.to_string())
+            (
+                FindingClass::LeakedThin,
+                Provenance::SeenByProbe {
+                    operation: maker.id.clone(),
+                },
+                maker.id.to_string(),
+            )
         }
         _ => {
             evidence.push("nobody saw containerd make and abandon it".to_owned());

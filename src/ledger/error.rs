@@ -28,7 +28,9 @@ pub enum LedgerError {
         path: PathBuf,
     },
     /// A newer suture wrote it.
-    #[error("the ledger {path} has version {found}, and this suture knows {known}; use the suture that wrote it")]
+    #[error(
+        "the ledger {path} has version {found}, and this suture knows {known}; use the suture that wrote it"
+    )]
     Version {
         /// The file.
         path: PathBuf,

@@ -76,7 +76,8 @@ impl Ledger {
         };
         let rows = sql.query_map([], columns).map_err(LedgerError::sql(WHAT))?;
         rows.map(|row| {
-            let (finding, first_seen, last_seen, resolved, decision, traceparent) = row.map_err(LedgerError::sql(WHAT))?;
+            let (finding, first_seen, last_seen, resolved, decision, traceparent) =
+                row.map_err(LedgerError::sql(WHAT))?;
             let time = |text: String| parse(text).map_err(LedgerError::value(WHAT));
             Ok(FindingRow {
                 finding: serde_json::from_str(&finding).map_err(LedgerError::value(WHAT))?,

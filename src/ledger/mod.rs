@@ -25,16 +25,28 @@ pub struct Ledger {
 impl Ledger {
     /// Opens the ledger for writing, creating it and its folder where they are missing.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
-        let failed = |source| LedgerError::Open { path: path.to_owned(), source };
+        let failed = |source| LedgerError::Open {
+            path: path.to_owned(),
+            source,
+        };
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(|source| LedgerError::Folder { path: folder.to_owned(), source })?;
+            fs::create_dir_all(folder).map_err(|source| LedgerError::Folder {
+                path: folder.to_owned(),
+                source,
+            })?;
         }
         let connection = Connection::open(path).map_err(failed)?;
         connection.busy_timeout(Duration::from_secs(2)).map_err(failed)?;
         // FULL: a commit is on disk when it returns, also through a power cut. An intent must be.
-        connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
-        connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
-        connection.pragma_update(None, "foreign_keys", true).map_err(failed)?;
+        connection
+            .pragma_update(None, "journal_mode", "WAL")
+            .map_err(failed)?;
+        connection
+            .pragma_update(None, "synchronous", "FULL")
+            .map_err(failed)?;
+        connection
+            .pragma_update(None, "foreign_keys", true)
+            .map_err(failed)?;
         let mut ledger = Self { connection };
         schema::migrate(&mut ledger.connection, path)?;
         Ok(ledger)
@@ -42,11 +54,17 @@ impl Ledger {
 
     /// Opens an existing ledger to read it, beside a running suture.
     pub fn open_to_read(path: &Path) -> Result<Self, LedgerError> {
-        let failed = |source| LedgerError::Open { path: path.to_owned(), source };
+        let failed = |source| LedgerError::Open {
+            path: path.to_owned(),
+            source,
+        };
         if !path.exists() {
-            return Err(LedgerError::Missing { path: path.to_owned() });
+            return Err(LedgerError::Missing {
+                path: path.to_owned(),
+            });
         }
-        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
+        let connection =
+            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
         connection.busy_timeout(Duration::from_secs(2)).map_err(failed)?;
         schema::expect_current(&connection, path)?;
         Ok(Self { connection })

@@ -21,7 +21,10 @@ impl Ledger {
     /// Stores an operation, or what became of it.
     pub fn save_operation(&self, row: &OperationRow) -> Result<(), LedgerError> {
         const WHAT: &str = "storing an operation";
-        let OperationRow { operation, traceparent } = row;
+        let OperationRow {
+            operation,
+            traceparent,
+        } = row;
         let json = serde_json::to_string(operation).map_err(LedgerError::value(WHAT))?;
         let began = jiff::Timestamp::from(operation.began()).to_string();
         self.connection
@@ -57,7 +60,10 @@ impl Ledger {
         rows.map(|row| {
             let (json, traceparent) = row.map_err(LedgerError::sql(WHAT))?;
             let operation = serde_json::from_str(&json).map_err(LedgerError::value(WHAT))?;
-            Ok(OperationRow { operation, traceparent })
+            Ok(OperationRow {
+                operation,
+                traceparent,
+            })
         })
         .collect()
     }

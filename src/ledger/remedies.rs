@@ -44,7 +44,12 @@ pub struct RemedyRow {
 
 impl Ledger {
     /// Stores the intent to carry out a plan. It is on disk when this returns.
-    pub fn intend(&mut self, plan: &Plan, guards: &[GuardReading], at: Timestamp) -> Result<RemedyId, LedgerError> {
+    pub fn intend(
+        &mut self,
+        plan: &Plan,
+        guards: &[GuardReading],
+        at: Timestamp,
+    ) -> Result<RemedyId, LedgerError> {
         self.insert("storing an intent", plan, guards, at, None)
     }
 
@@ -70,7 +75,9 @@ impl Ledger {
         let json = |value: serde_json::Result<String>| value.map_err(LedgerError::value(what));
         let plan_json = json(serde_json::to_string(plan))?;
         let guards_json = json(serde_json::to_string(guards))?;
-        let outcome_json = outcome.map(|outcome| json(serde_json::to_string(outcome))).transpose()?;
+        let outcome_json = outcome
+            .map(|outcome| json(serde_json::to_string(outcome)))
+            .transpose()?;
         let ended = outcome.map(|_| text(at));
         self.connection
             .execute(
@@ -97,7 +104,14 @@ impl Ledger {
     /// Intents whose outcome is not known, oldest first.
     pub fn open_intents(&self) -> Result<Vec<OpenIntent>, LedgerError> {
         let rows = self.remedies("SELECT id, plan, guards, intended, outcome, ended FROM remedies WHERE outcome IS NULL ORDER BY id", None)?;
-        Ok(rows.into_iter().map(|row| OpenIntent { id: row.id, plan: row.plan, intended: row.intended }).collect())
+        Ok(rows
+            .into_iter()
+            .map(|row| OpenIntent {
+                id: row.id,
+                plan: row.plan,
+                intended: row.intended,
+            })
+            .collect())
     }
 
     /// Remedies of a finding, oldest first.
@@ -113,10 +127,16 @@ impl Ledger {
         const WHAT: &str = "reading an outcome";
         let json: Option<Option<String>> = self
             .connection
-            .query_row("SELECT outcome FROM remedies WHERE finding = ?1 ORDER BY id DESC LIMIT 1", params![finding.0], |row| row.get(0))
+            .query_row(
+                "SELECT outcome FROM remedies WHERE finding = ?1 ORDER BY id DESC LIMIT 1",
+                params![finding.0],
+                |row| row.get(0),
+            )
             .optional()
             .map_err(LedgerError::sql(WHAT))?;
-        json.flatten().map(|json| serde_json::from_str(&json).map_err(LedgerError::value(WHAT))).transpose()
+        json.flatten()
+            .map(|json| serde_json::from_str(&json).map_err(LedgerError::value(WHAT)))
+            .transpose()
     }
 
     fn remedies(&self, query: &str, finding: Option<&str>) -> Result<Vec<RemedyRow>, LedgerError> {
@@ -142,7 +162,10 @@ impl Ledger {
                 plan: serde_json::from_str(&plan).map_err(&value)?,
                 guards: serde_json::from_str(&guards).map_err(&value)?,
                 intended: parse(intended).map_err(&value)?,
-                outcome: outcome.map(|json| serde_json::from_str(&json)).transpose().map_err(&value)?,
+                outcome: outcome
+                    .map(|json| serde_json::from_str(&json))
+                    .transpose()
+                    .map_err(&value)?,
                 ended: ended.map(parse).transpose().map_err(&value)?,
             })
         })

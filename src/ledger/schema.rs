@@ -54,14 +54,20 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Le
     let failed = LedgerError::sql("making the tables");
     let version = found(connection)?;
     if version > known() {
-        return Err(LedgerError::Version { path: path.to_owned(), found: version, known: known() });
+        return Err(LedgerError::Version {
+            path: path.to_owned(),
+            found: version,
+            known: known(),
+        });
     }
     let done = usize::try_from(version).unwrap_or_default();
     let transaction = connection.transaction().map_err(&failed)?;
     for step in MIGRATIONS.iter().skip(done) {
         transaction.execute_batch(step).map_err(&failed)?;
     }
-    transaction.pragma_update(None, "user_version", known()).map_err(&failed)?;
+    transaction
+        .pragma_update(None, "user_version", known())
+        .map_err(&failed)?;
     transaction.commit().map_err(&failed)
 }
 
@@ -69,6 +75,10 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Le
 pub(super) fn expect_current(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
     match found(connection)? {
         version if version == known() => Ok(()),
-        version => Err(LedgerError::Version { path: path.to_owned(), found: version, known: known() }),
+        version => Err(LedgerError::Version {
+            path: path.to_owned(),
+            found: version,
+            known: known(),
+        }),
     }
 }

@@ -65,7 +65,10 @@ const STATES: [(i64, DeviceState, &str); 14] = [
 
 impl From<i64> for DeviceState {
     fn from(number: i64) -> Self {
-        STATES.iter().find(|(known, ..)| *known == number).map_or(Self::Other(number), |(_, state, _)| *state)
+        STATES
+            .iter()
+            .find(|(known, ..)| *known == number)
+            .map_or(Self::Other(number), |(_, state, _)| *state)
     }
 }
 
@@ -73,7 +76,10 @@ impl From<DeviceState> for i64 {
     fn from(state: DeviceState) -> Self {
         match state {
             DeviceState::Other(number) => number,
-            known => STATES.iter().find(|(_, state, _)| *state == known).map_or(-1, |(number, ..)| *number),
+            known => STATES
+                .iter()
+                .find(|(_, state, _)| *state == known)
+                .map_or(-1, |(number, ..)| *number),
         }
     }
 }

@@ -85,7 +85,15 @@ impl fmt::Display for DmCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match COMMANDS.iter().find(|(command, _)| command == self) {
             Some((_, name)) => f.write_str(name),
-            None => write!(f, "command {}", if let Self::Other(number) = self { *number } else { 0 }),
+            None => write!(
+                f,
+                "command {}",
+                if let Self::Other(number) = self {
+                    *number
+                } else {
+                    0
+                }
+            ),
         }
     }
 }
@@ -140,13 +148,19 @@ impl Message {
     /// message stays `Other`.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Self {
-        let other = || Self::Other { text: Untrusted::from_bytes(bytes) };
-        let Ok(text) = std::str::from_utf8(bytes) else { return other() };
+        let other = || Self::Other {
+            text: Untrusted::from_bytes(bytes),
+        };
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            return other();
+        };
         let words: Vec<&str> = text.split_ascii_whitespace().take(4).collect();
         let id = |word: &str| word.parse().ok().map(ThinId).filter(|id| *id <= ThinId::MAX);
         let known = match words.as_slice() {
             ["create_thin", new] => id(new).map(|id| Self::CreateThin { id }),
-            ["create_snap", new, origin] => id(new).zip(id(origin)).map(|(id, origin)| Self::CreateSnap { id, origin }),
+            ["create_snap", new, origin] => id(new)
+                .zip(id(origin))
+                .map(|(id, origin)| Self::CreateSnap { id, origin }),
             ["delete", old] => id(old).map(|id| Self::Delete { id }),
             _ => None,
         };
@@ -189,7 +203,11 @@ pub struct Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {} {}", self.start, self.length, self.kind, self.parameters)
+        write!(
+            f,
+            "{} {} {} {}",
+            self.start, self.length, self.kind, self.parameters
+        )
     }
 }
 
@@ -260,7 +278,11 @@ impl CallResult {
     /// From a syscall's return value: negative is an errno.
     #[must_use]
     pub fn from_return(value: i32) -> Self {
-        Self(if value < 0 { Err(value.saturating_neg()) } else { Ok(()) })
+        Self(if value < 0 {
+            Err(value.saturating_neg())
+        } else {
+            Ok(())
+        })
     }
 
     /// The errno's name, such as `EEXIST`; nothing on success.
@@ -373,7 +395,9 @@ impl DmIoctl {
                 format!("load table of {device}: {}{cut}", lines.join("; "))
             }
             (DmCommand::DevCreate, _) => format!("create device {device}"),
-            (DmCommand::DevRemove, _) if flags.contains(DmFlags::DEFERRED_REMOVE) => format!("remove {device} when closed"),
+            (DmCommand::DevRemove, _) if flags.contains(DmFlags::DEFERRED_REMOVE) => {
+                format!("remove {device} when closed")
+            }
             (DmCommand::DevRemove, _) => format!("remove {device}"),
             (DmCommand::DevSuspend, _) if flags.contains(DmFlags::SUSPEND) => format!("suspend {device}"),
             (DmCommand::DevSuspend, _) => format!("resume {device}"),
@@ -387,7 +411,13 @@ impl DmIoctl {
 impl fmt::Display for DmIoctl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let milliseconds = self.duration.as_secs_f64() * 1000.0;
-        write!(f, "{} -> {}, {milliseconds:.1} ms, {}", self.request(), self.result, self.caller.process)?;
+        write!(
+            f,
+            "{} -> {}, {milliseconds:.1} ms, {}",
+            self.request(),
+            self.result,
+            self.caller.process
+        )?;
         if let Some(parent) = self.caller.ancestors.first() {
             write!(f, " under {}", parent.comm)?;
         }
@@ -410,11 +440,35 @@ mod tests {
 
     #[test]
     fn only_exact_messages_are_understood() {
-        assert_eq!(Message::parse(b"create_thin 7"), Message::CreateThin { id: ThinId(7) });
-        assert_eq!(Message::parse(b"create_snap 59 6"), Message::CreateSnap { id: ThinId(59), origin: ThinId(6) });
-        assert_eq!(Message::parse(b"delete 16777215"), Message::Delete { id: ThinId::MAX });
-        for other in [&b"delete 16777216"[..], b"delete -1", b"delete", b"delete 1 2", b"create_thin x", b"\xff\xfe", b"", b"create_thin 1\x1b"] {
-            assert!(matches!(Message::parse(other), Message::Other { .. }), "{other:?}");
+        assert_eq!(
+            Message::parse(b"create_thin 7"),
+            Message::CreateThin { id: ThinId(7) }
+        );
+        assert_eq!(
+            Message::parse(b"create_snap 59 6"),
+            Message::CreateSnap {
+                id: ThinId(59),
+                origin: ThinId(6)
+            }
+        );
+        assert_eq!(
+            Message::parse(b"delete 16777215"),
+            Message::Delete { id: ThinId::MAX }
+        );
+        for other in [
+            &b"delete 16777216"[..],
+            b"delete -1",
+            b"delete",
+            b"delete 1 2",
+            b"create_thin x",
+            b"\xff\xfe",
+            b"",
+            b"create_thin 1\x1b",
+        ] {
+            assert!(
+                matches!(Message::parse(other), Message::Other { .. }),
+                "{other:?}"
+            );
         }
     }
 
@@ -426,8 +480,18 @@ mod tests {
             kind: Untrusted::from_bytes(b"thin"),
             parameters: Untrusted::from_bytes(b"253:2 59"),
         };
-        assert_eq!(target.thin(), Some((DeviceNumber { major: 253, minor: 2 }, ThinId(59))));
-        assert_eq!(Target { kind: Untrusted::from_bytes(b"linear"), ..target }.thin(), None);
+        assert_eq!(
+            target.thin(),
+            Some((DeviceNumber { major: 253, minor: 2 }, ThinId(59)))
+        );
+        assert_eq!(
+            Target {
+                kind: Untrusted::from_bytes(b"linear"),
+                ..target
+            }
+            .thin(),
+            None
+        );
     }
 
     #[test]

@@ -71,7 +71,10 @@ impl DeviceNumber {
     /// This is what block tracepoints carry.
     #[must_use]
     pub fn from_kernel(dev: u32) -> Self {
-        Self { major: dev >> 20, minor: dev & 0x000f_ffff }
+        Self {
+            major: dev >> 20,
+            minor: dev & 0x000f_ffff,
+        }
     }
 
     /// Decodes `huge_encode_dev` (include/linux/kdev_t.h), which is what `struct dm_ioctl` and `stat` carry.
@@ -80,7 +83,10 @@ impl DeviceNumber {
         let major = (dev >> 8) & 0xfff;
         let minor = (dev & 0xff) | ((dev >> 12) & 0xffff_ff00);
         let narrow = |value: u64| u32::try_from(value & u64::from(u32::MAX)).unwrap_or(u32::MAX);
-        Self { major: narrow(major), minor: narrow(minor) }
+        Self {
+            major: narrow(major),
+            minor: narrow(minor),
+        }
     }
 }
 
@@ -99,9 +105,12 @@ impl std::str::FromStr for DeviceNumber {
     type Err = BadDeviceNumber;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let parsed = text
-            .split_once(':')
-            .and_then(|(major, minor)| Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? }));
+        let parsed = text.split_once(':').and_then(|(major, minor)| {
+            Some(Self {
+                major: major.parse().ok()?,
+                minor: minor.parse().ok()?,
+            })
+        });
         parsed.ok_or_else(|| BadDeviceNumber(text.to_owned()))
     }
 }
@@ -146,7 +155,11 @@ impl PoolName {
         let digits = device.strip_prefix(self.as_str())?.strip_prefix("-snap-")?;
         // Go prints ids with %s of a decimal string: no sign, no leading zero. Anything else is somebody else's name.
         let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
-        if plain { digits.parse().ok().map(SnapshotId) } else { None }
+        if plain {
+            digits.parse().ok().map(SnapshotId)
+        } else {
+            None
+        }
     }
 }
 
@@ -162,10 +175,16 @@ mod tests {
 
     #[test]
     fn device_numbers_decode_both_kernel_encodings() {
-        let expected = DeviceNumber { major: 253, minor: 0x12345 };
+        let expected = DeviceNumber {
+            major: 253,
+            minor: 0x12345,
+        };
         assert_eq!(DeviceNumber::from_kernel((253 << 20) | 0x12345), expected);
         // huge_encode_dev: minor's low byte, then major, then the rest of minor.
-        assert_eq!(DeviceNumber::from_huge((0x123 << 20) | (253 << 8) | 0x45), expected);
+        assert_eq!(
+            DeviceNumber::from_huge((0x123 << 20) | (253 << 8) | 0x45),
+            expected
+        );
         assert_eq!("253:74565".parse::<DeviceNumber>().unwrap(), expected);
         assert!("253".parse::<DeviceNumber>().is_err());
         assert!("a:1".parse::<DeviceNumber>().is_err());
@@ -174,10 +193,18 @@ mod tests {
     #[test]
     fn snapshot_ids_are_read_only_from_names_that_containerd_writes() {
         let pool = PoolName::new("vg0-mythinpool");
-        assert_eq!(pool.snapshot_of("vg0-mythinpool-snap-1083"), Some(SnapshotId(1083)));
-        for foreign in
-            ["vg0-mythinpool", "vg0-mythinpool-snap-", "vg0-mythinpool-snap-+7", "vg0-mythinpool-snap-07", "other-snap-7", "vg0-mythinpool-snap-7x"]
-        {
+        assert_eq!(
+            pool.snapshot_of("vg0-mythinpool-snap-1083"),
+            Some(SnapshotId(1083))
+        );
+        for foreign in [
+            "vg0-mythinpool",
+            "vg0-mythinpool-snap-",
+            "vg0-mythinpool-snap-+7",
+            "vg0-mythinpool-snap-07",
+            "other-snap-7",
+            "vg0-mythinpool-snap-7x",
+        ] {
             assert_eq!(pool.snapshot_of(foreign), None, "{foreign}");
         }
     }

@@ -72,8 +72,19 @@ pub struct BlockError {
 /// `write of 8 sectors at 2048 on 253:3 failed: EIO (i/o error)`
 impl fmt::Display for BlockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { direction, length, sector, device, errno, .. } = self;
-        write!(f, "{direction} of {length} sectors at {sector} on {device} failed: {}", describe_error(*errno))
+        let Self {
+            direction,
+            length,
+            sector,
+            device,
+            errno,
+            ..
+        } = self;
+        write!(
+            f,
+            "{direction} of {length} sectors at {sector} on {device} failed: {}",
+            describe_error(*errno)
+        )
     }
 }
 

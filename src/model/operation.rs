@@ -96,7 +96,10 @@ impl OperationState {
     /// Whether nothing more is to be expected.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        matches!(self, Self::Completed { .. } | Self::Failed { .. } | Self::Deleted { .. } | Self::Superseded { .. })
+        matches!(
+            self,
+            Self::Completed { .. } | Self::Failed { .. } | Self::Deleted { .. } | Self::Superseded { .. }
+        )
     }
 }
 
@@ -131,7 +134,9 @@ impl Operation {
     /// When it began.
     #[must_use]
     pub fn began(&self) -> Timestamp {
-        self.steps.first().map_or_else(Timestamp::default, |step| step.entered)
+        self.steps
+            .first()
+            .map_or_else(Timestamp::default, |step| step.entered)
     }
 
     /// Adds a step, unless there are too many already.
@@ -145,7 +150,11 @@ impl Operation {
 /// `containerd [512] makes thin device 7 of tp (tp-snap-3), a snapshot of 6`
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} makes thin device {} of {}", self.actor, self.thin_id, self.pool)?;
+        write!(
+            f,
+            "{} makes thin device {} of {}",
+            self.actor, self.thin_id, self.pool
+        )?;
         if let Some(name) = &self.device_name {
             write!(f, " ({name})")?;
         }

@@ -27,7 +27,9 @@ pub enum Action {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::DeleteThin { pool, thin_id, .. } => write!(f, "delete thin device {thin_id} from pool {pool}"),
+            Self::DeleteThin { pool, thin_id, .. } => {
+                write!(f, "delete thin device {thin_id} from pool {pool}")
+            }
         }
     }
 }
@@ -146,7 +148,10 @@ impl Outcome {
     /// Whether the thing to be changed is as it was.
     #[must_use]
     pub fn changed_nothing(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::Failed { .. } | Self::SettledNotDone)
+        matches!(
+            self,
+            Self::Refused { .. } | Self::Failed { .. } | Self::SettledNotDone
+        )
     }
 }
 

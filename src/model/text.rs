@@ -72,7 +72,10 @@ mod tests {
 
     #[test]
     fn a_terminal_escape_is_spelled_out() {
-        assert_eq!(Untrusted::from_c_string(b"tp\x1b[31m\nx\0rest").as_str(), "tp\\x1b[31m\\nx");
+        assert_eq!(
+            Untrusted::from_c_string(b"tp\x1b[31m\nx\0rest").as_str(),
+            "tp\\x1b[31m\\nx"
+        );
         assert_ne!(Untrusted::from_bytes(b"\\x1b"), Untrusted::from_bytes(b"\x1b"));
     }
 }

@@ -33,7 +33,10 @@ impl Timestamp {
     /// This point plus a duration; saturates.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -87,7 +90,10 @@ mod tests {
         let json = serde_json::to_string(&time).unwrap();
         assert_eq!(serde_json::from_str::<Timestamp>(&json).unwrap(), time);
         assert_eq!(time.to_string(), "2026-09-21T14:13:20.123456Z");
-        assert_eq!(time.plus(Duration::from_nanos(5)).since(time), Duration::from_nanos(5));
+        assert_eq!(
+            time.plus(Duration::from_nanos(5)).since(time),
+            Duration::from_nanos(5)
+        );
         assert_eq!(time.since(time.plus(Duration::from_secs(1))), Duration::ZERO);
     }
 }

@@ -102,7 +102,10 @@ impl World {
     /// The record that carries a thin id.
     #[must_use]
     pub fn record_of(&self, id: ThinId) -> Option<&DeviceRecord> {
-        self.pool_db.devices.values().find(|record| record.device_id == id)
+        self.pool_db
+            .devices
+            .values()
+            .find(|record| record.device_id == id)
     }
 
     /// State of a thin id in `device_ids`; nothing where containerd never drew it.
@@ -119,6 +122,8 @@ impl World {
 
     /// dm devices that hold a thin id open, or may do so.
     pub fn holders(&self, id: ThinId) -> impl Iterator<Item = &Node> {
-        self.nodes.iter().filter(move |node| node.unreadable || node.thin_ids.contains(&id))
+        self.nodes
+            .iter()
+            .filter(move |node| node.unreadable || node.thin_ids.contains(&id))
     }
 }

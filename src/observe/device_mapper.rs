@@ -17,7 +17,9 @@ pub enum DeviceMapperError {
     #[error("opening /dev/mapper/control; is suture running as root and the dm_mod module loaded?")]
     Control(#[source] DmError),
     /// There is no such pool.
-    #[error("there is no device-mapper device `{0}`; is the pool set up, and its name right in containerd's configuration?")]
+    #[error(
+        "there is no device-mapper device `{0}`; is the pool set up, and its name right in containerd's configuration?"
+    )]
     NoPool(PoolName),
     /// The device is something else.
     #[error("the device-mapper device `{pool}` is not a thin pool, its table says `{table}`")]
@@ -84,16 +86,26 @@ pub struct DeviceMapper {
 impl DeviceMapper {
     /// Opens the control device.
     pub fn open() -> Result<Self, DeviceMapperError> {
-        DM::new().map(|dm| Self { dm }).map_err(DeviceMapperError::Control)
+        DM::new()
+            .map(|dm| Self { dm })
+            .map_err(DeviceMapperError::Control)
     }
 
     /// The pool as it is. Asked without flushing: a plain `status` would commit the pool's metadata.
     pub fn pool(&self, name: &PoolName) -> Result<Pool, DeviceMapperError> {
         let id = dm_name(name)?;
-        let ask = |flags| self.dm.table_status(&DevId::Name(id), DmOptions::default().set_flags(flags));
+        let ask = |flags| {
+            self.dm
+                .table_status(&DevId::Name(id), DmOptions::default().set_flags(flags))
+        };
         let failed = |source: DmError| match errno(&source) {
-            Some(libc_enxio) if libc_enxio == nix::errno::Errno::ENXIO as i32 => DeviceMapperError::NoPool(name.clone()),
-            _ => DeviceMapperError::Ask { what: format!("pool {name}"), source },
+            Some(libc_enxio) if libc_enxio == nix::errno::Errno::ENXIO as i32 => {
+                DeviceMapperError::NoPool(name.clone())
+            }
+            _ => DeviceMapperError::Ask {
+                what: format!("pool {name}"),
+                source,
+            },
         };
         let (info, table) = ask(DmFlags::DM_STATUS_TABLE | DmFlags::DM_NOFLUSH).map_err(failed)?;
         let (kind, parameters) = match table.first() {
@@ -101,9 +113,15 @@ impl DeviceMapper {
             None => (String::new(), String::new()),
         };
         if kind != "thin-pool" {
-            return Err(DeviceMapperError::NotAPool { pool: name.clone(), table: format!("{kind} {parameters}") });
+            return Err(DeviceMapperError::NotAPool {
+                pool: name.clone(),
+                table: format!("{kind} {parameters}"),
+            });
         }
-        let not_understood = |text: &str| DeviceMapperError::Answer { what: format!("pool {name}"), text: text.to_owned() };
+        let not_understood = |text: &str| DeviceMapperError::Answer {
+            what: format!("pool {name}"),
+            text: text.to_owned(),
+        };
         let metadata_device = parameters.split(' ').next().and_then(|word| word.parse().ok());
         let (_, status) = ask(DmFlags::DM_NOFLUSH).map_err(failed)?;
         let status = status.first().map(|(.., text)| text.clone()).unwrap_or_default();
@@ -123,7 +141,8 @@ impl DeviceMapper {
         let on_pool = holders(pool.device)?;
         let mut nodes = Vec::new();
         for device in dm_devices()? {
-            let ours = std::str::from_utf8(&device.name).is_ok_and(|name| pool.name.snapshot_of(name).is_some());
+            let ours =
+                std::str::from_utf8(&device.name).is_ok_and(|name| pool.name.snapshot_of(name).is_some());
             if ours || on_pool.contains(&device.sysfs_name) {
                 nodes.extend(self.node(pool, &device)?);
             }
@@ -141,22 +160,34 @@ impl DeviceMapper {
             open_count: 0,
             unreadable: true,
         };
-        let name = std::str::from_utf8(&device.name).ok().and_then(|name| DmName::new(name).ok());
+        let name = std::str::from_utf8(&device.name)
+            .ok()
+            .and_then(|name| DmName::new(name).ok());
         let Some(name) = name else { return Ok(Some(node)) };
         // The loaded table counts like the live one: both hold the thin device open.
         for which in [DmFlags::empty(), DmFlags::DM_QUERY_INACTIVE_TABLE] {
             let flags = DmFlags::DM_STATUS_TABLE | DmFlags::DM_NOFLUSH | which;
-            match self.dm.table_status(&DevId::Name(name), DmOptions::default().set_flags(flags)) {
+            match self
+                .dm
+                .table_status(&DevId::Name(name), DmOptions::default().set_flags(flags))
+            {
                 Ok((info, table)) => {
                     if which.is_empty() {
                         node.suspended = info.flags().contains(DmFlags::DM_SUSPEND);
                         node.open_count = u32::try_from(info.open_count()).unwrap_or(0);
                     }
-                    node.thin_ids.extend(table.iter().filter_map(|(.., kind, text)| thin_id(pool, kind, text)));
+                    node.thin_ids.extend(
+                        table
+                            .iter()
+                            .filter_map(|(.., kind, text)| thin_id(pool, kind, text)),
+                    );
                 }
                 Err(error) if errno(&error) == Some(nix::errno::Errno::ENXIO as i32) => return Ok(None),
                 Err(source) => {
-                    return Err(DeviceMapperError::Ask { what: format!("the table of {}", node.name), source });
+                    return Err(DeviceMapperError::Ask {
+                        what: format!("the table of {}", node.name),
+                        source,
+                    });
                 }
             }
         }
@@ -172,7 +203,10 @@ fn dm_name(pool: &PoolName) -> Result<&DmName, DeviceMapperError> {
 }
 
 fn number(device: devicemapper::Device) -> DeviceNumber {
-    DeviceNumber { major: device.major, minor: device.minor }
+    DeviceNumber {
+        major: device.major,
+        minor: device.minor,
+    }
 }
 
 /// Mode and `needs_check` from a status line; nothing where it makes no sense.
@@ -217,10 +251,19 @@ fn dm_devices() -> Result<Vec<Listed>, DeviceMapperError> {
         }
         let at = folder.join(&sysfs_name);
         // A device that went away meanwhile is not there.
-        let (Ok(mut name), Ok(device)) = (fs::read(at.join("dm/name")), fs::read_to_string(at.join("dev"))) else { continue };
+        let (Ok(mut name), Ok(device)) = (fs::read(at.join("dm/name")), fs::read_to_string(at.join("dev")))
+        else {
+            continue;
+        };
         name.pop_if(|last| *last == b'\n');
-        let Ok(number) = device.trim().parse() else { continue };
-        devices.push(Listed { sysfs_name, name, number });
+        let Ok(number) = device.trim().parse() else {
+            continue;
+        };
+        devices.push(Listed {
+            sysfs_name,
+            name,
+            number,
+        });
     }
     Ok(devices)
 }
@@ -231,9 +274,14 @@ fn holders(device: DeviceNumber) -> Result<Vec<String>, DeviceMapperError> {
 }
 
 fn folder_names(path: &Path) -> Result<Vec<String>, DeviceMapperError> {
-    let failed = |source| DeviceMapperError::Sysfs { path: path.to_owned(), source };
+    let failed = |source| DeviceMapperError::Sysfs {
+        path: path.to_owned(),
+        source,
+    };
     let entries = fs::read_dir(path).map_err(failed)?;
-    entries.map(|entry| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned())).collect()
+    entries
+        .map(|entry| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -242,10 +290,18 @@ mod tests {
 
     #[test]
     fn a_status_line_tells_the_mode() {
-        let line = |mode: &str, check: &str| format!("0 144/16384 512/32768 - {mode} no_discard_passdown queue_if_no_space {check} 1024");
+        let line = |mode: &str, check: &str| {
+            format!("0 144/16384 512/32768 - {mode} no_discard_passdown queue_if_no_space {check} 1024")
+        };
         assert_eq!(pool_mode(&line("rw", "-")), Some((PoolMode::ReadWrite, false)));
-        assert_eq!(pool_mode(&line("ro", "needs_check")), Some((PoolMode::ReadOnly, true)));
-        assert_eq!(pool_mode(&line("out_of_data_space", "-")), Some((PoolMode::OutOfDataSpace, false)));
+        assert_eq!(
+            pool_mode(&line("ro", "needs_check")),
+            Some((PoolMode::ReadOnly, true))
+        );
+        assert_eq!(
+            pool_mode(&line("out_of_data_space", "-")),
+            Some((PoolMode::OutOfDataSpace, false))
+        );
         assert_eq!(pool_mode("Fail"), Some((PoolMode::Failed, false)));
         assert_eq!(pool_mode("Error"), Some((PoolMode::Unknown, false)));
         assert_eq!(pool_mode(&line("something-new", "-")), None);

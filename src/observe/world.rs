@@ -78,7 +78,14 @@ pub fn read(places: &Places) -> Result<World, WorldError> {
         let snapshots = snapshot_db::SnapshotDb::read(places.snapshot_db())?;
         let metadata = thin_metadata::read_device(pool.metadata_device)?;
         let nodes = dm.nodes(&pool)?;
-        let world = World { begun, pool, pool_db, snapshots, thin: metadata.devices, nodes };
+        let world = World {
+            begun,
+            pool,
+            pool_db,
+            snapshots,
+            thin: metadata.devices,
+            nodes,
+        };
         // containerd brackets each of its pool messages between two transactions: with both databases where they were,
         // what was read in between belongs to them.
         if transactions(places)? == world.transactions() {

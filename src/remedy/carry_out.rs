@@ -46,7 +46,10 @@ pub fn carry_out(
 ) -> Result<(Outcome, Vec<GuardReading>), RemedyError> {
     let mut readings = readings.to_vec();
     // Two looks at the same thing: whoever calls has looked already, and a plan without its guards is no plan.
-    let complete = plan.guards.iter().all(|guard| *guard == Guard::SameTransaction || readings.iter().any(|one| one.guard == *guard));
+    let complete = plan
+        .guards
+        .iter()
+        .all(|guard| *guard == Guard::SameTransaction || readings.iter().any(|one| one.guard == *guard));
     let refusal = match guards::first_refusal(&readings) {
         Some(reading) => Some(reading.to_string()),
         None if plan.guards.is_empty() || !complete => Some("not every guard was read".to_owned()),
@@ -54,7 +57,9 @@ pub fn carry_out(
     };
     if let Some(why) = refusal {
         let outcome = Outcome::Refused { why };
-        ledger.refused(plan, &readings, &outcome, eyes.now()).map_err(RemedyError::Intent)?;
+        ledger
+            .refused(plan, &readings, &outcome, eyes.now())
+            .map_err(RemedyError::Intent)?;
         return Ok((outcome, readings));
     }
 
@@ -65,21 +70,40 @@ pub fn carry_out(
     let last_look = same_transaction(basis, eyes);
     let held = last_look.holds;
     readings.push(last_look.clone());
-    let outcome = if held { step("suture.remedy.act").in_scope(|| act(plan, eyes, hands)) } else { Outcome::Refused { why: last_look.to_string() } };
+    let outcome = if held {
+        step("suture.remedy.act").in_scope(|| act(plan, eyes, hands))
+    } else {
+        Outcome::Refused {
+            why: last_look.to_string(),
+        }
+    };
     step("suture.remedy.outcome")
         .in_scope(|| ledger.conclude(id, &outcome, eyes.now()))
-        .map_err(|source| RemedyError::Outcome { outcome: outcome.to_string(), source })?;
+        .map_err(|source| RemedyError::Outcome {
+            outcome: outcome.to_string(),
+            source,
+        })?;
     Ok((outcome, readings))
 }
 
 /// The last guard, read between the intent and the act.
 fn same_transaction(basis: (TxId, Option<TxId>), eyes: &impl Eyes) -> GuardReading {
     let (holds, detail) = match eyes.transactions() {
-        Ok(now) if now == basis => (true, format!("containerd's databases are still at transaction {}", basis.0)),
+        Ok(now) if now == basis => (
+            true,
+            format!("containerd's databases are still at transaction {}", basis.0),
+        ),
         Ok(_) => (false, "containerd wrote to its databases just now".to_owned()),
-        Err(error) => (false, format!("containerd's databases could not be looked at: {error}")),
+        Err(error) => (
+            false,
+            format!("containerd's databases could not be looked at: {error}"),
+        ),
     };
-    GuardReading { guard: Guard::SameTransaction, holds, detail }
+    GuardReading {
+        guard: Guard::SameTransaction,
+        holds,
+        detail,
+    }
 }
 
 fn act(plan: &Plan, eyes: &impl Eyes, hands: &impl Hands) -> Outcome {
@@ -100,9 +124,18 @@ fn act(plan: &Plan, eyes: &impl Eyes, hands: &impl Hands) -> Outcome {
 }
 
 /// Settles an intent that an earlier suture left behind: by looking, never by doing.
-pub fn settle(intent: &OpenIntent, world: &World, now: Timestamp, ledger: &mut Ledger) -> Result<Outcome, LedgerError> {
+pub fn settle(
+    intent: &OpenIntent,
+    world: &World,
+    now: Timestamp,
+    ledger: &mut Ledger,
+) -> Result<Outcome, LedgerError> {
     let Action::DeleteThin { thin_id, .. } = &intent.plan.action;
-    let outcome = if world.thin.contains_key(thin_id) { Outcome::SettledNotDone } else { Outcome::SettledDone };
+    let outcome = if world.thin.contains_key(thin_id) {
+        Outcome::SettledNotDone
+    } else {
+        Outcome::SettledDone
+    };
     ledger.conclude(intent.id, &outcome, now)?;
     Ok(outcome)
 }

@@ -56,8 +56,17 @@ pub(super) struct Delivery {
 
 impl Delivery {
     pub(super) fn new(exporter: SpanExporter, endpoint: String) -> Self {
-        let state = Mutex::new(State { kept: VecDeque::new(), dropped: 0, error: None });
-        Self { exporter, endpoint, state, turn: Mutex::new(()) }
+        let state = Mutex::new(State {
+            kept: VecDeque::new(),
+            dropped: 0,
+            error: None,
+        });
+        Self {
+            exporter,
+            endpoint,
+            state,
+            turn: Mutex::new(()),
+        }
     }
 
     pub(super) fn status(&self) -> DeliveryStatus {
@@ -116,7 +125,9 @@ impl opentelemetry_sdk::trace::SpanExporter for Exporter {
     }
 
     fn force_flush(&self) -> OTelSdkResult {
-        self.0.deliver(Vec::new()).map_err(|error| OTelSdkError::InternalFailure(error.to_string()))
+        self.0
+            .deliver(Vec::new())
+            .map_err(|error| OTelSdkError::InternalFailure(error.to_string()))
     }
 
     fn set_resource(&mut self, _resource: &Resource) {
@@ -133,14 +144,19 @@ pub(super) struct RetryThread {
 impl RetryThread {
     pub(super) fn start(delivery: Arc<Delivery>) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("suture-traces".to_owned()).spawn(move || {
-            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(RETRY) {
-                if !delivery.state().kept.is_empty() {
-                    let _ = delivery.deliver(Vec::new());
+        let thread = std::thread::Builder::new()
+            .name("suture-traces".to_owned())
+            .spawn(move || {
+                while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(RETRY) {
+                    if !delivery.state().kept.is_empty() {
+                        let _ = delivery.deliver(Vec::new());
+                    }
                 }
-            }
-        })?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+            })?;
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 }
 

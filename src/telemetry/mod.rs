@@ -17,7 +17,9 @@ use opentelemetry_sdk::{
 pub use delivery::DeliveryStatus;
 use delivery::{Delivery, RetryThread};
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::{EnvFilter, Layer as _, filter::filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, filter::filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 /// Target of the `tracing` spans that belong to a story: only these go to the collector.
 pub const TARGET: &str = "suture::story";
@@ -58,7 +60,12 @@ impl Telemetry {
         let Some(endpoint) = endpoint() else {
             let provider = builder.with_resource(resource).build();
             let tracer = provider.tracer("suture");
-            return Ok(Self { provider, tracer, delivery: None, _retry: None });
+            return Ok(Self {
+                provider,
+                tracer,
+                delivery: None,
+                _retry: None,
+            });
         };
         let mut exporter = SpanExporter::builder().build()?;
         opentelemetry_sdk::trace::SpanExporter::set_resource(&mut exporter, &resource);
@@ -69,7 +76,12 @@ impl Telemetry {
             .with_batch_exporter(delivery::Exporter(Arc::clone(&delivery)))
             .build();
         let tracer = provider.tracer("suture");
-        Ok(Self { provider, tracer, delivery: Some(delivery), _retry: Some(retry) })
+        Ok(Self {
+            provider,
+            tracer,
+            delivery: Some(delivery),
+            _retry: Some(retry),
+        })
     }
 
     /// Makes this the end of all `tracing` spans and messages of the process: messages go to standard error as far as
@@ -81,15 +93,24 @@ impl Telemetry {
             .from_env_lossy();
         // The SDK's own complaints repeat what `delivery_status` says.
         let own = filter_fn(|metadata| !metadata.target().starts_with("opentelemetry"));
-        let messages = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(own).with_filter(asked);
+        let messages = tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_filter(own)
+            .with_filter(asked);
         let stories = tracing_opentelemetry::layer()
             .with_tracer(self.tracer.clone())
             .with_location(false)
             .with_threads(false)
             .with_tracked_inactivity(false)
             .with_target(false)
-            .with_filter(filter_fn(|metadata| metadata.is_span() && metadata.target() == TARGET));
-        tracing_subscriber::registry().with(messages).with(stories).try_init().map_err(TelemetryError::Subscriber)
+            .with_filter(filter_fn(|metadata| {
+                metadata.is_span() && metadata.target() == TARGET
+            }));
+        tracing_subscriber::registry()
+            .with(messages)
+            .with(stories)
+            .try_init()
+            .map_err(TelemetryError::Subscriber)
     }
 
     /// Whether traces get through; nothing when nobody wants them.
@@ -107,14 +128,19 @@ impl Telemetry {
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        let _ = self.provider.shutdown_with_timeout(std::time::Duration::from_secs(3));
+        let _ = self
+            .provider
+            .shutdown_with_timeout(std::time::Duration::from_secs(3));
     }
 }
 
 fn endpoint() -> Option<String> {
-    let named = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]
-        .iter()
-        .find_map(|variable| env::var(variable).ok().filter(|value| !value.is_empty()))?;
+    let named = [
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    ]
+    .iter()
+    .find_map(|variable| env::var(variable).ok().filter(|value| !value.is_empty()))?;
     let disabled = env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
     let none = env::var("OTEL_TRACES_EXPORTER").is_ok_and(|value| value == "none");
     (!disabled && !none).then_some(named)

@@ -11,13 +11,19 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::{TARGET, Telemetry};
 use crate::model::{
-    Action, Finding, GuardReading, Operation, OperationState, Outcome, Plan, Provenance, Timestamp, operation::Step,
+    Action, Finding, GuardReading, Operation, OperationState, Outcome, Plan, Provenance, Timestamp,
+    operation::Step,
 };
 
 /// Where a span is, in the form of the W3C (`00-<trace>-<span>-01`): what the ledger keeps, so that a restarted suture
 /// goes on in the same trace.
 fn traceparent(context: &SpanContext) -> String {
-    format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags().to_u8())
+    format!(
+        "00-{}-{}-{:02x}",
+        context.trace_id(),
+        context.span_id(),
+        context.trace_flags().to_u8()
+    )
 }
 
 fn parse(traceparent: &str) -> Option<SpanContext> {
@@ -42,7 +48,13 @@ fn under(parent: Option<&str>) -> Context {
 }
 
 impl Telemetry {
-    fn begin(&self, name: &'static str, at: Timestamp, attributes: Vec<KeyValue>, parent: &Context) -> opentelemetry_sdk::trace::Span {
+    fn begin(
+        &self,
+        name: &'static str,
+        at: Timestamp,
+        attributes: Vec<KeyValue>,
+        parent: &Context,
+    ) -> opentelemetry_sdk::trace::Span {
         SpanBuilder::from_name(name)
             .with_kind(SpanKind::Internal)
             .with_start_time(SystemTime::from(at))
@@ -52,7 +64,12 @@ impl Telemetry {
 
     /// Tells of an abandoned operation; gives its `traceparent`.
     pub fn operation(&self, operation: &Operation) -> String {
-        let mut span = self.begin("containerd.snapshot.create", operation.began(), operation_attributes(operation), &Context::new());
+        let mut span = self.begin(
+            "containerd.snapshot.create",
+            operation.began(),
+            operation_attributes(operation),
+            &Context::new(),
+        );
         let here = span.span_context().clone();
         let inside = Context::new().with_remote_span_context(here.clone());
         for step in &operation.steps {
@@ -61,10 +78,16 @@ impl Telemetry {
         let end = match &operation.state {
             OperationState::Abandoned { at, .. } => {
                 span.set_attribute(KeyValue::new("error.type", "abandoned"));
-                span.set_status(Status::error(format!("{} was gone before it was finished", operation.actor)));
+                span.set_status(Status::error(format!(
+                    "{} was gone before it was finished",
+                    operation.actor
+                )));
                 *at
             }
-            _ => operation.steps.last().map_or(operation.began(), |step| step.finished),
+            _ => operation
+                .steps
+                .last()
+                .map_or(operation.began(), |step| step.finished),
         };
         // A dmsetup that outlived its containerd may have called after it was gone.
         let last = operation.steps.last().map_or(end, |step| step.finished.max(end));
@@ -100,7 +123,12 @@ impl Telemetry {
             attributes.push(KeyValue::new("suture.operation.id", operation.to_string()));
         }
         let evidence = finding.evidence.iter().map(|text| {
-            Event::new("suture.evidence", SystemTime::from(at), vec![KeyValue::new("suture.evidence.text", text.clone())], 0)
+            Event::new(
+                "suture.evidence",
+                SystemTime::from(at),
+                vec![KeyValue::new("suture.evidence.text", text.clone())],
+                0,
+            )
         });
         let builder = SpanBuilder::from_name("suture.finding")
             .with_kind(SpanKind::Internal)
@@ -170,7 +198,10 @@ fn operation_attributes(operation: &Operation) -> Vec<KeyValue> {
     if let Some(name) = &operation.device_name {
         attributes.push(KeyValue::new("dm.device.name", name.clone()));
     }
-    if let OperationState::Abandoned { record: Some(state), .. } = &operation.state {
+    if let OperationState::Abandoned {
+        record: Some(state), ..
+    } = &operation.state
+    {
         attributes.push(KeyValue::new("containerd.devmapper.state", state.to_string()));
     }
     attributes
@@ -186,7 +217,11 @@ mod tests {
         let context = parse(text).unwrap();
         assert_eq!(traceparent(&context), text);
         assert_eq!(trace_id(text), "0af7651916cd43dd8448eb211c80319c");
-        for broken in ["", "00-xyz-1-01", "00-00000000000000000000000000000000-b7ad6b7169203331-01"] {
+        for broken in [
+            "",
+            "00-xyz-1-01",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+        ] {
             assert!(parse(broken).is_none(), "{broken}");
         }
     }

@@ -131,7 +131,10 @@ pub mod loss {
 }
 
 const _: () = assert!(size_of::<Ancestor>() == 24);
-const _: () = assert!(size_of::<DmIoctlEvent>() == 5 * 8 + 12 * 4 + COMM_LEN + 24 * ANCESTORS + NAME_LEN + UUID_LEN + PAYLOAD_LEN);
+const _: () = assert!(
+    size_of::<DmIoctlEvent>()
+        == 5 * 8 + 12 * 4 + COMM_LEN + 24 * ANCESTORS + NAME_LEN + UUID_LEN + PAYLOAD_LEN
+);
 const _: () = assert!(size_of::<DmIoctlEvent>() == 976);
 const _: () = assert!(size_of::<BlockErrorEvent>() == 40);
 const _: () = assert!(align_of::<DmIoctlEvent>() == 8 && align_of::<BlockErrorEvent>() == 8);

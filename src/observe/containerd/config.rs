@@ -18,7 +18,9 @@ const PLUGIN: &str = "io.containerd.snapshotter.v1.devmapper";
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("reading containerd's configuration {path}; name another with --containerd-config, or the pool and its folder with --pool and --root-path")]
+    #[error(
+        "reading containerd's configuration {path}; name another with --containerd-config, or the pool and its folder with --pool and --root-path"
+    )]
     Read {
         /// The file.
         path: PathBuf,
@@ -34,7 +36,9 @@ pub enum ConfigError {
         source: Box<toml::de::Error>,
     },
     /// The snapshotter is not configured.
-    #[error("containerd's configuration {path} names no pool for its devmapper snapshotter (`pool_name` under [plugins.\"{PLUGIN}\"]); there is nothing for suture to watch")]
+    #[error(
+        "containerd's configuration {path} names no pool for its devmapper snapshotter (`pool_name` under [plugins.\"{PLUGIN}\"]); there is nothing for suture to watch"
+    )]
     NoPool {
         /// The file.
         path: PathBuf,
@@ -72,19 +76,35 @@ pub struct Devmapper {
 
 /// Reads a configuration file of containerd's (versions 1 to 3 keep the snapshotter's section under these names).
 pub fn read_config(path: &Path) -> Result<Devmapper, ConfigError> {
-    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
     parse(path, &text)
 }
 
 fn parse(path: &Path, text: &str) -> Result<Devmapper, ConfigError> {
-    let file: File = toml::from_str(text)
-        .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
-    let section = file.plugins.devmapper.or(file.plugins.version_1).unwrap_or_default();
+    let file: File = toml::from_str(text).map_err(|source| ConfigError::Parse {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })?;
+    let section = file
+        .plugins
+        .devmapper
+        .or(file.plugins.version_1)
+        .unwrap_or_default();
     let pool = section.pool_name.filter(|name| !name.is_empty());
-    let pool = pool.ok_or_else(|| ConfigError::NoPool { path: path.to_owned() })?;
+    let pool = pool.ok_or_else(|| ConfigError::NoPool {
+        path: path.to_owned(),
+    })?;
     let root = file.root.unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT));
     let root_path = section.root_path.filter(|path| !path.as_os_str().is_empty());
-    Ok(Devmapper { places: Places { pool: PoolName::new(pool), root: root_path.unwrap_or_else(|| root.join(PLUGIN)) } })
+    Ok(Devmapper {
+        places: Places {
+            pool: PoolName::new(pool),
+            root: root_path.unwrap_or_else(|| root.join(PLUGIN)),
+        },
+    })
 }
 
 #[cfg(test)]
@@ -96,17 +116,34 @@ mod tests {
         let text = "version = 2\nroot = \"/data/containerd\"\n[plugins]\n[plugins.\"io.containerd.snapshotter.v1.devmapper\"]\npool_name = \"tp\"\nbase_image_size = \"8GB\"\n";
         let places = parse(Path::new("c"), text).unwrap().places;
         assert_eq!(places.pool, PoolName::new("tp"));
-        assert_eq!(places.root, Path::new("/data/containerd/io.containerd.snapshotter.v1.devmapper"));
-        assert_eq!(places.pool_db(), Path::new("/data/containerd/io.containerd.snapshotter.v1.devmapper/tp.db"));
-        let named = parse(Path::new("c"), &format!("{text}root_path = \"/dm\"\n")).unwrap().places;
+        assert_eq!(
+            places.root,
+            Path::new("/data/containerd/io.containerd.snapshotter.v1.devmapper")
+        );
+        assert_eq!(
+            places.pool_db(),
+            Path::new("/data/containerd/io.containerd.snapshotter.v1.devmapper/tp.db")
+        );
+        let named = parse(Path::new("c"), &format!("{text}root_path = \"/dm\"\n"))
+            .unwrap()
+            .places;
         assert_eq!(named.snapshot_db(), Path::new("/dm/metadata.db"));
     }
 
     #[test]
     fn a_configuration_without_the_snapshotter_is_said_so() {
-        assert!(matches!(parse(Path::new("c"), "version = 2\n"), Err(ConfigError::NoPool { .. })));
+        assert!(matches!(
+            parse(Path::new("c"), "version = 2\n"),
+            Err(ConfigError::NoPool { .. })
+        ));
         let disabled = "[plugins.\"io.containerd.snapshotter.v1.devmapper\"]\npool_name = \"\"\n";
-        assert!(matches!(parse(Path::new("c"), disabled), Err(ConfigError::NoPool { .. })));
-        assert!(matches!(parse(Path::new("c"), "version = "), Err(ConfigError::Parse { .. })));
+        assert!(matches!(
+            parse(Path::new("c"), disabled),
+            Err(ConfigError::NoPool { .. })
+        ));
+        assert!(matches!(
+            parse(Path::new("c"), "version = "),
+            Err(ConfigError::Parse { .. })
+        ));
     }
 }

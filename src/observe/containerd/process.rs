@@ -45,7 +45,12 @@ pub fn holder_of(database: &Path) -> Result<Option<Incarnation>, ProcessError> {
     let file = match fs::metadata(database) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(ProcessError::Database { path: database.to_owned(), source }),
+        Err(source) => {
+            return Err(ProcessError::Database {
+                path: database.to_owned(),
+                source,
+            });
+        }
     };
     let locks = procfs::locks().map_err(ProcessError::Locks)?;
     let candidates = locks
@@ -53,14 +58,22 @@ pub fn holder_of(database: &Path) -> Result<Option<Incarnation>, ProcessError> {
         .filter(|lock| matches!(lock.lock_type, LockType::FLock) && lock.inode == file.ino())
         .filter_map(|lock| lock.pid);
     // The inode's number alone may also be another file system's.
-    Ok(candidates.filter_map(|pid| Process::new(pid).ok()).find(|process| has_open(process, &file)).and_then(|process| {
-        let start_ticks = process.stat().ok()?.starttime;
-        Some(Incarnation { pid: u32::try_from(process.pid()).ok()?, start_ticks })
-    }))
+    Ok(candidates
+        .filter_map(|pid| Process::new(pid).ok())
+        .find(|process| has_open(process, &file))
+        .and_then(|process| {
+            let start_ticks = process.stat().ok()?.starttime;
+            Some(Incarnation {
+                pid: u32::try_from(process.pid()).ok()?,
+                start_ticks,
+            })
+        }))
 }
 
 fn has_open(process: &Process, file: &fs::Metadata) -> bool {
-    let Ok(entries) = fs::read_dir(format!("/proc/{}/fd", process.pid())) else { return false };
+    let Ok(entries) = fs::read_dir(format!("/proc/{}/fd", process.pid())) else {
+        return false;
+    };
     entries.filter_map(Result::ok).any(|entry| {
         fs::metadata(entry.path()).is_ok_and(|open| open.ino() == file.ino() && open.dev() == file.dev())
     })
@@ -70,7 +83,10 @@ fn has_open(process: &Process, file: &fs::Metadata) -> bool {
 /// becomes readable, the wait is given up and `false` is returned.
 pub fn wait_for_end(who: &Incarnation, stop: &impl std::os::fd::AsFd) -> Result<bool, ProcessError> {
     let failed = |source| ProcessError::Watch { pid: who.pid, source };
-    let pid = i32::try_from(who.pid).ok().and_then(Pid::from_raw).ok_or(failed(Errno::INVAL))?;
+    let pid = i32::try_from(who.pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or(failed(Errno::INVAL))?;
     let handle = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(handle) => handle,
         Err(Errno::SRCH) => return Ok(true),
@@ -81,7 +97,10 @@ pub fn wait_for_end(who: &Incarnation, stop: &impl std::os::fd::AsFd) -> Result<
         return Ok(true);
     }
     loop {
-        let mut sources = [PollFd::new(&handle, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
+        let mut sources = [
+            PollFd::new(&handle, PollFlags::IN),
+            PollFd::new(stop, PollFlags::IN),
+        ];
         match poll(&mut sources, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(failed(error)),
@@ -98,8 +117,12 @@ pub fn wait_for_end(who: &Incarnation, stop: &impl std::os::fd::AsFd) -> Result<
 
 /// Whether this very process runs still.
 fn is_running(who: &Incarnation) -> bool {
-    let Ok(pid) = i32::try_from(who.pid) else { return false };
-    Process::new(pid).and_then(|process| process.stat()).is_ok_and(|stat| stat.starttime == who.start_ticks)
+    let Ok(pid) = i32::try_from(who.pid) else {
+        return false;
+    };
+    Process::new(pid)
+        .and_then(|process| process.stat())
+        .is_ok_and(|stat| stat.starttime == who.start_ticks)
 }
 
 #[cfg(test)]
@@ -133,9 +156,18 @@ mod tests {
 
         let never = eventfd(0, EventfdFlags::empty()).unwrap();
         let stopped = eventfd(1, EventfdFlags::empty()).unwrap();
-        assert!(!wait_for_end(&holder, &stopped).unwrap(), "a running process has not ended");
-        let another = Incarnation { start_ticks: holder.start_ticks + 1, ..holder.clone() };
-        assert!(wait_for_end(&another, &never).unwrap(), "an earlier process of the same pid has ended");
+        assert!(
+            !wait_for_end(&holder, &stopped).unwrap(),
+            "a running process has not ended"
+        );
+        let another = Incarnation {
+            start_ticks: holder.start_ticks + 1,
+            ..holder.clone()
+        };
+        assert!(
+            wait_for_end(&another, &never).unwrap(),
+            "an earlier process of the same pid has ended"
+        );
         child.kill().unwrap();
         assert!(wait_for_end(&holder, &never).unwrap());
         child.wait().unwrap();

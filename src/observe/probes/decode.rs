@@ -29,9 +29,14 @@ impl Clock {
 #[must_use]
 pub fn dm_ioctl(event: &DmIoctlEvent, clock: Clock) -> DmIoctl {
     let command = DmCommand::from(event.command);
-    let length = usize::try_from(event.payload_len).unwrap_or(usize::MAX).min(event.payload.len());
+    let length = usize::try_from(event.payload_len)
+        .unwrap_or(usize::MAX)
+        .min(event.payload.len());
     let payload = event.payload.get(..length).unwrap_or_default();
-    let device = [event.out_dev, event.dev].into_iter().find(|dev| *dev != 0).map(DeviceNumber::from_huge);
+    let device = [event.out_dev, event.dev]
+        .into_iter()
+        .find(|dev| *dev != 0)
+        .map(DeviceNumber::from_huge);
     DmIoctl {
         entered: clock.wall(event.entered_ns),
         duration: Duration::from_nanos(event.duration_ns),
@@ -42,7 +47,9 @@ pub fn dm_ioctl(event: &DmIoctlEvent, clock: Clock) -> DmIoctl {
         flags: event.flags,
         event_nr: event.out_event_nr,
         payload: decode_payload(command, payload, event.target_count, event.unreadable != 0),
-        truncated: event.payload_total > event.payload_len && event.unreadable == 0 && is_cut(command, payload),
+        truncated: event.payload_total > event.payload_len
+            && event.unreadable == 0
+            && is_cut(command, payload),
         result: CallResult::from_return(event.result),
         caller: Caller {
             process: process(event.tgid, &event.comm),
@@ -63,11 +70,18 @@ fn is_cut(command: DmCommand, payload: &[u8]) -> bool {
 }
 
 fn process(pid: u32, comm: &[u8]) -> Process {
-    Process { pid, comm: Untrusted::from_c_string(comm) }
+    Process {
+        pid,
+        comm: Untrusted::from_c_string(comm),
+    }
 }
 
 fn lineage(ancestors: &[Ancestor; ANCESTORS]) -> Vec<Process> {
-    ancestors.iter().take_while(|one| one.tgid != 0).map(|one| process(one.tgid, &one.comm)).collect()
+    ancestors
+        .iter()
+        .take_while(|one| one.tgid != 0)
+        .map(|one| process(one.tgid, &one.comm))
+        .collect()
 }
 
 fn decode_payload(command: DmCommand, bytes: &[u8], targets: u32, unreadable: bool) -> Payload {
@@ -75,7 +89,9 @@ fn decode_payload(command: DmCommand, bytes: &[u8], targets: u32, unreadable: bo
         DmCommand::TargetMsg if unreadable => Payload::Malformed,
         DmCommand::TableLoad if unreadable => Payload::Malformed,
         DmCommand::TargetMsg => message(bytes).map_or(Payload::Malformed, Payload::Message),
-        DmCommand::TableLoad => table(bytes, targets).map_or(Payload::Malformed, |targets| Payload::Table { targets }),
+        DmCommand::TableLoad => {
+            table(bytes, targets).map_or(Payload::Malformed, |targets| Payload::Table { targets })
+        }
         _ => Payload::Nothing,
     }
 }
@@ -86,7 +102,9 @@ fn message(bytes: &[u8]) -> Option<Message> {
     let text = bytes.get(8..)?;
     match text.iter().position(|byte| *byte == 0) {
         Some(end) => text.get(..end).map(Message::parse),
-        None => Some(Message::Other { text: Untrusted::from_bytes(text) }),
+        None => Some(Message::Other {
+            text: Untrusted::from_bytes(text),
+        }),
     }
 }
 
@@ -96,13 +114,17 @@ fn table(bytes: &[u8], count: u32) -> Option<Vec<Target>> {
     const SPECIFICATION: usize = 40;
     let number = |at: usize, width: usize| -> Option<u64> {
         let mut value = [0_u8; 8];
-        value.get_mut(..width)?.copy_from_slice(bytes.get(at..at.checked_add(width)?)?);
+        value
+            .get_mut(..width)?
+            .copy_from_slice(bytes.get(at..at.checked_add(width)?)?);
         Some(u64::from_le_bytes(value))
     };
     let mut targets = Vec::new();
     let mut at = 0_usize;
     for _ in 0..count {
-        let Some(parameters) = at.checked_add(SPECIFICATION).and_then(|from| bytes.get(from..)) else { break };
+        let Some(parameters) = at.checked_add(SPECIFICATION).and_then(|from| bytes.get(from..)) else {
+            break;
+        };
         targets.push(Target {
             start: Sectors(number(at, 8)?),
             length: Sectors(number(at.checked_add(8)?, 8)?),
@@ -115,7 +137,11 @@ fn table(bytes: &[u8], count: u32) -> Option<Vec<Target>> {
         }
         at = at.checked_add(next)?;
     }
-    if targets.is_empty() && count > 0 { None } else { Some(targets) }
+    if targets.is_empty() && count > 0 {
+        None
+    } else {
+        Some(targets)
+    }
 }
 
 /// A failed block request or bio.
@@ -129,7 +155,11 @@ pub fn block_error(event: &BlockErrorEvent, clock: Clock) -> BlockError {
         errno: event.error.saturating_neg(),
         direction: direction(&event.rwbs),
         operation: Untrusted::from_c_string(&event.rwbs),
-        source: if event.source == block_source::REQUEST { BlockSource::Request } else { BlockSource::Bio },
+        source: if event.source == block_source::REQUEST {
+            BlockSource::Request
+        } else {
+            BlockSource::Bio
+        },
     }
 }
 
@@ -161,7 +191,11 @@ mod tests {
             bytes[..text.len()].copy_from_slice(text);
             bytes
         };
-        let nobody = Ancestor { tgid: 0, comm: [0; COMM_LEN], padding: 0 };
+        let nobody = Ancestor {
+            tgid: 0,
+            comm: [0; COMM_LEN],
+            padding: 0,
+        };
         let mut event = DmIoctlEvent {
             entered_ns: 5,
             duration_ns: 800_000,
@@ -181,7 +215,16 @@ mod tests {
             payload_len: payload.len().min(PAYLOAD_LEN) as u32,
             unreadable: 0,
             comm: padded(b"dmsetup"),
-            ancestors: [Ancestor { tgid: 77, comm: padded(b"containerd"), padding: 0 }, nobody, nobody, nobody],
+            ancestors: [
+                Ancestor {
+                    tgid: 77,
+                    comm: padded(b"containerd"),
+                    padding: 0,
+                },
+                nobody,
+                nobody,
+                nobody,
+            ],
             name: [0; NAME_LEN],
             uuid: [0; UUID_LEN],
             payload: [0; PAYLOAD_LEN],
@@ -199,7 +242,13 @@ mod tests {
             call.to_string(),
             "create_snap 59 6 on vg0-pool0 -> EEXIST (file exists), 0.8 ms, dmsetup [1234] under containerd"
         );
-        assert_eq!(call.payload, Payload::Message(Message::CreateSnap { id: ThinId(59), origin: ThinId(6) }));
+        assert_eq!(
+            call.payload,
+            Payload::Message(Message::CreateSnap {
+                id: ThinId(59),
+                origin: ThinId(6)
+            })
+        );
         assert_eq!(call.entered, Timestamp::from_nanoseconds(1_005));
         assert!(!call.truncated);
     }
@@ -212,7 +261,11 @@ mod tests {
         payload.extend(b"4\0");
         let call = dm_ioctl(&event(14, &payload), CLOCK);
         assert!(call.truncated);
-        assert!(matches!(call.payload, Payload::Message(Message::Other { .. })), "{:?}", call.payload);
+        assert!(
+            matches!(call.payload, Payload::Message(Message::Other { .. })),
+            "{:?}",
+            call.payload
+        );
         assert!(call.to_string().contains("(cut)"));
     }
 
@@ -233,17 +286,29 @@ mod tests {
         let mut event = event(9, &data);
         event.target_count = 2;
         let call = dm_ioctl(&event, CLOCK);
-        let Payload::Table { targets } = &call.payload else { panic!("{:?}", call.payload) };
-        assert_eq!(targets[0].thin(), Some((DeviceNumber { major: 253, minor: 2 }, ThinId(7))));
+        let Payload::Table { targets } = &call.payload else {
+            panic!("{:?}", call.payload)
+        };
+        assert_eq!(
+            targets[0].thin(),
+            Some((DeviceNumber { major: 253, minor: 2 }, ThinId(7)))
+        );
         assert_eq!(targets[1].to_string(), "8 8 error ");
-        assert!(call.request().starts_with("load table of vg0-pool0: 0 8 thin 253:2 7; 8 8 error"));
+        assert!(
+            call.request()
+                .starts_with("load table of vg0-pool0: 0 8 thin 253:2 7; 8 8 error")
+        );
     }
 
     #[test]
     fn control_characters_in_a_name_can_not_reach_a_terminal() {
         let mut event = event(3, b"");
         event.name[..6].copy_from_slice(b"\x1b[2J\r\n");
-        assert!(dm_ioctl(&event, CLOCK).to_string().starts_with("create device \\x1b[2J\\r\\n"));
+        assert!(
+            dm_ioctl(&event, CLOCK)
+                .to_string()
+                .starts_with("create device \\x1b[2J\\r\\n")
+        );
     }
 
     #[test]
@@ -258,7 +323,10 @@ mod tests {
             rwbs: *b"FWFS\0\0\0\0",
         };
         let error = block_error(&event, CLOCK);
-        assert_eq!(error.to_string(), "write of 8 sectors at 2048 on 253:3 failed: EIO (i/o error)");
+        assert_eq!(
+            error.to_string(),
+            "write of 8 sectors at 2048 on 253:3 failed: EIO (i/o error)"
+        );
         assert_eq!(direction(b"D\0"), Direction::Discard);
         assert_eq!(direction(b"FF\0"), Direction::Flush);
         assert_eq!(direction(b""), Direction::Other);

@@ -6,10 +6,14 @@ use std::{io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
     /// No tracefs at its usual places.
-    #[error("tracefs is not mounted at /sys/kernel/tracing; mount it with `mount -t tracefs tracefs /sys/kernel/tracing`")]
+    #[error(
+        "tracefs is not mounted at /sys/kernel/tracing; mount it with `mount -t tracefs tracefs /sys/kernel/tracing`"
+    )]
     NoTracefs,
     /// A tracepoint's description could not be read.
-    #[error("reading the tracepoint description {path}; is suture running as root, and does this kernel have that tracepoint?")]
+    #[error(
+        "reading the tracepoint description {path}; is suture running as root, and does this kernel have that tracepoint?"
+    )]
     Format {
         /// The `format` file.
         path: PathBuf,
@@ -17,7 +21,9 @@ pub enum ProbeError {
         source: io::Error,
     },
     /// The description lacks a field.
-    #[error("the kernel describes tracepoint {tracepoint} without the field {field}; this kernel is not supported yet")]
+    #[error(
+        "the kernel describes tracepoint {tracepoint} without the field {field}; this kernel is not supported yet"
+    )]
     Field {
         /// Category and name.
         tracepoint: String,
@@ -25,7 +31,9 @@ pub enum ProbeError {
         field: &'static str,
     },
     /// The object was refused.
-    #[error("loading the BPF object into the kernel; it needs root, or CAP_BPF and CAP_PERFMON, and a kernel of 5.8 or later")]
+    #[error(
+        "loading the BPF object into the kernel; it needs root, or CAP_BPF and CAP_PERFMON, and a kernel of 5.8 or later"
+    )]
     Load(#[source] Box<aya::EbpfError>),
     /// A program was refused or could not be attached.
     #[error("attaching the probe `{program}`")]

@@ -42,7 +42,10 @@ pub struct ProbeOptions {
 
 impl Default for ProbeOptions {
     fn default() -> Self {
-        Self { dm_ring_bytes: 1024 * 1024, block_ring_bytes: 256 * 1024 }
+        Self {
+            dm_ring_bytes: 1024 * 1024,
+            block_ring_bytes: 256 * 1024,
+        }
     }
 }
 
@@ -99,10 +102,10 @@ impl Probes {
             (loss::DM_IN_FLIGHT_FULL, LossKind::DmInFlightFull),
             (loss::BLOCK_RING_FULL, LossKind::BlockRingFull),
         ] {
-            let per_cpu = self
-                .losses
-                .get(&slot, 0)
-                .map_err(|source| ProbeError::Map { map: LOSSES, source: Box::new(source) })?;
+            let per_cpu = self.losses.get(&slot, 0).map_err(|source| ProbeError::Map {
+                map: LOSSES,
+                source: Box::new(source),
+            })?;
             let total: u64 = per_cpu.iter().copied().fold(0, u64::saturating_add);
             let index = usize::try_from(slot).unwrap_or(usize::MAX);
             if let Some(seen) = self.seen.get_mut(index)
@@ -117,7 +120,10 @@ impl Probes {
 }
 
 fn attach(ebpf: &mut Ebpf, program: &'static str, category: &str, name: &str) -> Result<(), ProbeError> {
-    let failed = |source| ProbeError::Attach { program, source: Box::new(source) };
+    let failed = |source| ProbeError::Attach {
+        program,
+        source: Box::new(source),
+    };
     let found = ebpf.program_mut(program).ok_or(ProbeError::Missing(program))?;
     let tracepoint: &mut TracePoint = found.try_into().map_err(failed)?;
     tracepoint.load().map_err(failed)?;
@@ -130,11 +136,20 @@ where
     T: TryFrom<Map, Error = aya::maps::MapError>,
 {
     let map = ebpf.take_map(name).ok_or(ProbeError::Missing(name))?;
-    T::try_from(map).map_err(|source| ProbeError::Map { map: name, source: Box::new(source) })
+    T::try_from(map).map_err(|source| ProbeError::Map {
+        map: name,
+        source: Box::new(source),
+    })
 }
 
 /// In the order of `Offsets` in ebpf/src/block.rs.
 fn block_offsets(format: &Format) -> Result<[u32; 5], ProbeError> {
     let at = |field| format.offset(field);
-    Ok([at("dev")?, at("sector")?, at("nr_sector")?, at("error")?, at("rwbs")?])
+    Ok([
+        at("dev")?,
+        at("sector")?,
+        at("nr_sector")?,
+        at("error")?,
+        at("rwbs")?,
+    ])
 }

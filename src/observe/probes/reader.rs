@@ -59,7 +59,11 @@ struct Shared {
 impl ProbeThread {
     /// Asks for [`Seen::Barrier`] with the number that is returned.
     pub fn request_barrier(&self) -> u64 {
-        let number = self.shared.wanted_barrier.fetch_add(1, Ordering::SeqCst).saturating_add(1);
+        let number = self
+            .shared
+            .wanted_barrier
+            .fetch_add(1, Ordering::SeqCst)
+            .saturating_add(1);
         self.wake();
         number
     }
@@ -84,18 +88,30 @@ impl Drop for ProbeThread {
 pub fn start(probes: Probes, to: Sender<Seen>) -> Result<ProbeThread, ProbeError> {
     let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
         .map_err(|error| ProbeError::Thread(io::Error::from(error)))?;
-    let shared = Arc::new(Shared { stop: AtomicBool::new(false), wanted_barrier: AtomicU64::new(0), wake });
+    let shared = Arc::new(Shared {
+        stop: AtomicBool::new(false),
+        wanted_barrier: AtomicU64::new(0),
+        wake,
+    });
     let theirs = Arc::clone(&shared);
     let thread = std::thread::Builder::new()
         .name("suture-probes".to_owned())
         .spawn(move || {
-            let mut reader = Reader { probes, to, shared: theirs, given_barrier: 0 };
+            let mut reader = Reader {
+                probes,
+                to,
+                shared: theirs,
+                given_barrier: 0,
+            };
             if let Err(error) = reader.run() {
                 let _ = reader.to.blocking_send(Seen::Broken(error.to_string()));
             }
         })
         .map_err(ProbeError::Thread)?;
-    Ok(ProbeThread { shared, thread: Some(thread) })
+    Ok(ProbeThread {
+        shared,
+        thread: Some(thread),
+    })
 }
 
 struct Reader {
@@ -115,7 +131,11 @@ impl Reader {
             let barrier = self.shared.wanted_barrier.load(Ordering::SeqCst);
             let Ok(more) = self.drain() else { return Ok(()) };
             for (what, count) in self.probes.new_losses()? {
-                let lost = Observation::Lost { at: SystemTime::now().into(), what, count };
+                let lost = Observation::Lost {
+                    at: SystemTime::now().into(),
+                    what,
+                    count,
+                };
                 if self.to.blocking_send(Seen::Observation(lost)).is_err() {
                     return Ok(());
                 }
@@ -164,12 +184,21 @@ impl Reader {
 fn clock() -> Clock {
     let now = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
-    let monotonic = seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or_default());
-    Clock { boot_ns: Timestamp::from(SystemTime::now()).nanoseconds().saturating_sub(monotonic) }
+    let monotonic = seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(u64::try_from(now.tv_nsec).unwrap_or_default());
+    Clock {
+        boot_ns: Timestamp::from(SystemTime::now())
+            .nanoseconds()
+            .saturating_sub(monotonic),
+    }
 }
 
 /// Wire types that may be read from any bytes of their size.
-#[expect(unsafe_code, reason = "states that the wire types have no invalid bit pattern")]
+#[expect(
+    unsafe_code,
+    reason = "states that the wire types have no invalid bit pattern"
+)]
 mod wire {
     use suture_events::{BlockErrorEvent, DmIoctlEvent};
 
@@ -196,13 +225,17 @@ fn each<T: wire::Wire>(
             let observation = observe(&event);
             // The slot goes back to the kernel before a send that may wait.
             drop(item);
-            to.blocking_send(Seen::Observation(observation)).map_err(|_| Deaf)?;
+            to.blocking_send(Seen::Observation(observation))
+                .map_err(|_| Deaf)?;
         }
     }
     Ok(taken)
 }
 
-#[expect(unsafe_code, reason = "the ring hands over bytes; the wire type is read from them")]
+#[expect(
+    unsafe_code,
+    reason = "the ring hands over bytes; the wire type is read from them"
+)]
 fn read<T: wire::Wire>(bytes: &[u8]) -> Option<T> {
     if bytes.len() < size_of::<T>() {
         return None;

@@ -12,7 +12,10 @@ const PLACES: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
 /// Finds a mounted tracefs.
 pub fn find() -> Result<PathBuf, ProbeError> {
-    let mounted = PLACES.iter().map(PathBuf::from).find(|place| place.join("events").is_dir());
+    let mounted = PLACES
+        .iter()
+        .map(PathBuf::from)
+        .find(|place| place.join("events").is_dir());
     mounted.ok_or(ProbeError::NoTracefs)
 }
 
@@ -28,15 +31,19 @@ impl Format {
     pub fn read(tracefs: &Path, category: &str, name: &str) -> Result<Self, ProbeError> {
         let path = tracefs.join("events").join(category).join(name).join("format");
         let text = fs::read_to_string(&path).map_err(|source| ProbeError::Format { path, source })?;
-        Ok(Self { tracepoint: format!("{category}/{name}"), fields: parse(&text) })
+        Ok(Self {
+            tracepoint: format!("{category}/{name}"),
+            fields: parse(&text),
+        })
     }
 
     /// Offset of a field from the start of the tracepoint's record, in bytes.
     pub fn offset(&self, field: &'static str) -> Result<u32, ProbeError> {
         let found = self.fields.iter().find(|(name, _)| name == field);
-        found
-            .map(|(_, offset)| *offset)
-            .ok_or_else(|| ProbeError::Field { tracepoint: self.tracepoint.clone(), field })
+        found.map(|(_, offset)| *offset).ok_or_else(|| ProbeError::Field {
+            tracepoint: self.tracepoint.clone(),
+            field,
+        })
     }
 }
 
@@ -70,7 +77,10 @@ mod tests {
 
     #[test]
     fn fields_are_found_wherever_this_kernel_puts_them() {
-        let format = Format { tracepoint: "block/block_rq_error".to_owned(), fields: parse(SAMPLE) };
+        let format = Format {
+            tracepoint: "block/block_rq_error".to_owned(),
+            fields: parse(SAMPLE),
+        };
         assert_eq!(format.offset("rwbs").unwrap(), 34);
         assert_eq!(format.offset("error").unwrap(), 28);
         assert_eq!(format.offset("cmd").unwrap(), 44);

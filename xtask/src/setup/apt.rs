@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 
+use super::step::remove_folder;
 use crate::command::{find_program, output};
 
 /// One package in one version.
@@ -86,7 +87,10 @@ impl Apt {
     /// Fetches `packages` and unpacks them into `root`.
     pub(super) fn unpack(&self, packages: &[Package], root: &Path) -> Result<()> {
         self.lists()?;
-        let debs = tempfile::tempdir_in(&self.folder)?;
+        // A fixed place, so that what a stopped run leaves behind is removed by the next one; the caller holds the lock.
+        let debs = self.folder.join("debs");
+        remove_folder(&debs)?;
+        std::fs::create_dir(&debs)?;
         let wanted = packages
             .iter()
             .map(|package| format!("{}={}", package.name, package.version));
@@ -94,15 +98,15 @@ impl Apt {
             self.program("apt-get")
                 .args(["-q", "download"])
                 .args(wanted)
-                .current_dir(debs.path()),
+                .current_dir(&debs),
             "fetching packages",
         )?;
         std::fs::create_dir_all(root)?;
-        for entry in std::fs::read_dir(debs.path())? {
+        for entry in std::fs::read_dir(&debs)? {
             let deb = entry?.path();
             unpack_deb(&deb, root).with_context(|| format!("unpacking {}", deb.display()))?;
         }
-        Ok(())
+        remove_folder(&debs)
     }
 
     fn program(&self, name: &str) -> Command {

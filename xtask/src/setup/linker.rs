@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::apt::Package;
 use super::compiler::llvm_major;
-use super::step::{Step, Workshop};
+use super::step::{Step, Workshop, remove_folder};
 use super::write_wrapper;
 use crate::command::{clean_cargo, output};
 
@@ -31,16 +31,16 @@ pub(super) fn ensure(workshop: &Workshop, compiler: &Path) -> Result<PathBuf> {
                 version: VERSION.into(),
             }])
         },
-        |folder, _| build(workshop, compiler, folder),
+        |folder, _| build(compiler, folder),
     )?;
     write_wrapper("bpf-linker", "bpf-compiler", "bpf-linker/bin/bpf-linker")?;
     Ok(folder)
 }
 
-fn build(workshop: &Workshop, compiler: &Path, folder: &Path) -> Result<()> {
+fn build(compiler: &Path, folder: &Path) -> Result<()> {
     let major = llvm_major()?;
-    // Kept out of the result, and gone with this function.
-    let target = tempfile::tempdir_in(&workshop.base)?;
+    // Inside, so that what a stopped run leaves behind is removed by the next one.
+    let target = folder.join("target");
     let mut cargo = clean_cargo();
     cargo
         .args(["install", "bpf-linker", "--locked", "--no-default-features", "--no-track"])
@@ -49,7 +49,7 @@ fn build(workshop: &Workshop, compiler: &Path, folder: &Path) -> Result<()> {
         .arg("--root")
         .arg(folder)
         .arg("--target-dir")
-        .arg(target.path())
+        .arg(&target)
         // Outside of the workspace, so that its `.cargo/config.toml` and toolchain file have no say.
         .current_dir(std::env::temp_dir())
         .env("LLVM_PREFIX", compiler.join("llvm"))
@@ -58,5 +58,5 @@ fn build(workshop: &Workshop, compiler: &Path, folder: &Path) -> Result<()> {
         .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
     output(&mut cargo, "building bpf-linker")
         .with_context(|| format!("bpf-linker {VERSION} could not be built against LLVM {major}"))?;
-    Ok(())
+    remove_folder(&target)
 }

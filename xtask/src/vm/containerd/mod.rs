@@ -14,12 +14,14 @@
 //! ```
 
 mod image;
+mod options;
 mod pool;
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+pub use self::options::Options;
 use super::{Ended, Output, Process, Signal, Vm};
 
 /// How long containerd may take to come up or to die.
@@ -30,34 +32,6 @@ const BREAK_FOLDER: &str = "/opt/break";
 
 /// While this file is there, the next wrapper that finds it breaks something, and removes it.
 const ARMED: &str = "/run/break-armed";
-
-/// What the scenario's containerd and pool are like. Everything below `root` and `pool_folder` is kept with the VM's
-/// disks if it lies below `/persist`.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// containerd's root folder.
-    pub root: String,
-    /// The folder of the files that the pool's loop devices are made of.
-    pub pool_folder: String,
-    /// The name of the thin pool.
-    pub pool: String,
-    /// The size of the pool's data device, in MiB; the file is sparse.
-    pub data_mib: u64,
-    /// The size of each snapshot's file system, as containerd's configuration has it.
-    pub base_image_size: String,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            root: "/persist/containerd".into(),
-            pool_folder: "/persist/pool".into(),
-            pool: "tp".into(),
-            data_mib: 2048,
-            base_image_size: "64MB".into(),
-        }
-    }
-}
 
 /// One line of `ctr snapshots ls`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +57,7 @@ impl<'vm> Containerd<'vm> {
     /// containerd's configuration. containerd itself is not started.
     pub fn set_up(vm: &'vm Vm, options: Options) -> Result<Self> {
         let metadata_device = pool::bring_up(vm, &options).context("making the thin pool in the VM")?;
-        vm.write_file("/etc/containerd/config.toml", configuration(&options), 0o644)?;
+        vm.write_file("/etc/containerd/config.toml", options.configuration(), 0o644)?;
         Ok(Self {
             vm,
             options,
@@ -237,38 +211,6 @@ impl<'vm> Containerd<'vm> {
             .as_mut()
             .context("containerd is not running in the VM; call `start` first")
     }
-}
-
-fn configuration(options: &Options) -> String {
-    let Options {
-        root,
-        pool,
-        base_image_size,
-        ..
-    } = options;
-    format!(
-        r#"version = 2
-root = "{root}"
-state = "/run/containerd"
-disabled_plugins = [
-  "io.containerd.grpc.v1.cri",
-  "io.containerd.snapshotter.v1.aufs",
-  "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.zfs",
-  "io.containerd.snapshotter.v1.native",
-  "io.containerd.tracing.processor.v1.otlp",
-  "io.containerd.internal.v1.tracing",
-]
-
-[plugins."io.containerd.snapshotter.v1.devmapper"]
-  root_path = "{root}/devmapper"
-  pool_name = "{pool}"
-  base_image_size = "{base_image_size}"
-  fs_type = "ext4"
-  async_remove = false
-  discard_blocks = false
-"#
-    )
 }
 
 fn parse_ls(text: &str) -> Vec<Snapshot> {

@@ -1,0 +1,229 @@
+//! Small makers of observations and worlds for the tests of the pure rooms.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    model::{
+        Bytes, DeviceNumber, DeviceRecord, DeviceState, IdState, Incarnation, Node, Observation, Pool,
+        PoolMode, PoolName, Sectors, SnapshotId, ThinId, Timestamp, TxId, Untrusted, World,
+        dm::{CallResult, Caller, DmCommand, DmIoctl, Message, Payload, Process, Target},
+        observation::LossKind,
+    },
+    observe::{
+        pool_db::PoolDb,
+        snapshot_db::{Presence, SnapshotDb, SnapshotKind, SnapshotRow},
+        thin_metadata::ThinDetails,
+    },
+};
+
+pub(crate) const CONTAINERD: u32 = 500;
+pub(crate) const POOL_DEVICE: DeviceNumber = DeviceNumber { major: 253, minor: 0 };
+
+pub(crate) fn pool() -> PoolName {
+    PoolName::new("tp")
+}
+
+pub(crate) fn at(second: u64) -> Timestamp {
+    Timestamp::from_nanoseconds(second * 1_000_000_000)
+}
+
+pub(crate) fn containerd() -> Incarnation {
+    Incarnation {
+        pid: CONTAINERD,
+        start_ticks: 77,
+    }
+}
+
+fn process(pid: u32, comm: &str) -> Process {
+    Process {
+        pid,
+        comm: Untrusted::from_bytes(comm.as_bytes()),
+    }
+}
+
+/// dmsetup, forked by the named processes, the nearest first.
+pub(crate) fn caller(ancestors: &[(u32, &str)]) -> Caller {
+    Caller {
+        process: process(900, "dmsetup"),
+        thread: 900,
+        cgroup: 1,
+        ancestors: ancestors.iter().map(|(pid, comm)| process(*pid, comm)).collect(),
+    }
+}
+
+pub(crate) fn by_containerd() -> Caller {
+    caller(&[(CONTAINERD, "containerd"), (1, "systemd")])
+}
+
+pub(crate) fn by_hand() -> Caller {
+    caller(&[(321, "bash"), (320, "sshd")])
+}
+
+pub(crate) fn call(
+    second: u64,
+    command: DmCommand,
+    name: &str,
+    payload: Payload,
+    result: i32,
+    caller: Caller,
+) -> Observation {
+    Observation::DmIoctl(Box::new(DmIoctl {
+        entered: at(second),
+        duration: Duration::from_millis(1),
+        command,
+        name: Untrusted::from_bytes(name.as_bytes()),
+        uuid: Untrusted::default(),
+        device: None,
+        flags: 0,
+        event_nr: 0,
+        payload,
+        truncated: false,
+        result: CallResult::from_return(result),
+        caller,
+    }))
+}
+
+pub(crate) fn message(second: u64, text: &str, result: i32, caller: Caller) -> Observation {
+    call(
+        second,
+        DmCommand::TargetMsg,
+        "tp",
+        Payload::Message(Message::parse(text.as_bytes())),
+        result,
+        caller,
+    )
+}
+
+pub(crate) fn load(second: u64, name: &str, id: u32, caller: Caller) -> Observation {
+    let target = Target {
+        start: Sectors(0),
+        length: Sectors(8),
+        kind: Untrusted::from_bytes(b"thin"),
+        parameters: Untrusted::from_bytes(format!("{POOL_DEVICE} {id}").as_bytes()),
+    };
+    call(
+        second,
+        DmCommand::TableLoad,
+        name,
+        Payload::Table {
+            targets: vec![target],
+        },
+        0,
+        caller,
+    )
+}
+
+pub(crate) fn up(second: u64) -> Observation {
+    Observation::ContainerdUp {
+        at: at(second),
+        who: containerd(),
+    }
+}
+
+pub(crate) fn gone(second: u64) -> Observation {
+    Observation::ContainerdGone {
+        at: at(second),
+        who: containerd(),
+    }
+}
+
+pub(crate) fn lost(second: u64, what: LossKind) -> Observation {
+    Observation::Lost {
+        at: at(second),
+        what,
+        count: 3,
+    }
+}
+
+pub(crate) fn details(mapped_blocks: u64) -> ThinDetails {
+    ThinDetails {
+        mapped_blocks,
+        transaction_id: 0,
+        creation_time: 0,
+        snapshotted_time: 0,
+    }
+}
+
+/// An empty world, to be filled in.
+pub(crate) fn world(second: u64) -> World {
+    World {
+        begun: at(second),
+        pool: Pool {
+            name: pool(),
+            device: POOL_DEVICE,
+            metadata_device: DeviceNumber { major: 7, minor: 0 },
+            table: "7:0 7:1 128 0".to_owned(),
+            mode: PoolMode::ReadWrite,
+            needs_check: false,
+        },
+        pool_db: PoolDb {
+            devices: BTreeMap::new(),
+            device_ids: BTreeMap::new(),
+            id_sequence: 0,
+            txid: TxId(5),
+        },
+        snapshots: SnapshotDb {
+            snapshots: BTreeMap::new(),
+            sequence: 0,
+            txid: Some(TxId(5)),
+            presence: Presence::Complete,
+        },
+        thin: BTreeMap::new(),
+        nodes: Vec::new(),
+    }
+}
+
+pub(crate) trait Fill: Sized {
+    fn thin(self, id: u32) -> Self;
+    fn id(self, id: u32, state: IdState) -> Self;
+    fn record(self, name: &str, id: u32, state: DeviceState) -> Self;
+    fn snapshot(self, id: u64) -> Self;
+    fn node(self, name: &str, id: u32) -> Self;
+}
+
+impl Fill for World {
+    fn thin(mut self, id: u32) -> Self {
+        self.thin.insert(ThinId(id), details(0));
+        self
+    }
+
+    fn id(mut self, id: u32, state: IdState) -> Self {
+        self.pool_db.device_ids.insert(ThinId(id), state);
+        self
+    }
+
+    fn record(mut self, name: &str, id: u32, state: DeviceState) -> Self {
+        let record = DeviceRecord {
+            device_id: ThinId(id),
+            size: Bytes(1 << 26),
+            name: name.to_owned(),
+            parent_name: String::new(),
+            state,
+            error: String::new(),
+        };
+        self.pool_db.devices.insert(name.to_owned(), record);
+        self
+    }
+
+    fn snapshot(mut self, id: u64) -> Self {
+        let row = SnapshotRow {
+            id: SnapshotId(id),
+            kind: SnapshotKind::Active,
+            parent: None,
+        };
+        self.snapshots.snapshots.insert(format!("default/{id}/key"), row);
+        self
+    }
+
+    fn node(mut self, name: &str, id: u32) -> Self {
+        self.nodes.push(Node {
+            name: Untrusted::from_bytes(name.as_bytes()),
+            device: DeviceNumber { major: 253, minor: 7 },
+            thin_ids: vec![ThinId(id)],
+            suspended: false,
+            open_count: 1,
+            unreadable: false,
+        });
+        self
+    }
+}
