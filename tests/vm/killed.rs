@@ -1,0 +1,109 @@
+//! suture itself, killed between its intent, its ioctl and its outcome.
+
+use std::{path::PathBuf, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+use xtask::vm::Vm;
+
+use crate::support::*;
+
+/// A library that is loaded before libc and kills its process at the `delete` message: before the kernel is called, or
+/// after it has answered. suture itself knows nothing of it.
+const KILL_AT_IOCTL: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int ioctl(int fd, unsigned long number, ...) {
+    va_list arguments;
+    va_start(arguments, number);
+    char *request = va_arg(arguments, char *);
+    va_end(arguments);
+    int (*next)(int, unsigned long, ...) = dlsym(RTLD_NEXT, "ioctl");
+    /* DM_TARGET_MSG; the data begin where the header says, the text after a sector number. */
+    int is_delete = (number & 0xffff) == 0xfd0e && !strncmp(request + *(unsigned *)(request + 16) + 8, "delete ", 7);
+    const char *when = getenv("KILL_AT_DELETE");
+    if (is_delete && when && !strcmp(when, "before")) kill(getpid(), SIGKILL);
+    int result = next(fd, number, request);
+    if (is_delete && when && !strcmp(when, "after")) kill(getpid(), SIGKILL);
+    return result;
+}
+"#;
+
+fn install_kill_at_ioctl(vm: &Vm) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (source, library): (PathBuf, PathBuf) = (folder.path().join("kill.c"), folder.path().join("kill.so"));
+    std::fs::write(&source, KILL_AT_IOCTL)?;
+    let status = Command::new("gcc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .arg(&library)
+        .arg(&source)
+        .arg("-ldl")
+        .status()
+        .context("starting gcc")?;
+    ensure!(status.success());
+    vm.write_file("/opt/kill.so", std::fs::read(&library)?, 0o755)
+}
+
+fn killed_at_the_ioctl(when: &str, device_is_there: bool, settled: &str) -> Result<()> {
+    let vm = boot(Kernel::V6_1)?;
+    install_kill_at_ioctl(&vm)?;
+    let mut containerd = containerd(&vm)?;
+    let kept = Kept::write(&vm, &containerd, "kept", 1)?;
+    let act = ["--act", "--grace", "2"];
+    let doomed = Suture::start(
+        &vm,
+        &act,
+        &[("LD_PRELOAD", "/opt/kill.so"), ("KILL_AT_DELETE", when)],
+    )?;
+    break_and_restart(&mut containerd)?;
+    prepare_with_retries(&containerd, "again")?;
+    let code = doomed.end()?;
+    ensure!(
+        code == 137,
+        "suture should have been killed, it ended with {code}"
+    );
+    ensure!(
+        containerd.thin_ids()?.contains(&2) == device_is_there,
+        "{:?}",
+        containerd.thin_ids()?
+    );
+    let before = history(&vm)?;
+    ensure!(
+        before[0]["remedies"][0]["outcome"].is_null(),
+        "the intent is there, the outcome is not: {before:?}"
+    );
+
+    let mut suture = Suture::start(&vm, &act, &[])?;
+    suture.expect_remedy(settled)?;
+    if device_is_there {
+        suture.expect_remedy("done")?;
+    }
+    suture.expect("resolved", |_| true)?;
+    ensure!(containerd.thin_ids()? == [1, 3], "{:?}", containerd.thin_ids()?);
+    ensure!(kept.is_whole(&vm)?);
+    let after = history(&vm)?;
+    ensure!(
+        after.len() == 1 && after[0]["remedies"][0]["outcome"]["outcome"] == settled,
+        "{after:?}"
+    );
+    ensure!(
+        after[0]["trace"] == before[0]["trace"],
+        "the story goes on in the same trace"
+    );
+    suture.stop()
+}
+
+#[test]
+fn killed_between_intent_and_ioctl_it_looks_and_then_does_it() -> Result<()> {
+    killed_at_the_ioctl("before", true, "settled_not_done")
+}
+
+#[test]
+fn killed_between_ioctl_and_outcome_it_looks_and_does_nothing_more() -> Result<()> {
+    killed_at_the_ioctl("after", false, "settled_done")
+}

@@ -1,0 +1,8 @@
+//! Scenarios on a real kernel with a real containerd, in the VM of `xtask::vm`. Each reads as arrange, break, expect.
+//! They need the set-up (`cargo xtask setup`); `cargo xtask test` does it and runs them.
+
+mod killed;
+mod leaked_thin;
+mod must_not_act;
+mod support;
+mod trouble;
