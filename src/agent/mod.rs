@@ -191,9 +191,13 @@ impl Agent {
         let changes = self.correlator.observe(observation);
         match observation {
             Observation::Lost { what, .. } if !what.hides_operations() => {
-                self.reporter.tell(&Report::Observed(observation.clone()))
+                self.reporter.tell(&Report::Observed {
+                    observation: observation.clone(),
+                })
             }
-            Observation::BlockError(_) => self.reporter.tell(&Report::Observed(observation.clone())),
+            Observation::BlockError(_) => self.reporter.tell(&Report::Observed {
+                observation: observation.clone(),
+            }),
             _ => {}
         }
         if !changes.is_empty() {
@@ -205,7 +209,9 @@ impl Agent {
     fn containerd_changed(&mut self, observation: &Observation) {
         let changes = self.correlator.observe(observation);
         self.containerd.note(observation);
-        self.reporter.tell(&Report::Observed(observation.clone()));
+        self.reporter.tell(&Report::Observed {
+            observation: observation.clone(),
+        });
         self.changed(changes);
         self.look_soon();
     }
@@ -243,7 +249,9 @@ impl Agent {
                 })
             }
         });
-        self.reporter.tell(&Report::Operation(Box::new(operation)));
+        self.reporter.tell(&Report::Operation {
+            operation: Box::new(operation),
+        });
         if let Some(Err(error)) = stored {
             self.ledger_failed(&error);
         }

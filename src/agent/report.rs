@@ -54,8 +54,12 @@ pub enum Report {
     TracesDelivered {
         endpoint: String,
     },
-    Observed(Observation),
-    Operation(Box<Operation>),
+    Observed {
+        observation: Observation,
+    },
+    Operation {
+        operation: Box<Operation>,
+    },
     Found {
         finding: Finding,
         traceparent: String,
@@ -106,8 +110,8 @@ impl fmt::Display for Report {
                 )
             }
             Self::TracesDelivered { endpoint } => write!(f, "traces are delivered to {endpoint} again"),
-            Self::Observed(observation) => observation.fmt(f),
-            Self::Operation(operation) => {
+            Self::Observed { observation } => observation.fmt(f),
+            Self::Operation { operation } => {
                 write!(f, "operation: {operation}: ")?;
                 let last = operation.steps.last();
                 match &operation.state {
@@ -176,7 +180,7 @@ pub struct Reporter {
 /// A JSON line: the report and when it was told.
 #[derive(Serialize)]
 struct Line<'a> {
-    at: crate::model::Timestamp,
+    time: crate::model::Timestamp,
     #[serde(flatten)]
     report: &'a Report,
 }
@@ -194,7 +198,7 @@ impl Reporter {
         let at = now();
         let line = match self.format {
             Format::Text => format!("{} {report}", crate::cli::clock_time(at)),
-            Format::Json => serde_json::to_string(&Line { at, report }).unwrap_or_default(),
+            Format::Json => serde_json::to_string(&Line { time: at, report }).unwrap_or_default(),
         };
         let _ = writeln!(out, "{line}").and_then(|()| out.flush());
     }

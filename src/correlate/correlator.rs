@@ -302,8 +302,9 @@ impl Correlator {
         let Payload::Table { targets } = &call.payload else {
             return None;
         };
-        let (pool, id) = targets.iter().find_map(crate::model::dm::Target::thin)?;
-        (self.pool_device.is_none() || self.pool_device == Some(pool)).then_some(id)
+        targets
+            .iter()
+            .find_map(|target| target.thin_on(&self.pool, self.pool_device))
     }
 
     fn adopt(&mut self, operation: Operation) {

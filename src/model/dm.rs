@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{DeviceNumber, Sectors, ThinId, Timestamp, text::Untrusted};
+use super::{DeviceNumber, PoolName, Sectors, ThinId, Timestamp, text::Untrusted};
 
 /// A command of device-mapper's control device (`DM_*_CMD`, include/uapi/linux/dm-ioctl.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -212,16 +212,16 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// For a `thin` target: the pool's device number and the thin id (`thin_ctr`, drivers/md/dm-thin.c).
+    /// For a `thin` target on this pool: the thin id (`thin_ctr`, drivers/md/dm-thin.c). A request may name the pool by
+    /// number or by path; containerd writes `/dev/mapper/<pool>`.
     #[must_use]
-    pub fn thin(&self) -> Option<(DeviceNumber, ThinId)> {
-        if self.kind.as_str() != "thin" {
-            return None;
-        }
+    pub fn thin_on(&self, pool: &PoolName, device: Option<DeviceNumber>) -> Option<ThinId> {
         let mut words = self.parameters.as_str().split_ascii_whitespace();
-        let pool = words.next()?.parse().ok()?;
+        let named = words.next()?;
         let id = words.next()?.parse().ok().map(ThinId)?;
-        Some((pool, id))
+        let by_path = named.strip_prefix("/dev/mapper/") == Some(pool.as_str());
+        let by_number = device.is_some() && named.parse().ok() == device;
+        (self.kind.as_str() == "thin" && (by_path || by_number)).then_some(id)
     }
 }
 
@@ -473,25 +473,32 @@ mod tests {
     }
 
     #[test]
-    fn a_thin_target_names_its_pool_and_id() {
-        let target = Target {
+    fn a_thin_target_is_known_by_its_pools_number_or_path() {
+        let target = |kind: &[u8], parameters: &[u8]| Target {
             start: Sectors(0),
             length: Sectors(131_072),
-            kind: Untrusted::from_bytes(b"thin"),
-            parameters: Untrusted::from_bytes(b"253:2 59"),
+            kind: Untrusted::from_bytes(kind),
+            parameters: Untrusted::from_bytes(parameters),
         };
+        let pool = PoolName::new("tp");
+        let device = Some(DeviceNumber { major: 253, minor: 2 });
         assert_eq!(
-            target.thin(),
-            Some((DeviceNumber { major: 253, minor: 2 }, ThinId(59)))
+            target(b"thin", b"253:2 59").thin_on(&pool, device),
+            Some(ThinId(59))
         );
         assert_eq!(
-            Target {
-                kind: Untrusted::from_bytes(b"linear"),
-                ..target
-            }
-            .thin(),
-            None
+            target(b"thin", b"/dev/mapper/tp 59").thin_on(&pool, None),
+            Some(ThinId(59))
         );
+        for (other, device) in [
+            (target(b"linear", b"253:2 59"), device),
+            (target(b"thin", b"253:3 59"), device),
+            (target(b"thin", b"253:2 59"), None),
+            (target(b"thin", b"/dev/mapper/tp2 59"), device),
+            (target(b"thin", b"/dev/mapper/tp x"), device),
+        ] {
+            assert_eq!(other.thin_on(&pool, device), None, "{other}");
+        }
     }
 
     #[test]

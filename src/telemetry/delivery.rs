@@ -15,7 +15,7 @@ use std::{
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::{
     Resource,
-    error::{OTelSdkError, OTelSdkResult},
+    error::OTelSdkResult,
     trace::{SpanData, SpanExporter as _},
 };
 
@@ -51,7 +51,7 @@ pub(super) struct Delivery {
     endpoint: String,
     state: Mutex<State>,
     /// One delivery at a time: the SDK's thread and the retry thread share the exporter.
-    turn: Mutex<()>,
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Delivery {
@@ -65,7 +65,7 @@ impl Delivery {
             exporter,
             endpoint,
             state,
-            turn: Mutex::new(()),
+            turn: tokio::sync::Mutex::new(()),
         }
     }
 
@@ -85,14 +85,14 @@ impl Delivery {
     }
 
     /// Adds to what waits, and tries to deliver all of it.
-    fn deliver(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    async fn deliver(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let _turn = self.turn.lock().await;
         let mut waiting: Vec<SpanData> = self.state().kept.drain(..).collect();
         waiting.extend(batch);
         if waiting.is_empty() {
             return Ok(());
         }
-        let result = futures_executor::block_on(self.exporter.export(waiting.clone()));
+        let result = self.exporter.export(waiting.clone()).await;
         let mut state = self.state();
         match &result {
             Ok(()) => state.error = None,
@@ -116,18 +116,12 @@ pub(super) struct Exporter(pub(super) Arc<Delivery>);
 impl opentelemetry_sdk::trace::SpanExporter for Exporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         // The SDK would print the error and drop the batch; it is kept here, and the agent tells.
-        let _ = self.0.deliver(batch);
+        let _ = self.0.deliver(batch).await;
         Ok(())
     }
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
         self.0.exporter.shutdown_with_timeout(timeout)
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        self.0
-            .deliver(Vec::new())
-            .map_err(|error| OTelSdkError::InternalFailure(error.to_string()))
     }
 
     fn set_resource(&mut self, _resource: &Resource) {
@@ -149,7 +143,8 @@ impl RetryThread {
             .spawn(move || {
                 while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(RETRY) {
                     if !delivery.state().kept.is_empty() {
-                        let _ = delivery.deliver(Vec::new());
+                        // This thread runs no other future: the SDK's own thread does, which is why it awaits instead.
+                        let _ = futures_executor::block_on(delivery.deliver(Vec::new()));
                     }
                 }
             })?;

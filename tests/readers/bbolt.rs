@@ -203,6 +203,23 @@ fn every_burst_of_writes_at_every_read_leaves_one_transaction() {
 }
 
 #[test]
+fn commits_do_not_hide_behind_a_torn_meta() {
+    let (mut file, first) = uniform_file(2);
+    let writes = uniform_commits(&mut file, 4);
+    let quiet = Moving::still(first.clone());
+    assert!(check_uniform(&quiet));
+    // One burst as the walk begins, another between the last two reads, which are the two meta pages.
+    for early in 0..=writes.len() {
+        for late in 0..=writes.len() - early {
+            let mut schedule = vec![0; quiet.reads.get()];
+            schedule[2] = early;
+            *schedule.last_mut().unwrap() = late;
+            check_uniform(&Moving::new(first.clone(), schedule, writes.clone()));
+        }
+    }
+}
+
+#[test]
 fn a_file_that_never_rests_is_busy_not_damaged() {
     let (mut file, first) = uniform_file(2);
     let writes = uniform_commits(&mut file, 100);

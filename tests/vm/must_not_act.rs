@@ -22,8 +22,11 @@ fn a_device_made_by_hand_is_told_and_never_deleted() -> Result<()> {
     prepare_with_retries(&containerd, "goes on")?;
     containerd.restart()?;
 
-    let failed = suture.expect("operation", |report| report["state"] == "failed")?;
-    ensure!(failed["error"] == "EEXIST" && failed["thin_id"] == 1, "{failed}");
+    let failed = suture.expect("operation", |report| report["operation"]["state"] == "failed")?;
+    ensure!(
+        failed["operation"]["error"] == "EEXIST" && failed["operation"]["thin_id"] == 1,
+        "{failed}"
+    );
     let decided = suture.expect("decided", |report| {
         report["finding"]["thin_id"] == 1
             && report["kind"] == "tell"

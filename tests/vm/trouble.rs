@@ -139,7 +139,9 @@ fn without_containerd_suture_says_so_and_waits_for_it() -> Result<()> {
     let trouble = suture.expect("trouble", |_| true)?;
     ensure!(what(&trouble).contains("containerd has not started"), "{trouble}");
     containerd.start()?;
-    suture.expect("observed", |report| report["kind"] == "containerd_up")?;
+    suture.expect("observed", |report| {
+        report["observation"]["kind"] == "containerd_up"
+    })?;
     suture.expect("trouble_over", |_| true)?;
     suture.stop()
 }

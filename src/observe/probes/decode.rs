@@ -289,10 +289,7 @@ mod tests {
         let Payload::Table { targets } = &call.payload else {
             panic!("{:?}", call.payload)
         };
-        assert_eq!(
-            targets[0].thin(),
-            Some((DeviceNumber { major: 253, minor: 2 }, ThinId(7)))
-        );
+        assert_eq!(targets[0].to_string(), "0 8 thin 253:2 7");
         assert_eq!(targets[1].to_string(), "8 8 error ");
         assert!(
             call.request()
