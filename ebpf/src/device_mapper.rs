@@ -153,6 +153,11 @@ pub fn sys_exit_ioctl(context: TracePointContext) -> u32 {
         event.out_flags = answer.flags;
         event.out_event_nr = answer.event_nr;
         event.out_open_count = answer.open_count;
+        // libdm names a device by its number once it knows that; the kernel answers with the name
+        // (`__find_device_hash_cell`, drivers/md/dm-ioctl.c).
+        if event.name[0] == 0 {
+            let _ = read_user(event.name.as_mut_ptr(), NAME_LEN as u32, *argument + NAME_AT);
+        }
     }
     if DM_IOCTLS.output::<DmIoctlEvent>(&*event, 0).is_err() {
         losses::count(loss::DM_RING_FULL);

@@ -69,9 +69,7 @@ async fn watch(arguments: &WatchArguments) -> Result<(), CliError> {
     let reading = probes::start(probes, sender)?;
     let mut interrupted = signal(SignalKind::interrupt()).map_err(CliError::Runtime)?;
     let mut terminated = signal(SignalKind::terminate()).map_err(CliError::Runtime)?;
-    if arguments.output == Output::Text {
-        eprintln!("watching device-mapper and block errors; end with Ctrl-C");
-    }
+    eprintln!("watching device-mapper and block errors; end with Ctrl-C");
     let mut left = arguments.count;
     let result = loop {
         if left == Some(0) {

@@ -336,7 +336,7 @@ pub struct DmIoctl {
     pub duration: Duration,
     /// What was asked.
     pub command: DmCommand,
-    /// dm name in the request; empty when the device was named otherwise.
+    /// dm name in the request or, where that names its device otherwise, in the answer; empty when neither has one.
     pub name: Untrusted,
     /// dm uuid in the request.
     pub uuid: Untrusted,

@@ -220,6 +220,18 @@ fn commits_do_not_hide_behind_a_torn_meta() {
 }
 
 #[test]
+fn a_file_that_is_just_being_made_is_not_called_damaged() {
+    let file = BboltFile::new(LAYOUT, &uniform(1));
+    // Zeros where the metas belong, until this read.
+    for at in 1..6 {
+        let mut schedule = vec![0; at];
+        schedule.push(1);
+        let source = Moving::new(vec![0; file.bytes.len()], schedule, vec![(0, file.bytes.clone())]);
+        assert!(check_uniform(&source), "after {at} reads");
+    }
+}
+
+#[test]
 fn a_file_that_never_rests_is_busy_not_damaged() {
     let (mut file, first) = uniform_file(2);
     let writes = uniform_commits(&mut file, 100);

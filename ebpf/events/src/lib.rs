@@ -82,7 +82,7 @@ pub struct DmIoctlEvent {
     pub comm: [u8; COMM_LEN],
     /// Who forked the caller, and who forked that one; the nearest first.
     pub ancestors: [Ancestor; ANCESTORS],
-    /// dm name of the request, NUL-terminated unless hostile.
+    /// dm name of the request or, where it names its device otherwise, of the answer; NUL-terminated unless hostile.
     pub name: [u8; NAME_LEN],
     /// dm uuid of the request, NUL-terminated unless hostile.
     pub uuid: [u8; UUID_LEN],
