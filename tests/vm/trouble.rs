@@ -128,7 +128,10 @@ fn without_containerd_suture_says_so_and_waits_for_it() -> Result<()> {
     let vm = boot(Kernel::V6_1)?;
     // Debian's configuration knows no such snapshotter.
     let output = vm.run(["suture", "run"])?;
-    ensure!(output.status.code() == 1 && output.stderr.contains("names no pool"), "{output:?}");
+    ensure!(
+        output.status.code() == 1 && output.stderr.contains("names no pool"),
+        "{output:?}"
+    );
     // No containerd at all: not even its configuration.
     vm.sh("rm /etc/containerd/config.toml")?;
     let output = vm.run(["suture", "run"])?;

@@ -17,6 +17,12 @@ struct CommandLine {
 enum Task {
     /// Make this machine ready: host packages, the BPF compiler and linker, qemu, kernels, the root disk
     Setup(tasks::setup::Arguments),
+    /// Build suture: one self-contained binary, target/release/suture
+    Build(tasks::build::Arguments),
+    /// Run suture on this machine's containerd or, where it has none, break and heal one in the test VM
+    Run(tasks::run::Arguments),
+    /// Run every test, unit to VM
+    Test(tasks::test::Arguments),
     /// Run a command in the test VM: a real kernel with a real containerd, and suture on its PATH
     Vm(tasks::vm::Arguments),
 }
@@ -24,6 +30,9 @@ enum Task {
 fn main() -> ExitCode {
     let result = match CommandLine::parse().task {
         Task::Setup(arguments) => tasks::setup::run(&arguments),
+        Task::Build(arguments) => tasks::build::run(&arguments),
+        Task::Run(arguments) => tasks::run::run(&arguments),
+        Task::Test(arguments) => tasks::test::run(&arguments),
         Task::Vm(arguments) => tasks::vm::run(&arguments),
     };
     result.unwrap_or_else(|error| {

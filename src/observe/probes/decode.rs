@@ -32,7 +32,8 @@ pub fn dm_ioctl(event: &DmIoctlEvent, clock: Clock) -> DmIoctl {
     let length = usize::try_from(event.payload_len)
         .unwrap_or(usize::MAX)
         .min(event.payload.len());
-    let payload = event.payload.get(..length).unwrap_or_default();
+    let carried = event.payload.get(..length).unwrap_or_default();
+    let (payload, truncated) = decode_payload(command, carried, event.target_count, event.unreadable != 0);
     let device = [event.out_dev, event.dev]
         .into_iter()
         .find(|dev| *dev != 0)
@@ -46,10 +47,8 @@ pub fn dm_ioctl(event: &DmIoctlEvent, clock: Clock) -> DmIoctl {
         device,
         flags: event.flags,
         event_nr: event.out_event_nr,
-        payload: decode_payload(command, payload, event.target_count, event.unreadable != 0),
-        truncated: event.payload_total > event.payload_len
-            && event.unreadable == 0
-            && is_cut(command, payload),
+        payload,
+        truncated,
         result: CallResult::from_return(event.result),
         caller: Caller {
             process: process(event.tgid, &event.comm),
@@ -57,15 +56,6 @@ pub fn dm_ioctl(event: &DmIoctlEvent, clock: Clock) -> DmIoctl {
             cgroup: event.cgroup_id,
             ancestors: lineage(&event.ancestors),
         },
-    }
-}
-
-/// Whether the carried bytes end before what they say ends. libdm sends 16 KiB with a message of 20 bytes in it: what
-/// lies behind the message's end is nothing.
-fn is_cut(command: DmCommand, payload: &[u8]) -> bool {
-    match command {
-        DmCommand::TargetMsg => !payload.iter().skip(8).any(|byte| *byte == 0),
-        _ => true,
     }
 }
 
@@ -84,64 +74,77 @@ fn lineage(ancestors: &[Ancestor; ANCESTORS]) -> Vec<Process> {
         .collect()
 }
 
-fn decode_payload(command: DmCommand, bytes: &[u8], targets: u32, unreadable: bool) -> Payload {
+/// The payload, and whether it ends before what it carries ends. How long the request says it is means little: libdm
+/// sends 16 KiB with a message of 20 bytes in it.
+fn decode_payload(command: DmCommand, bytes: &[u8], targets: u32, unreadable: bool) -> (Payload, bool) {
     match command {
-        DmCommand::TargetMsg if unreadable => Payload::Malformed,
-        DmCommand::TableLoad if unreadable => Payload::Malformed,
-        DmCommand::TargetMsg => message(bytes).map_or(Payload::Malformed, Payload::Message),
+        DmCommand::TargetMsg | DmCommand::TableLoad if unreadable => (Payload::Malformed, false),
+        DmCommand::TargetMsg => match message(bytes) {
+            Some((message, cut)) => (Payload::Message(message), cut),
+            None => (Payload::Malformed, false),
+        },
         DmCommand::TableLoad => {
-            table(bytes, targets).map_or(Payload::Malformed, |targets| Payload::Table { targets })
+            let read = table(bytes, targets);
+            let cut = u32::try_from(read.len()).unwrap_or(u32::MAX) < targets;
+            if cut && read.is_empty() {
+                (Payload::Malformed, cut)
+            } else {
+                (Payload::Table { targets: read }, cut)
+            }
         }
-        _ => Payload::Nothing,
+        _ => (Payload::Nothing, false),
     }
 }
 
-/// `struct dm_target_msg { __u64 sector; char message[]; }`. A message whose end was not carried is not understood as
-/// one: `delete 12` cut from `delete 123` would be a lie.
-fn message(bytes: &[u8]) -> Option<Message> {
+/// `struct dm_target_msg { __u64 sector; char message[]; }`, and whether its end was not carried. Then it is not
+/// understood either: `delete 12` cut from `delete 123` would be a lie.
+fn message(bytes: &[u8]) -> Option<(Message, bool)> {
     let text = bytes.get(8..)?;
     match text.iter().position(|byte| *byte == 0) {
-        Some(end) => text.get(..end).map(Message::parse),
-        None => Some(Message::Other {
-            text: Untrusted::from_bytes(text),
-        }),
+        Some(end) => text.get(..end).map(|whole| (Message::parse(whole), false)),
+        None => Some((
+            Message::Other {
+                text: Untrusted::from_bytes(text),
+            },
+            true,
+        )),
     }
 }
 
-/// Lines of a table: `struct dm_target_spec` (40 bytes) and its parameters, the next one `next` bytes from the start of
-/// the data for the first and from the previous specification for the others (`next_target`, drivers/md/dm-ioctl.c).
-fn table(bytes: &[u8], count: u32) -> Option<Vec<Target>> {
-    const SPECIFICATION: usize = 40;
-    let number = |at: usize, width: usize| -> Option<u64> {
-        let mut value = [0_u8; 8];
-        value
-            .get_mut(..width)?
-            .copy_from_slice(bytes.get(at..at.checked_add(width)?)?);
-        Some(u64::from_le_bytes(value))
-    };
+/// As many lines of a table as were carried whole: `struct dm_target_spec` (40 bytes) and its parameters, NUL-terminated;
+/// the next one lies `next` bytes after the start of this one (`next_target`, drivers/md/dm-ioctl.c).
+fn table(bytes: &[u8], count: u32) -> Vec<Target> {
     let mut targets = Vec::new();
-    let mut at = 0_usize;
+    let mut rest = bytes;
     for _ in 0..count {
-        let Some(parameters) = at.checked_add(SPECIFICATION).and_then(|from| bytes.get(from..)) else {
-            break;
-        };
-        targets.push(Target {
-            start: Sectors(number(at, 8)?),
-            length: Sectors(number(at.checked_add(8)?, 8)?),
-            kind: Untrusted::from_c_string(bytes.get(at.checked_add(24)?..at.checked_add(SPECIFICATION)?)?),
-            parameters: Untrusted::from_c_string(parameters),
-        });
-        let next = usize::try_from(number(at.checked_add(20)?, 4)?).ok()?;
-        if next < SPECIFICATION {
-            break;
+        let Some((target, next)) = target(rest) else { break };
+        targets.push(target);
+        match rest.get(next..) {
+            Some(behind) if next >= SPECIFICATION => rest = behind,
+            _ => break,
         }
-        at = at.checked_add(next)?;
     }
-    if targets.is_empty() && count > 0 {
-        None
-    } else {
-        Some(targets)
-    }
+    targets
+}
+
+/// `sizeof(struct dm_target_spec)`.
+const SPECIFICATION: usize = 40;
+
+/// One line, and how far it is to the next.
+fn target(bytes: &[u8]) -> Option<(Target, usize)> {
+    let (specification, parameters) = bytes.split_at_checked(SPECIFICATION)?;
+    let (start, behind) = specification.split_first_chunk()?;
+    let (length, behind) = behind.split_first_chunk()?;
+    let (_status, behind) = behind.split_first_chunk::<4>()?;
+    let (next, kind) = behind.split_first_chunk()?;
+    let end = parameters.iter().position(|byte| *byte == 0)?;
+    let target = Target {
+        start: Sectors(u64::from_le_bytes(*start)),
+        length: Sectors(u64::from_le_bytes(*length)),
+        kind: Untrusted::from_c_string(kind),
+        parameters: Untrusted::from_bytes(parameters.get(..end)?),
+    };
+    Some((target, usize::try_from(u32::from_le_bytes(*next)).ok()?))
 }
 
 /// A failed block request or bio.

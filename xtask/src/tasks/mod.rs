@@ -1,4 +1,8 @@
 //! The commands of `cargo xtask`, one file each.
 
+pub mod build;
+pub mod demo;
+pub mod run;
 pub mod setup;
+pub mod test;
 pub mod vm;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::clean_cargo;
+use super::build::{self, Profile};
 use crate::vm::{CutOn, Kernel, Stream, Vm, VmBuilder};
 
 /// What may be asked of the VM.
@@ -58,7 +58,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         builder = builder.disks(folder);
     }
     if !arguments.no_suture {
-        builder = builder.file(build_suture(arguments.release)?, "suture");
+        let profile = if arguments.release {
+            Profile::Release
+        } else {
+            Profile::Debug
+        };
+        builder = builder.file(build::suture(profile)?, "suture");
     }
     for file in &arguments.with_file {
         let name = file.file_name().and_then(|name| name.to_str());
@@ -104,26 +109,4 @@ fn boot_and_run(builder: VmBuilder, command: &[String]) -> Result<i32> {
         };
     })?;
     Ok(output.status.code())
-}
-
-/// Builds suture as it is now, and gives the binary.
-fn build_suture(release: bool) -> Result<PathBuf> {
-    let target = crate::target_dir();
-    let mut cargo = clean_cargo();
-    cargo
-        .args(["build", "--package", "suture", "--bin", "suture", "--target-dir"])
-        .arg(&target);
-    if release {
-        cargo.arg("--release");
-    }
-    let status = cargo
-        .current_dir(crate::workspace_root())
-        .status()
-        .context("starting cargo")?;
-    if !status.success() {
-        bail!("suture could not be built, see above; `--no-suture` does without it");
-    }
-    Ok(target
-        .join(if release { "release" } else { "debug" })
-        .join("suture"))
 }

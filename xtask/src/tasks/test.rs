@@ -1,0 +1,57 @@
+//! `cargo xtask test`: every test, from unit to VM.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::clean_cargo;
+
+/// Cases of each property test in the long lane.
+const LONG_CASES: &str = "20000";
+
+/// What may be asked of the tests.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --long\n  cargo xtask test -- leaked_thin"
+)]
+pub struct Arguments {
+    /// The slower lane too: many more cases of each property test, and the story of `cargo xtask run` on both kernels
+    #[arg(long)]
+    long: bool,
+    /// Arguments for the test programs, such as a part of a test's name
+    #[arg(last = true, value_name = "ARGUMENT")]
+    arguments: Vec<String>,
+}
+
+/// Makes the machine ready and runs the tests.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if !rustix::process::geteuid().is_root() {
+        bail!(
+            "the tests load BPF programs into this machine's kernel and need root; run `sudo -E env PATH=\"$PATH\" cargo xtask test`"
+        );
+    }
+    crate::setup::everything(false)?;
+    let mut cargo = clean_cargo();
+    cargo
+        .args(["test", "--locked", "--workspace", "--target-dir"])
+        .arg(crate::target_dir())
+        .arg("--")
+        // As many VMs at a time: each keeps one core busy.
+        .args(["--test-threads", "2"])
+        .args(&arguments.arguments)
+        .current_dir(crate::workspace_root());
+    if arguments.long {
+        cargo.env("PROPTEST_CASES", LONG_CASES);
+    }
+    let status = cargo.status().context("starting cargo")?;
+    if !status.success() {
+        bail!("a test failed, see above");
+    }
+    if arguments.long {
+        let suture = super::build::suture(super::build::Profile::Release)?;
+        for kernel in [crate::setup::Kernel::V6_1, crate::setup::Kernel::V6_12] {
+            super::demo::run(&suture, kernel)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
