@@ -168,10 +168,15 @@ impl Correlator {
         call.name.as_str() == self.pool.as_str() || (call.device.is_some() && call.device == self.pool_device)
     }
 
+    /// Nothing in the call says that it is another device's.
+    fn may_be_ours(&self, call: &DmIoctl) -> bool {
+        self.is_ours(call) || (call.name.is_empty() && call.device.is_none())
+    }
+
     fn call(&mut self, call: &DmIoctl) -> Vec<Change> {
         match &call.payload {
             Payload::Message(message) if self.is_ours(call) => self.message(call, message),
-            Payload::Malformed if self.is_ours(call) && call.result.0.is_ok() => self.open_gap(
+            Payload::Malformed if self.may_be_ours(call) && call.result.0.is_ok() => self.open_gap(
                 call.finished(),
                 "a message to the pool that could not be read".to_owned(),
             ),

@@ -282,6 +282,29 @@ fn a_message_that_can_not_be_read_is_a_gap_when_it_took_effect() {
 }
 
 #[test]
+fn a_call_of_which_nothing_could_be_read_may_have_been_about_our_pool() {
+    let mut correlator = watching();
+    correlator.observe(&call(
+        10,
+        DmCommand::TargetMsg,
+        "other",
+        Payload::Malformed,
+        0,
+        by_hand(),
+    ));
+    assert_eq!(correlator.gap(), None);
+    correlator.observe(&call(
+        11,
+        DmCommand::TargetMsg,
+        "",
+        Payload::Malformed,
+        0,
+        by_hand(),
+    ));
+    assert!(correlator.gap().is_some());
+}
+
+#[test]
 fn what_an_earlier_suture_left_in_flight_under_a_dead_containerd_is_orphaned() {
     let mut earlier = watching();
     earlier.observe(&message(10, "create_thin 1", 0, by_containerd()));
