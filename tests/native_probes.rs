@@ -2,6 +2,14 @@
 //! /dev/null is refused (ENOTTY) but passes the same tracepoints as a real one; a loop device on a full tmpfs gives a
 //! real block error. Needs root, and a kernel with BPF tracepoints and loop devices.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 use std::{
     collections::VecDeque,
     ffi::CString,
@@ -214,7 +222,8 @@ fn a_table_is_seen_with_its_targets() {
     target.extend(0_u64.to_le_bytes());
     target.extend(131_072_u64.to_le_bytes());
     target.extend([0; 8]);
-    target.extend(b"thin\0\0\0\0\0\0\0\0\0\0\0\0253:2 59\0");
+    target.extend(b"thin\0\0\0\0\0\0\0\0\0\0\0\0");
+    target.extend(b"253:2 59\0");
     send(9, request(b"tp-snap-1", 1, &target));
     let calls = watching.own_calls();
     assert_eq!(

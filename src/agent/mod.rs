@@ -14,7 +14,7 @@ use std::{
 use findings::OpenFinding;
 pub use report::{Format, Report, Reporter};
 use sensors::ContainerdWatch;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
 use crate::{
     correlate::{Change, Correlator},
@@ -85,6 +85,8 @@ pub struct Agent {
     probes: ProbeThread,
     containerd: ContainerdWatch,
     read_at: Instant,
+    /// A read of the world that took too long and goes on.
+    reading: Option<JoinHandle<Result<World, WorldError>>>,
     intents_settled: bool,
     trouble: Option<String>,
     undelivered: bool,
@@ -133,6 +135,7 @@ impl Agent {
             probes,
             containerd,
             read_at: Instant::now(),
+            reading: None,
             intents_settled: false,
             trouble: None,
             undelivered: false,
@@ -193,7 +196,7 @@ impl Agent {
             Observation::Lost { what, .. } if !what.hides_operations() => {
                 self.reporter.tell(&Report::Observed {
                     observation: observation.clone(),
-                })
+                });
             }
             Observation::BlockError(_) => self.reporter.tell(&Report::Observed {
                 observation: observation.clone(),
@@ -285,11 +288,20 @@ impl Agent {
     /// Catches up with the kernel's events, then reads the world; nothing when it could not be read, which is told.
     async fn read_world(&mut self) -> Result<Option<World>, AgentError> {
         self.catch_up().await?;
-        let places = self.options.places.clone();
-        let reading = tokio::task::spawn_blocking(move || world::read(&places));
-        let result = match tokio::time::timeout(READ_DEADLINE, reading).await {
+        // A read that hangs is waited for again, not started again: hung threads must not pile up.
+        let mut reading = self.reading.take().unwrap_or_else(|| {
+            let places = self.options.places.clone();
+            tokio::task::spawn_blocking(move || world::read(&places))
+        });
+        let waited = tokio::time::timeout(READ_DEADLINE, &mut reading).await;
+        let result = match waited {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) | Err(_) => {
+            Ok(Err(panicked)) => {
+                self.in_trouble(format!("reading the world broke off: {panicked}"));
+                return Ok(None);
+            }
+            Err(_) => {
+                self.reading = Some(reading);
                 let what = format!(
                     "reading the world took more than {} s; a device hangs",
                     READ_DEADLINE.as_secs()

@@ -55,7 +55,7 @@ pub(super) fn run(arguments: &HistoryArguments) -> Result<(), CliError> {
             }
         }
         Output::Text if entries.is_empty() => {
-            writeln!(out, "nothing was found so far").map_err(CliError::Print)?
+            writeln!(out, "nothing was found so far").map_err(CliError::Print)?;
         }
         Output::Text => writeln!(out, "{}", table(&entries)).map_err(CliError::Print)?,
     }
@@ -93,7 +93,7 @@ fn table(entries: &[Entry]) -> Table {
             });
             lines.collect::<Vec<_>>().join("\n")
         };
-        let resolved = entry.resolved.map_or_else(|| "no".to_owned(), |at| seconds(at));
+        let resolved = entry.resolved.map_or_else(|| "no".to_owned(), seconds);
         let trace = entry.trace.clone().unwrap_or_default();
         table.add_row([
             seconds(entry.first_seen),

@@ -16,7 +16,7 @@ use crate::{
 /// Watch containerd's devmapper snapshotter, tell what was left half done, and heal it where that is proven safe.
 ///
 /// Without --act nothing is ever changed: the plan is printed instead. Traces go to the collector that the standard
-/// OTEL_EXPORTER_OTLP_* variables name.
+/// `OTEL_EXPORTER_OTLP_*` variables name.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 suture run --act")]
 pub(super) struct RunArguments {

@@ -115,7 +115,7 @@ fn print(observation: &Observation, output: Output) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     match output {
         Output::Text => {
-            writeln!(out, "{} {observation}", clock_time(observation.at())).map_err(CliError::Print)?
+            writeln!(out, "{} {observation}", clock_time(observation.at())).map_err(CliError::Print)?;
         }
         Output::Json => {
             let line = serde_json::to_string(observation)?;

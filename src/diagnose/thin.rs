@@ -45,37 +45,26 @@ fn classify(world: &World, maker: Option<&Operation>, id: ThinId) -> Option<Find
             node.open_count
         ));
     }
-    let (class, provenance, mark) = match (abandoned, id_state) {
-        (Some(maker), Some(IdState::Faulty)) => {
-            let first = maker
-                .steps
-                .first()
-                .map_or_else(String::new, |step| step.request.clone());
-            evidence.push(format!(
-                "suture saw {} succeed at {}, called by {} for {}",
-                first,
-                maker.began(),
-                maker.caller.process,
-                maker.actor
-            ));
-            if let OperationState::Abandoned { at, .. } = &maker.state {
-                evidence.push(format!(
-                    "{} was gone at {at} and had not finished it",
-                    maker.actor
-                ));
-            }
-            (
-                FindingClass::LeakedThin,
-                Provenance::SeenByProbe {
-                    operation: maker.id.clone(),
-                },
-                maker.id.to_string(),
-            )
+    let faulty = id_state == Some(IdState::Faulty);
+    let (class, provenance, mark) = if let Some(maker) = abandoned.filter(|_| faulty) {
+        let first = maker
+            .steps
+            .first()
+            .map_or("its creation", |step| step.request.as_str());
+        let (began, caller, actor) = (maker.began(), &maker.caller.process, &maker.actor);
+        evidence.push(format!(
+            "suture saw {first} succeed at {began}, called by {caller} for {actor}"
+        ));
+        if let OperationState::Abandoned { at, .. } = &maker.state {
+            evidence.push(format!("{actor} was gone at {at} and had not finished it"));
         }
-        _ => {
-            evidence.push("nobody saw containerd make and abandon it".to_owned());
-            (FindingClass::ForeignThin, Provenance::Unknown, id.to_string())
-        }
+        let provenance = Provenance::SeenByProbe {
+            operation: maker.id.clone(),
+        };
+        (FindingClass::LeakedThin, provenance, maker.id.to_string())
+    } else {
+        evidence.push("nobody saw containerd make and abandon it".to_owned());
+        (FindingClass::ForeignThin, Provenance::Unknown, id.to_string())
     };
     Some(Finding {
         id: FindingId(format!("{class}/{}/{mark}", world.pool.name)),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{Bytes, ThinId};
 
-/// State of a device in `<pool>.db`, as containerd writes it (`DeviceState`, plugins/snapshots/devmapper/device_info.go).
+/// State of a device in `<pool>.db`, as containerd writes it (`DeviceState`, `plugins/snapshots/devmapper/device_info.go`).
 ///
 /// A state ending in `-ing` is written before the step, its partner after it. One with an empty error text is in flight,
 /// or its process died.

@@ -67,7 +67,7 @@ pub struct DeviceNumber {
 }
 
 impl DeviceNumber {
-    /// Decodes the kernel's internal `dev_t` (`MKDEV`, include/linux/kdev_t.h): 12 bits of major, 20 of minor.
+    /// Decodes the kernel's internal `dev_t` (`MKDEV`, `include/linux/kdev_t.h`): 12 bits of major, 20 of minor.
     /// This is what block tracepoints carry.
     #[must_use]
     pub fn from_kernel(dev: u32) -> Self {
@@ -77,7 +77,7 @@ impl DeviceNumber {
         }
     }
 
-    /// Decodes `huge_encode_dev` (include/linux/kdev_t.h), which is what `struct dm_ioctl` and `stat` carry.
+    /// Decodes `huge_encode_dev` (`include/linux/kdev_t.h`), which is what `struct dm_ioctl` and `stat` carry.
     #[must_use]
     pub fn from_huge(dev: u64) -> Self {
         let major = (dev >> 8) & 0xfff;

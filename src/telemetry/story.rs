@@ -63,6 +63,7 @@ impl Telemetry {
     }
 
     /// Tells of an abandoned operation; gives its `traceparent`.
+    #[must_use]
     pub fn operation(&self, operation: &Operation) -> String {
         let mut span = self.begin(
             "containerd.snapshot.create",

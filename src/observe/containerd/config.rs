@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::{model::PoolName, observe::world::Places};
 
-/// Root where the configuration does not name one (`DefaultRootDir`, defaults/defaults_unix.go).
+/// Root where the configuration does not name one (`DefaultRootDir`, `defaults/defaults_unix.go`).
 const DEFAULT_ROOT: &str = "/var/lib/containerd";
 /// Folder of a plugin below the root (cmd/containerd/server/server.go).
 const PLUGIN: &str = "io.containerd.snapshotter.v1.devmapper";

@@ -214,8 +214,8 @@ mod tests {
             out_event_nr: 3,
             out_open_count: 1,
             target_count: 1,
-            payload_total: payload.len() as u32,
-            payload_len: payload.len().min(PAYLOAD_LEN) as u32,
+            payload_total: u32::try_from(payload.len()).unwrap(),
+            payload_len: u32::try_from(payload.len().min(PAYLOAD_LEN)).unwrap(),
             unreadable: 0,
             comm: padded(b"dmsetup"),
             ancestors: [

@@ -58,6 +58,7 @@ struct Shared {
 
 impl ProbeThread {
     /// Asks for [`Seen::Barrier`] with the number that is returned.
+    #[must_use]
     pub fn request_barrier(&self) -> u64 {
         let number = self
             .shared

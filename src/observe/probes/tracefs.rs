@@ -47,7 +47,7 @@ impl Format {
     }
 }
 
-/// Lines look like `	field:char rwbs[8];	offset:32;	size:8;	signed:0;`
+/// Lines look like `field:char rwbs[8]; offset:32; size:8; signed:0;`, with tabs between.
 fn parse(text: &str) -> Vec<(String, u32)> {
     text.lines()
         .filter_map(|line| {

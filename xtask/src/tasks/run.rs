@@ -26,7 +26,7 @@ pub struct Arguments {
     kernel: Kernel,
     /// Arguments for `suture run` on this machine; without `--act` it changes nothing
     #[arg(last = true, value_name = "ARGUMENT")]
-    arguments: Vec<String>,
+    for_suture: Vec<String>,
 }
 
 /// Builds suture and runs it.
@@ -37,10 +37,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             eprintln!(
                 "This machine's containerd has a devmapper snapshotter on the pool {pool}: suture runs on it."
             );
-            if !arguments.arguments.iter().any(|argument| argument == "--act") {
+            if !arguments.for_suture.iter().any(|argument| argument == "--act") {
                 eprintln!("It only watches and tells; `cargo xtask run -- --act` allows it to heal.");
             }
-            run_here(&binary, &arguments.arguments)
+            run_here(&binary, &arguments.for_suture)
         }
         _ => {
             eprintln!(

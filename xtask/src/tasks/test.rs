@@ -20,7 +20,7 @@ pub struct Arguments {
     long: bool,
     /// Arguments for the test programs, such as a part of a test's name
     #[arg(last = true, value_name = "ARGUMENT")]
-    arguments: Vec<String>,
+    for_tests: Vec<String>,
 }
 
 /// Makes the machine ready and runs the tests.
@@ -38,7 +38,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         .arg("--")
         // As many VMs at a time: each keeps one core busy.
         .args(["--test-threads", "2"])
-        .args(&arguments.arguments)
+        .args(&arguments.for_tests)
         .current_dir(crate::workspace_root());
     if arguments.long {
         cargo.env("PROPTEST_CASES", LONG_CASES);
