@@ -16,6 +16,8 @@ pub(super) struct OpenFinding {
     pub(super) row: FindingRow,
     /// Not before this time is it acted on again: a refusal is not fought.
     pub(super) not_before: Timestamp,
+    /// How often in a row a remedy changed nothing.
+    pub(super) in_vain: u32,
     /// What was told of it last, not to tell it twice.
     told: Option<String>,
 }
@@ -26,6 +28,7 @@ impl OpenFinding {
         Self {
             row,
             not_before: Timestamp::default(),
+            in_vain: 0,
             told: None,
         }
     }

@@ -11,8 +11,10 @@ use crate::{
     telemetry::story,
 };
 
-/// After a refusal the finding is left alone for this long.
+/// After a remedy that changed nothing the finding is left alone for this long, and twice as long each further time.
 const AFTER_REFUSAL: Duration = Duration::from_secs(30);
+/// But never longer than this.
+const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
 /// Looks at the real world.
 struct RealEyes(Places);
@@ -70,7 +72,9 @@ impl Agent {
         if outcome.changed_nothing()
             && let Some(open) = self.finding(&plan.finding)
         {
-            open.not_before = now().plus(AFTER_REFUSAL);
+            let doubled = AFTER_REFUSAL.saturating_mul(2_u32.saturating_pow(open.in_vain));
+            open.in_vain = open.in_vain.saturating_add(1);
+            open.not_before = now().plus(doubled.min(LONGEST_PAUSE));
         }
         let traceparent = self
             .finding(&plan.finding)

@@ -132,7 +132,7 @@ impl fmt::Display for Report {
                     OperationState::Failed { error } => write!(f, "refused by the kernel with {error}"),
                     OperationState::Deleted { .. } => f.write_str("the device is deleted"),
                     OperationState::Superseded { .. } => {
-                        f.write_str("somebody made another device of that id")
+                        f.write_str("what bears that id now may be another device")
                     }
                 }
             }

@@ -6,7 +6,7 @@ use super::lineage::Containerds;
 use crate::model::{
     DeviceNumber, Incarnation, Observation, Operation, OperationId, OperationState, PoolName, ThinId,
     Timestamp, World,
-    dm::{DmIoctl, Message, Payload},
+    dm::{DmCommand, DmIoctl, Message, Payload},
     operation::Step,
 };
 
@@ -180,8 +180,27 @@ impl Correlator {
                 call.finished(),
                 "a message to the pool that could not be read".to_owned(),
             ),
+            _ if self.ends_the_pool(call) => self.pool_ended(call.finished()),
             _ => self.step(call),
         }
+    }
+
+    /// The pool itself was removed: what comes back under its name may be another one.
+    fn ends_the_pool(&self, call: &DmIoctl) -> bool {
+        let removes = match call.command {
+            DmCommand::DevRemove => self.is_ours(call),
+            DmCommand::RemoveAll => true,
+            _ => false,
+        };
+        removes && call.result.0.is_ok()
+    }
+
+    fn pool_ended(&mut self, at: Timestamp) -> Vec<Change> {
+        self.pool_device = None;
+        let ids: Vec<ThinId> = self.by_thin_id.keys().copied().collect();
+        ids.into_iter()
+            .flat_map(|id| self.close_maker(id, OperationState::Superseded { at }))
+            .collect()
     }
 
     fn message(&mut self, call: &DmIoctl, message: &Message) -> Vec<Change> {

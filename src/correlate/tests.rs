@@ -222,6 +222,33 @@ fn a_device_of_the_same_id_made_by_somebody_else_ends_containerds_claim() {
 }
 
 #[test]
+fn a_pool_that_was_taken_down_takes_every_claim_with_it() {
+    let remove = |name, result| {
+        call(
+            12,
+            DmCommand::DevRemove,
+            name,
+            Payload::Nothing,
+            result,
+            by_hand(),
+        )
+    };
+    let mut correlator = watching();
+    feed(
+        &mut correlator,
+        &[message(10, "create_thin 1", 0, by_containerd()), gone(11)],
+    );
+    feed(&mut correlator, &[remove("other", 0), remove("tp", -16)]);
+    assert!(correlator.maker_of(ThinId(1)).is_some());
+    correlator.observe(&remove("tp", 0));
+    assert_eq!(correlator.maker_of(ThinId(1)), None);
+    assert!(matches!(
+        correlator.operations().next().unwrap().state,
+        OperationState::Superseded { .. }
+    ));
+}
+
+#[test]
 fn another_pools_messages_are_not_ours() {
     let mut correlator = watching();
     let mut other = message(10, "create_thin 1", 0, by_containerd());

@@ -85,7 +85,8 @@ pub enum OperationState {
         /// When that was seen.
         at: Timestamp,
     },
-    /// Somebody else made a device of the same id later: what this operation made is no more.
+    /// Somebody else made a device of the same id later, or the pool was taken down: what now bears the id may be
+    /// something else.
     Superseded {
         /// When that was seen.
         at: Timestamp,

@@ -9,5 +9,6 @@
 mod killed;
 mod leaked_thin;
 mod must_not_act;
+mod probes;
 mod support;
 mod trouble;
