@@ -11,6 +11,7 @@ pub mod model;
 pub mod observe;
 pub mod remedy;
 pub mod telemetry;
+pub mod words;
 
 #[cfg(test)]
 mod testing;

@@ -2,18 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{
-    model::{
-        Bytes, DeviceNumber, DeviceRecord, DeviceState, IdState, Incarnation, Node, Observation, Pool,
-        PoolMode, PoolName, Sectors, SnapshotId, ThinId, Timestamp, TxId, Untrusted, World,
-        dm::{CallResult, Caller, DmCommand, DmIoctl, Message, Payload, Process, Target},
-        observation::LossKind,
-    },
-    observe::{
-        pool_db::PoolDb,
-        snapshot_db::{Presence, SnapshotDb, SnapshotKind, SnapshotRow},
-        thin_metadata::ThinDetails,
-    },
+use crate::model::{
+    Bytes, DeviceNumber, DeviceRecord, DeviceState, IdState, Incarnation, Node, Observation, Pool, PoolDb,
+    PoolMode, PoolName, Sectors, SnapshotDb, SnapshotId, ThinDetails, ThinId, Timestamp, TxId, Untrusted,
+    World,
+    databases::{Presence, SnapshotKind, SnapshotRow},
+    dm::{CallResult, Caller, DmCommand, DmIoctl, Message, Payload, Process, Target},
+    observation::LossKind,
 };
 
 pub(crate) const CONTAINERD: u32 = 500;

@@ -63,7 +63,7 @@ impl Agent {
                 drop(span);
                 self.tell_remedy(plan, readings, outcome);
             }
-            Err(error) => self.in_trouble(crate::cli::explain(&error)),
+            Err(error) => self.in_trouble(crate::words::explain(&error)),
         }
         Ok(())
     }

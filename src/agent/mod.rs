@@ -262,7 +262,7 @@ impl Agent {
 
     fn ledger_failed(&mut self, error: &LedgerError) {
         self.reporter.tell(&Report::Trouble {
-            what: format!("the ledger: {}", crate::cli::explain(error)),
+            what: format!("the ledger: {}", crate::words::explain(error)),
         });
     }
 
@@ -328,7 +328,7 @@ impl Agent {
             Err(error) => {
                 // Busy is not trouble: the next look comes soon enough.
                 if !matches!(error, WorldError::Busy) {
-                    self.in_trouble(crate::cli::explain(&error));
+                    self.in_trouble(crate::words::explain(&error));
                 }
                 Ok(None)
             }
@@ -411,7 +411,7 @@ fn take_up(
 /// Without a ledger suture sees and tells, and never acts.
 fn refuse_ledger(reporter: &mut Reporter, error: &LedgerError) -> Option<Ledger> {
     reporter.tell(&Report::NoLedger {
-        why: crate::cli::explain(error),
+        why: crate::words::explain(error),
     });
     None
 }

@@ -197,7 +197,7 @@ impl Reporter {
         let mut out = io::stdout().lock();
         let at = now();
         let line = match self.format {
-            Format::Text => format!("{} {report}", crate::cli::clock_time(at)),
+            Format::Text => format!("{} {report}", crate::words::clock_time(at)),
             Format::Json => serde_json::to_string(&Line { time: at, report }).unwrap_or_default(),
         };
         let _ = writeln!(out, "{line}").and_then(|()| out.flush());

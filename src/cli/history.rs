@@ -11,6 +11,7 @@ use crate::{
     ledger::{FindingRow, Ledger, RemedyRow},
     model::{Finding, Timestamp},
     telemetry::story::trace_id,
+    words::date_time,
 };
 
 /// Show what was found and done, from the ledger.
@@ -93,10 +94,10 @@ fn table(entries: &[Entry]) -> Table {
             });
             lines.collect::<Vec<_>>().join("\n")
         };
-        let resolved = entry.resolved.map_or_else(|| "no".to_owned(), seconds);
+        let resolved = entry.resolved.map_or_else(|| "no".to_owned(), date_time);
         let trace = entry.trace.clone().unwrap_or_default();
         table.add_row([
-            seconds(entry.first_seen),
+            date_time(entry.first_seen),
             entry.finding.to_string(),
             done,
             resolved,
@@ -104,10 +105,4 @@ fn table(entries: &[Entry]) -> Table {
         ]);
     }
     table
-}
-
-/// Local date and time to the second.
-fn seconds(at: Timestamp) -> String {
-    let zoned = jiff::Timestamp::from(at).to_zoned(jiff::tz::TimeZone::system());
-    zoned.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }

@@ -4,11 +4,9 @@ mod history;
 mod run;
 mod watch;
 
-use std::{error::Error, fmt::Write as _, io, process::ExitCode};
+use std::{io, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
-
-pub(crate) use watch::clock_time;
 
 use crate::{
     agent::AgentError,
@@ -85,24 +83,8 @@ pub fn main() -> ExitCode {
         // The reader went away (`suture watch | head`): nobody is left to tell.
         Err(CliError::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("suture: {}", explain(&error));
+            eprintln!("suture: {}", crate::words::explain(&error));
             ExitCode::FAILURE
         }
     }
-}
-
-/// An error with its sources in one line: what was being done, then why it failed.
-#[must_use]
-pub fn explain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // Some libraries repeat their source in their own message.
-        if !text.ends_with(&cause_text) {
-            let _ = write!(text, ": {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

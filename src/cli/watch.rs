@@ -10,8 +10,9 @@ use tokio::{
 
 use super::{CliError, Output};
 use crate::{
-    model::{Observation, Timestamp, dm::DmIoctl},
+    model::{Observation, dm::DmIoctl},
     observe::probes::{self, ProbeOptions, Probes, Seen},
+    words::clock_time,
 };
 
 /// Show device-mapper calls and block errors as they happen, decoded.
@@ -123,10 +124,4 @@ fn print(observation: &Observation, output: Output) -> Result<(), CliError> {
         }
     }
     out.flush().map_err(CliError::Print)
-}
-
-/// Time of day in the local zone with milliseconds.
-pub(crate) fn clock_time(at: Timestamp) -> String {
-    let zoned = jiff::Timestamp::from(at).to_zoned(jiff::tz::TimeZone::system());
-    zoned.strftime("%H:%M:%S%.3f").to_string()
 }

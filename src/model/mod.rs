@@ -2,6 +2,7 @@
 //! Plain values only: nothing here reads a clock, a file or the kernel.
 //! Names are the field's own (device-mapper, thin-provisioning, containerd).
 
+pub mod databases;
 pub mod device_record;
 pub mod dm;
 pub mod finding;
@@ -13,6 +14,7 @@ pub mod text;
 pub mod time;
 pub mod world;
 
+pub use databases::{PoolDb, SnapshotDb, ThinDetails};
 pub use device_record::{DeviceRecord, DeviceState, IdState};
 pub use finding::{Finding, FindingClass, FindingId, Provenance};
 pub use ids::{Bytes, DeviceNumber, PoolName, Sectors, SnapshotId, ThinId, TxId};

@@ -5,10 +5,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DeviceState, Incarnation, PoolName, ThinId, Timestamp,
+    DeviceState, Incarnation, PoolName, ThinDetails, ThinId, Timestamp,
     dm::{Caller, Process},
 };
-use crate::observe::thin_metadata::ThinDetails;
 
 /// Names one operation for as long as anybody speaks of it: derived from when and on what it began.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -4,8 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceNumber, FindingId, OperationId, PoolName, ThinId, Timestamp};
-use crate::observe::thin_metadata::ThinDetails;
+use super::{DeviceNumber, FindingId, OperationId, PoolName, ThinDetails, ThinId, Timestamp};
 
 /// One change to the outside world.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

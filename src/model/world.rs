@@ -4,8 +4,10 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceNumber, DeviceRecord, IdState, PoolName, SnapshotId, ThinId, Timestamp, TxId, Untrusted};
-use crate::observe::{pool_db::PoolDb, snapshot_db::SnapshotDb, thin_metadata::ThinDetails};
+use super::{
+    DeviceNumber, DeviceRecord, IdState, PoolDb, PoolName, SnapshotDb, SnapshotId, ThinDetails, ThinId,
+    Timestamp, TxId, Untrusted,
+};
 
 /// What the pool can do at the moment (`pool_status`, drivers/md/dm-thin.c).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::bbolt::{BboltError, Bucket, Database, FileSource, PageSource, Snapshot, Value};
-use crate::model::{DeviceRecord, IdState, ThinId, TxId};
+pub use crate::model::PoolDb;
+use crate::model::{DeviceRecord, IdState, ThinId};
 
 /// `devicesBucketName`, metadata.go.
 const DEVICES: &str = "devices";
@@ -20,19 +21,6 @@ const DEVICE_IDS: &str = "device_ids";
 const LONGEST_RECORD: usize = 1 << 20;
 /// How often the file is opened again when it was replaced meanwhile.
 const OPENS: usize = 3;
-
-/// What containerd believes about its thin devices, as of one transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PoolDb {
-    /// Bucket `devices`, by device name. Each record's `name` equals its key.
-    pub devices: BTreeMap<String, DeviceRecord>,
-    /// Bucket `device_ids`.
-    pub device_ids: BTreeMap<ThinId, IdState>,
-    /// Sequence of `device_ids`: the highest id ever handed out (`getNextDeviceID`, metadata.go).
-    pub id_sequence: u64,
-    /// The transaction that all of this is from.
-    pub txid: TxId,
-}
 
 /// Why there is no answer about the pool database.
 #[derive(Debug, thiserror::Error)]

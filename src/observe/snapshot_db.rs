@@ -8,71 +8,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::bbolt::{BboltError, Database, FileSource, PageSource, Snapshot, Value};
-use crate::model::{SnapshotId, TxId};
+use crate::model::SnapshotId;
+pub use crate::model::databases::{Presence, SnapshotDb, SnapshotKind, SnapshotRow};
 
 /// `bucketKeyStorageVersion` and `bucketKeySnapshot`, bolt.go.
 const SNAPSHOTS: [&[u8]; 2] = [b"v1", b"snapshots"];
 /// How often the file is opened again when it was replaced meanwhile.
 const OPENS: usize = 3;
-
-/// Kind of a snapshot (`Kind`, core/snapshots/snapshotter.go).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SnapshotKind {
-    /// 1: read-only, in use.
-    View,
-    /// 2: writable, in use.
-    Active,
-    /// 3: a layer that others build on.
-    Committed,
-    /// A number that no known containerd writes; never acted on.
-    Other(u8),
-}
-
-impl From<u8> for SnapshotKind {
-    fn from(byte: u8) -> Self {
-        match byte {
-            1 => Self::View,
-            2 => Self::Active,
-            3 => Self::Committed,
-            other => Self::Other(other),
-        }
-    }
-}
-
-/// One snapshot, as its bucket tells it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SnapshotRow {
-    /// The number in the device's name.
-    pub id: SnapshotId,
-    /// What it is for.
-    pub kind: SnapshotKind,
-    /// Backend key of the snapshot it was made from.
-    pub parent: Option<String>,
-}
-
-/// How much of the database there is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Presence {
-    /// No file: containerd has not used this snapshotter since it was set up.
-    NoFile,
-    /// A file without buckets: no snapshot was ever made.
-    NoBuckets,
-    /// The buckets are there, with or without rows.
-    Complete,
-}
-
-/// The snapshots that containerd knows, as of one transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SnapshotDb {
-    /// Rows by backend key, `<namespace>/<sequence>/<key>` (core/metadata/snapshot.go).
-    pub snapshots: BTreeMap<String, SnapshotRow>,
-    /// Sequence of `v1/snapshots`: the last snapshot id handed out, in a transaction that was committed.
-    pub sequence: u64,
-    /// The transaction that all of this is from. None without a file, or with an empty one.
-    pub txid: Option<TxId>,
-    /// Whether "no rows" means "nothing was ever there".
-    pub presence: Presence,
-}
 
 /// Why there is no answer about the snapshot storage.
 #[derive(Debug, thiserror::Error)]

@@ -503,6 +503,8 @@ fn hostile_pages_are_named() {
     run[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
     let mut outside = leaf(2, 0, b"a", b"value");
     outside[20..24].copy_from_slice(&(u32::MAX - 3).to_le_bytes());
+    let mut inside = leaf(2, 0, b"a", b"value");
+    inside[20] = 0;
     let bucket = |value: &[u8]| vec![leaf(2, 1, b"a", value)];
     let inner = leaf(0, 1, b"b", &nested(2)).split_off(16);
     let inline = [nested(0), header(0, 2, 1, 0), inner].concat();
@@ -512,6 +514,7 @@ fn hostile_pages_are_named() {
         ("a huge count", vec![huge], 2, "65535 elements do not fit"),
         ("a huge overflow", vec![run], 2, "overflow pages"),
         ("a key outside", vec![outside], 2, "element 0"),
+        ("a key among the elements", vec![inside], 2, "element 0"),
         ("unknown flags", vec![leaf(2, 2, b"a", b"")], 2, "element 0"),
         ("a bucket inside itself", bucket(&nested(2)), 2, "in use twice"),
         ("a short bucket header", bucket(&[1; 15]), 2, "shorter than 16"),

@@ -368,6 +368,25 @@ fn every_burst_of_writes_at_every_read_leaves_one_transaction() {
 }
 
 #[test]
+fn two_equal_walks_under_a_moving_superblock_prove_nothing() {
+    let leaf = |mapped| node(1, 2, 24, &[id(5, mapped)]);
+    let mut other = superblock(1);
+    put32(&mut other, 44, 6);
+    seal(&mut other, SUPERBLOCK_SALT);
+    let away = vec![(1, leaf(2), true), (0, other, true)];
+    let back = vec![(1, leaf(1), true), (0, superblock(1), true)];
+    let writes = [away.clone(), back.clone(), away, back].concat();
+    // Each walk is superblock, leaf, superblock. Twice, all but its first read falls on the other state.
+    let schedule = vec![0, 2, 0, 2, 2, 0, 2];
+    let mut source = Moving::new(vec![superblock(1), leaf(1)], schedule, writes, false);
+    let metadata = read(&mut source).unwrap();
+    assert_eq!(
+        (metadata.time, metadata.devices[&ThinId(5)].mapped_blocks),
+        (5, 1)
+    );
+}
+
+#[test]
 fn metadata_that_never_rests_is_busy_not_damaged() {
     for counts in [true, false] {
         let (first, writes) = uniform_history(2, 300);

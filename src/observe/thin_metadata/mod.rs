@@ -25,6 +25,7 @@ use std::time::Duration;
 pub use error::ThinMetadataError;
 pub use source::{BLOCK_SIZE, Block, BlockSource, DeviceSource, Generation, device_node};
 
+pub use crate::model::ThinDetails;
 use crate::model::{Sectors, ThinId};
 use btree::Node;
 use superblock::{Superblock, u32_at, u64_at};
@@ -36,19 +37,6 @@ const PAUSES: [u64; 12] = [0, 1, 2, 4, 8, 16, 32, 32, 32, 32, 32, 32];
 const MAX_DEPTH: u32 = 16;
 /// Bytes of `struct disk_device_details`, dm-thin-metadata.c.
 const DETAILS: usize = 24;
-
-/// What the metadata says about one thin device (`struct disk_device_details`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct ThinDetails {
-    /// Data blocks that the device maps, shared ones included. One is [`ThinMetadata::data_block_size`] large.
-    pub mapped_blocks: u64,
-    /// The pool's transaction id when the device was made; 0 in containerd's pools, which never set one.
-    pub transaction_id: u64,
-    /// The pool's `time` when the device was made.
-    pub creation_time: u32,
-    /// The pool's `time` when it was last snapshotted, or when it was made.
-    pub snapshotted_time: u32,
-}
 
 /// One committed transaction of a pool's metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
