@@ -22,7 +22,13 @@ struct Offsets {
     rwbs: u32,
 }
 
-const UNKNOWN: Offsets = Offsets { dev: 0, sector: 0, sectors: 0, error: 0, rwbs: 0 };
+const UNKNOWN: Offsets = Offsets {
+    dev: 0,
+    sector: 0,
+    sectors: 0,
+    error: 0,
+    rwbs: 0,
+};
 
 #[unsafe(no_mangle)]
 static REQUEST_OFFSETS: Global<Offsets> = Global::new(UNKNOWN);

@@ -5,8 +5,8 @@ use core::ptr;
 use aya_ebpf::{
     EbpfContext as _,
     helpers::{
-        bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user,
-        generated::bpf_probe_read_user as probe_read_user_raw,
+        bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns,
+        bpf_probe_read_user, generated::bpf_probe_read_user as probe_read_user_raw,
     },
     macros::{map, tracepoint},
     maps::{Array, HashMap, RingBuf},
@@ -84,7 +84,9 @@ fn remember(number: u32, argument: u64) {
         losses::count(loss::DM_IN_FLIGHT_FULL);
         return;
     }
-    let Some(entry) = IN_FLIGHT.get_ptr_mut(&thread) else { return };
+    let Some(entry) = IN_FLIGHT.get_ptr_mut(&thread) else {
+        return;
+    };
     // SAFETY: the entry belongs to this thread, which is here and nowhere else.
     let entry = unsafe { &mut *entry };
     entry.argument = argument;
@@ -122,7 +124,11 @@ fn read_request(event: &mut DmIoctlEvent, argument: u64) -> Result<(), i32> {
         length = PAYLOAD_LEN as u32;
     }
     event.payload_total = total;
-    read_user(event.payload.as_mut_ptr(), length, argument + u64::from(head.data_start))?;
+    read_user(
+        event.payload.as_mut_ptr(),
+        length,
+        argument + u64::from(head.data_start),
+    )?;
     event.payload_len = length;
     Ok(())
 }
@@ -139,7 +145,9 @@ fn read_user(into: *mut u8, length: u32, from: u64) -> Result<(), i32> {
 #[tracepoint]
 pub fn sys_exit_ioctl(context: TracePointContext) -> u32 {
     let thread = bpf_get_current_pid_tgid();
-    let Some(entry) = IN_FLIGHT.get_ptr_mut(&thread) else { return 0 };
+    let Some(entry) = IN_FLIGHT.get_ptr_mut(&thread) else {
+        return 0;
+    };
     // SAFETY: a load from the context at a constant offset inside the tracepoint's record.
     let result = unsafe { ptr::read_volatile(context.as_ptr().byte_add(EXIT_RESULT).cast::<i64>()) };
     // SAFETY: the entry belongs to this thread, which is here and nowhere else.

@@ -22,7 +22,9 @@ static PARENTS: LruHashMap<u32, Ancestor> = LruHashMap::with_max_entries(16384, 
 pub fn sched_process_fork(context: TracePointContext) -> u32 {
     let offset = FORK_CHILD_PID_OFFSET.load() as usize;
     // SAFETY: the offset comes from the kernel's own description of this tracepoint.
-    let Ok(child) = (unsafe { context.read_at::<u32>(offset) }) else { return 0 };
+    let Ok(child) = (unsafe { context.read_at::<u32>(offset) }) else {
+        return 0;
+    };
     let parent = Ancestor {
         tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
         comm: bpf_get_current_comm().unwrap_or([0; COMM_LEN]),
@@ -38,7 +40,9 @@ pub fn ancestors(tgid: u32, into: &mut [Ancestor; ANCESTORS]) {
     let mut process = tgid;
     for slot in into {
         // SAFETY: an entry replaced while it is read gives another process's name, never memory outside the map.
-        let Some(parent) = (unsafe { PARENTS.get(&process) }) else { return };
+        let Some(parent) = (unsafe { PARENTS.get(&process) }) else {
+            return;
+        };
         *slot = *parent;
         process = parent.tgid;
     }
