@@ -26,6 +26,7 @@ pub(crate) fn containerd() -> Incarnation {
     Incarnation {
         pid: CONTAINERD,
         start_ticks: 77,
+        boot: "this boot".to_owned(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Agent, AgentError, Report, now};
 use crate::{
     decide::guards,
-    model::{GuardReading, Outcome, Plan, Timestamp, TxId, World},
+    model::{Action, GuardReading, Outcome, Plan, Timestamp, TxId, World},
     observe::world::{self, Places, WorldError},
     remedy::{self, Eyes, KernelHands},
     telemetry::story,
@@ -96,8 +96,13 @@ impl Agent {
             return;
         };
         let settled = ledger.open_intents().and_then(|intents| {
+            let of_this_pool = |plan: &Plan| {
+                let Action::DeleteThin { pool, .. } = &plan.action;
+                *pool == world.pool.name
+            };
             intents
                 .iter()
+                .filter(|intent| of_this_pool(&intent.plan))
                 .map(|intent| Ok((intent.plan.clone(), remedy::settle(intent, world, now(), ledger)?)))
                 .collect::<Result<Vec<_>, _>>()
         });

@@ -20,7 +20,7 @@ use crate::{
     correlate::{Change, Correlator},
     decide::Policy,
     ledger::{Ledger, LedgerError, OperationRow},
-    model::{FindingId, Observation, OperationId, OperationState, Timestamp, World},
+    model::{FindingId, Observation, OperationId, OperationState, PoolName, Timestamp, World},
     observe::{
         containerd,
         probes::{self, ProbeError, ProbeOptions, ProbeThread, Probes, Seen},
@@ -109,7 +109,13 @@ impl Agent {
         let mut traces = Traces::default();
         let mut findings = Vec::new();
         let ledger = match Ledger::open(&options.ledger) {
-            Ok(ledger) => match take_up(&ledger, &mut correlator, &mut traces, &mut findings) {
+            Ok(ledger) => match take_up(
+                &ledger,
+                &options.places.pool,
+                &mut correlator,
+                &mut traces,
+                &mut findings,
+            ) {
                 Ok(()) => Some(ledger),
                 Err(error) => refuse_ledger(&mut reporter, &error),
             },
@@ -386,9 +392,10 @@ impl Agent {
     }
 }
 
-/// Takes up what an earlier suture knew.
+/// Takes up what an earlier suture knew of this pool.
 fn take_up(
     ledger: &Ledger,
+    pool: &PoolName,
     correlator: &mut Correlator,
     traces: &mut Traces,
     findings: &mut Vec<OpenFinding>,
@@ -399,12 +406,18 @@ fn take_up(
         traceparent,
     } in ledger.open_operations()?
     {
-        if let Some(traceparent) = traceparent {
-            traces.operations.insert(operation.id.clone(), traceparent);
+        let id = operation.id.clone();
+        if correlator.remember(operation)
+            && let Some(traceparent) = traceparent
+        {
+            traces.operations.insert(id, traceparent);
         }
-        correlator.remember(operation);
     }
-    findings.extend(ledger.open_findings()?.into_iter().map(OpenFinding::again));
+    let of_this_pool = ledger
+        .open_findings()?
+        .into_iter()
+        .filter(|row| row.finding.pool == *pool);
+    findings.extend(of_this_pool.map(OpenFinding::again));
     Ok(())
 }
 

@@ -103,7 +103,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<(), CliError> {
         .enable_all()
         .build()
         .map_err(CliError::Runtime)?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let mut interrupted = signal(SignalKind::interrupt()).map_err(CliError::Runtime)?;
         let mut terminated = signal(SignalKind::terminate()).map_err(CliError::Runtime)?;
         let stop = async move {
@@ -114,5 +114,8 @@ pub(super) fn run(arguments: RunArguments) -> Result<(), CliError> {
         };
         Agent::start(options)?.run(stop).await?;
         Ok(())
-    })
+    });
+    // A read of a device that hangs must not keep suture from ending.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    result
 }

@@ -70,9 +70,14 @@ impl Correlator {
         }
     }
 
-    /// Takes up an operation that an earlier suture saw.
-    pub fn remember(&mut self, operation: Operation) {
-        self.adopt(operation);
+    /// Takes up an operation that an earlier suture saw; says whether it was on this pool. What happened on another pool
+    /// proves nothing about a device of the same id in this one.
+    pub fn remember(&mut self, operation: Operation) -> bool {
+        let ours = operation.pool == self.pool;
+        if ours {
+            self.adopt(operation);
+        }
+        ours
     }
 
     /// Every operation known, oldest first by name.

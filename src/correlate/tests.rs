@@ -338,7 +338,7 @@ fn what_an_earlier_suture_left_in_flight_under_a_dead_containerd_is_orphaned() {
     let operation = earlier.maker_of(ThinId(1)).unwrap().clone();
 
     let mut correlator = Correlator::new(pool(), at(20));
-    correlator.remember(operation.clone());
+    assert!(correlator.remember(operation.clone()));
     assert!(correlator.gap().is_some(), "suture was not watching");
     correlator.observe(&up(21));
     assert_eq!(
@@ -347,12 +347,22 @@ fn what_an_earlier_suture_left_in_flight_under_a_dead_containerd_is_orphaned() {
         "the same containerd still runs"
     );
     let mut correlator = Correlator::new(pool(), at(20));
-    correlator.remember(operation);
+    assert!(correlator.remember(operation));
     correlator.bury_unknown_actors(at(21));
     assert_eq!(
         state(&correlator, 1),
         Some(&OperationState::Orphaned { at: at(21) })
     );
+}
+
+#[test]
+fn what_an_earlier_suture_saw_on_another_pool_proves_nothing_here() {
+    let mut earlier = watching();
+    earlier.observe(&message(10, "create_thin 1", 0, by_containerd()));
+    let operation = earlier.maker_of(ThinId(1)).unwrap().clone();
+    let mut correlator = Correlator::new(crate::model::PoolName::new("other"), at(20));
+    assert!(!correlator.remember(operation));
+    assert_eq!(correlator.maker_of(ThinId(1)), None);
 }
 
 #[test]

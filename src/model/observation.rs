@@ -88,13 +88,16 @@ impl fmt::Display for BlockError {
     }
 }
 
-/// A running containerd, told apart from a later one with the same pid by its start time.
+/// A running containerd, told apart from a later one with the same pid by its start time, and from one after a reboot by
+/// the boot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize)]
 pub struct Incarnation {
     /// Process id.
     pub pid: u32,
     /// Start time in clock ticks since boot (`/proc/PID/stat`, field 22).
     pub start_ticks: u64,
+    /// Which boot of the machine (`/proc/sys/kernel/random/boot_id`).
+    pub boot: String,
 }
 
 impl fmt::Display for Incarnation {

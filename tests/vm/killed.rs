@@ -1,9 +1,12 @@
-//! suture itself, killed between its intent, its ioctl and its outcome.
+//! suture itself, killed between its intent, its ioctl and its outcome, or with the whole machine.
 
 use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
-use xtask::vm::Vm;
+use xtask::vm::{
+    Vm,
+    containerd::{Containerd, Options},
+};
 
 use crate::support::*;
 
@@ -106,4 +109,58 @@ fn killed_between_intent_and_ioctl_it_looks_and_then_does_it() -> Result<()> {
 #[test]
 fn killed_between_ioctl_and_outcome_it_looks_and_does_nothing_more() -> Result<()> {
     killed_at_the_ioctl("after", false, "settled_done")
+}
+
+/// A dmsetup that makes the device and then takes its time, so that the power goes before containerd can say so.
+const SLOW_DMSETUP: &str =
+    "#!/bin/sh\n/usr/sbin/dmsetup \"$@\"\ncode=$?\nif [ \"$1\" = create ]; then sleep 600; fi\nexit $code\n";
+
+#[test]
+fn what_suture_saw_before_a_power_cut_still_counts_after_the_reboot() -> Result<()> {
+    let disks = tempfile::tempdir()?;
+    let act = ["--act", "--grace", "2", "--ledger", "/persist/suture/ledger.db"];
+    let first = boot_with_disks(disks.path())?;
+    let kept = {
+        let mut containerd = containerd(&first)?;
+        let kept = Kept::write(&first, &containerd, "kept", 1)?;
+        let mut suture = Suture::start(&first, &act, &[])?;
+        first.write_file("/opt/break/dmsetup", SLOW_DMSETUP, 0o755)?;
+        let _prepare = first.spawn(
+            [
+                "ctr",
+                "snapshots",
+                "--snapshotter",
+                "devmapper",
+                "prepare",
+                "half",
+            ],
+            &[],
+        )?;
+        let operation = suture.expect("operation", |report| {
+            report["operation"]["device_name"] == "tp-snap-2"
+        })?;
+        ensure!(operation["operation"]["state"] == "in_flight", "{operation}");
+        // The resume is the last call before the transaction that never comes.
+        suture.expect("operation", |report| {
+            report["operation"]["steps"]
+                .as_array()
+                .is_some_and(|steps| steps.len() == 4)
+        })?;
+        ensure!(containerd.pid()? > 0);
+        first.cut_power()?;
+        kept
+    };
+    drop(first);
+
+    let second = boot_with_disks(disks.path())?;
+    let mut containerd = Containerd::set_up(&second, Options::default())?;
+    let mut suture = Suture::start(&second, &act, &[])?;
+    containerd.start()?;
+    prepare_with_retries(&containerd, "again")?;
+    let found = suture.expect("found", |report| report["finding"]["class"] == "leaked-thin")?;
+    ensure!(found["finding"]["thin_id"] == 2, "{found}");
+    suture.expect_remedy("done")?;
+    ensure!(containerd.thin_ids()? == [1, 3], "{:?}", containerd.thin_ids()?);
+    ensure!(kept.is_whole(&second)?);
+    suture.stop()
 }

@@ -27,12 +27,23 @@ fn a_device_made_by_hand_is_told_and_never_deleted() -> Result<()> {
         failed["operation"]["error"] == "EEXIST" && failed["operation"]["thin_id"] == 1,
         "{failed}"
     );
-    let decided = suture.expect("decided", |report| {
-        report["finding"]["thin_id"] == 1
-            && report["kind"] == "tell"
-            && report["finding"]["evidence"].to_string().contains("faulty")
-    })?;
-    ensure!(decided["finding"]["class"] == "foreign-thin", "{decided}");
+    let decided = suture.expect_ever("decided", |report| report["finding"]["thin_id"] == 1)?;
+    ensure!(
+        decided["kind"] == "tell" && decided["finding"]["class"] == "foreign-thin",
+        "{decided}"
+    );
+    vm.wait_until(
+        "the ledger has the finding with its newest evidence",
+        PATIENCE,
+        || {
+            Ok(history(&vm)?.iter().any(|entry| {
+                entry["finding"]["class"] == "foreign-thin"
+                    && entry["finding"]["evidence"]
+                        .to_string()
+                        .contains("has id 1 as faulty")
+            }))
+        },
+    )?;
     std::thread::sleep(std::time::Duration::from_secs(12));
     ensure!(!suture.told("remedy")?);
     ensure!(containerd.thin_ids()?.contains(&1));

@@ -1,13 +1,16 @@
 //! The stage: a VM with a containerd and a suture, and what a scenario asks of them.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use fake_opentelemetry_collector::{ExportedSpan, FakeCollectorServer};
 use serde_json::Value;
 pub(crate) use xtask::vm::{Kernel, Signal};
 use xtask::vm::{
-    Process, Vm,
+    Process, Vm, VmBuilder,
     containerd::{Containerd, Options},
 };
 
@@ -16,11 +19,18 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A VM with suture on its PATH.
 pub(crate) fn boot(kernel: Kernel) -> Result<Vm> {
+    machine().kernel(kernel).boot()
+}
+
+/// The same, with disks that outlive it.
+pub(crate) fn boot_with_disks(folder: &Path) -> Result<Vm> {
+    machine().disks(folder).boot()
+}
+
+fn machine() -> VmBuilder {
     Vm::builder()
-        .kernel(kernel)
         .time_limit(Duration::from_mins(8))
         .file(env!("CARGO_BIN_EXE_suture"), "suture")
-        .boot()
 }
 
 /// A containerd that serves.
@@ -85,6 +95,14 @@ impl Suture {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Waits for a report of a kind that may have come at any time, also before what was last waited for.
+    pub(crate) fn expect_ever(&mut self, kind: &str, is_it: impl Fn(&Value) -> bool) -> Result<Value> {
+        let read = std::mem::take(&mut self.read);
+        let found = self.expect(kind, is_it);
+        self.read = self.read.max(read);
+        found
     }
 
     /// Whether it has told something of a kind, ever.
@@ -160,7 +178,7 @@ impl Kept {
     /// Whether the contents are still the same, read from the disk.
     pub(crate) fn is_whole(&self, vm: &Vm) -> Result<bool> {
         let now = vm.sh(&format!(
-            "echo 3 > /proc/sys/vm/drop_caches; mount {} /mnt/kept; sha256sum /mnt/kept/data; umount /mnt/kept",
+            "mkdir -p /mnt/kept; echo 3 > /proc/sys/vm/drop_caches; mount {} /mnt/kept; sha256sum /mnt/kept/data; umount /mnt/kept",
             self.device
         ))?;
         Ok(now == self.checksum)

@@ -167,7 +167,7 @@ fn a_collector_that_is_down_blocks_nothing_and_gets_the_story_when_it_is_back() 
     break_and_restart(&mut containerd)?;
     prepare_with_retries(&containerd, "again")?;
     suture.expect_remedy("done")?;
-    let held = suture.expect("traces_held_back", |_| true)?;
+    let held = suture.expect_ever("traces_held_back", |_| true)?;
     ensure!(held["endpoint"] == "http://127.0.0.1:4317", "{held}");
     ensure!(history(&vm)?.len() == 1, "the ledger has it all the same");
 

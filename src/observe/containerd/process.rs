@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use procfs::{LockType, ProcError, process::Process};
+use procfs::{Lock, LockKind, LockType, Locks, ProcError, prelude::FromBufRead as _, process::Process};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
@@ -27,8 +27,8 @@ pub enum ProcessError {
         /// Why.
         source: io::Error,
     },
-    /// `/proc/locks` could not be read.
-    #[error("reading /proc/locks")]
+    /// `/proc` could not be read.
+    #[error("reading /proc/locks and the boot's id")]
     Locks(#[source] ProcError),
     /// A process could not be watched.
     #[error("watching process {pid}")]
@@ -52,22 +52,38 @@ pub fn holder_of(database: &Path) -> Result<Option<Incarnation>, ProcessError> {
             });
         }
     };
-    let locks = procfs::locks().map_err(ProcessError::Locks)?;
-    let candidates = locks
-        .iter()
-        .filter(|lock| matches!(lock.lock_type, LockType::FLock) && lock.inode == file.ino())
-        .filter_map(|lock| lock.pid);
+    let boot = procfs::sys::kernel::random::boot_id().map_err(ProcessError::Locks)?;
     // The inode's number alone may also be another file system's.
-    Ok(candidates
+    let holder = lock_holders(file.ino())?
+        .into_iter()
         .filter_map(|pid| Process::new(pid).ok())
-        .find(|process| has_open(process, &file))
-        .and_then(|process| {
-            let start_ticks = process.stat().ok()?.starttime;
-            Some(Incarnation {
-                pid: u32::try_from(process.pid()).ok()?,
-                start_ticks,
-            })
-        }))
+        .find(|process| has_open(process, &file));
+    Ok(holder.and_then(|process| {
+        let start_ticks = process.stat().ok()?.starttime;
+        Some(Incarnation {
+            pid: u32::try_from(process.pid()).ok()?,
+            start_ticks,
+            boot,
+        })
+    }))
+}
+
+/// Processes that hold an exclusive flock on a file with this inode number. Lines with an arrow are processes that wait
+/// for one: they hold nothing (`show_lock`, fs/locks.c), and the library that parses the lines does not tell them apart.
+fn lock_holders(inode: u64) -> Result<Vec<i32>, ProcessError> {
+    let text = fs::read_to_string("/proc/locks").map_err(|error| ProcessError::Locks(error.into()))?;
+    let held: Vec<&str> = text.lines().filter(|line| !line.contains("->")).collect();
+    let held = held.join("\n");
+    let locks = Locks::from_buf_read(held.as_bytes()).map_err(ProcessError::Locks)?;
+    let exclusive = |lock: &Lock| {
+        matches!((&lock.lock_type, &lock.kind), (LockType::FLock, LockKind::Write)) && lock.inode == inode
+    };
+    Ok(locks
+        .0
+        .into_iter()
+        .filter(exclusive)
+        .filter_map(|lock| lock.pid)
+        .collect())
 }
 
 fn has_open(process: &Process, file: &fs::Metadata) -> bool {
@@ -127,11 +143,25 @@ fn is_running(who: &Incarnation) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
+    use std::process::{Child, Command, Stdio};
 
     use rustix::event::{EventfdFlags, eventfd};
 
     use super::*;
+
+    /// A process that holds the same kind of lock as bbolt, once this returns.
+    fn flock(database: &Path, how: &str) -> Child {
+        let mut child = Command::new("flock")
+            .args(["--no-fork", how])
+            .arg(database)
+            .args(["sh", "-c", "echo locked; exec sleep 600"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = [0; 7];
+        io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+        child
+    }
 
     #[test]
     fn the_holder_of_the_lock_is_found_and_its_end_noticed() {
@@ -141,16 +171,16 @@ mod tests {
         fs::write(&database, b"x").unwrap();
         assert_eq!(holder_of(&database).unwrap(), None);
 
-        // flock(1) holds the same kind of lock as bbolt, in a process of its own.
-        let mut child = Command::new("flock")
-            .arg("--no-fork")
-            .arg(&database)
-            .args(["sh", "-c", "echo locked; exec sleep 600"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = [0; 7];
-        io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+        // A reader's shared lock is not containerd's, and who waits for the lock does not hold it.
+        let mut reader = flock(&database, "--shared");
+        assert_eq!(holder_of(&database).unwrap(), None);
+        reader.kill().unwrap();
+        reader.wait().unwrap();
+        let mut child = flock(&database, "--exclusive");
+        let mut waiter = Command::new("flock").arg(&database).arg("true").spawn().unwrap();
+        while !fs::read_to_string("/proc/locks").unwrap().contains("->") {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
         let holder = holder_of(&database).unwrap().expect("somebody holds the lock");
         assert_eq!(holder.pid, child.id());
 
@@ -168,6 +198,8 @@ mod tests {
             wait_for_end(&another, &never).unwrap(),
             "an earlier process of the same pid has ended"
         );
+        waiter.kill().unwrap();
+        waiter.wait().unwrap();
         child.kill().unwrap();
         assert!(wait_for_end(&holder, &never).unwrap());
         child.wait().unwrap();
