@@ -51,18 +51,7 @@ impl Watching {
             rustix::process::geteuid().is_root(),
             "this test loads BPF programs: run it as root"
         );
-        let tracefs = Path::new("/sys/kernel/tracing");
-        if !tracefs.join("events").is_dir() {
-            let options: Option<&std::ffi::CStr> = None;
-            rustix::mount::mount(
-                "tracefs",
-                tracefs,
-                "tracefs",
-                rustix::mount::MountFlags::empty(),
-                options,
-            )
-            .expect("tracefs can be mounted");
-        }
+        xtask::tracefs::mount_if_missing().unwrap();
         let (sender, events) = mpsc::channel(65_536);
         let probes = Probes::attach(options).expect("the probes attach");
         before_reading();

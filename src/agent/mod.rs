@@ -7,6 +7,7 @@ mod report;
 mod sensors;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     time::{Duration, SystemTime},
 };
@@ -20,7 +21,7 @@ use crate::{
     correlate::{Change, Correlator},
     decide::Policy,
     ledger::{Ledger, LedgerError, OperationRow},
-    model::{FindingId, Observation, OperationId, OperationState, PoolName, Timestamp, World},
+    model::{FindingId, Observation, OperationId, OperationState, PoolName, Timestamp, World, dm::Caller},
     observe::{
         containerd,
         probes::{self, ProbeError, ProbeOptions, ProbeThread, Probes, Seen},
@@ -53,6 +54,8 @@ pub struct Options {
     pub ledger: PathBuf,
     /// How to tell.
     pub format: Format,
+    /// Whether to tell of operations that go well too.
+    pub verbose: bool,
 }
 
 /// Why the agent can not go on.
@@ -78,6 +81,8 @@ pub struct Agent {
     correlator: Correlator,
     findings: Vec<OpenFinding>,
     traces: Traces,
+    /// Operations with steps that are not in the ledger yet.
+    unsaved: BTreeSet<OperationId>,
     ledger: Option<Ledger>,
     telemetry: Telemetry,
     reporter: Reporter,
@@ -95,15 +100,20 @@ pub struct Agent {
 /// `traceparent`s of what was told already.
 #[derive(Debug, Default)]
 struct Traces {
-    operations: std::collections::BTreeMap<OperationId, String>,
+    operations: BTreeMap<OperationId, String>,
 }
 
 impl Agent {
     /// Starts watching. Needs a tokio runtime around it.
     pub fn start(options: Options) -> Result<Self, AgentError> {
-        let telemetry = Telemetry::from_environment()?;
-        telemetry.install()?;
         let mut reporter = Reporter::new(options.format);
+        let (telemetry, no_export) = Telemetry::from_environment()?;
+        telemetry.install()?;
+        if let Some(error) = no_export {
+            reporter.tell(&Report::NoTraces {
+                why: crate::words::explain(&error),
+            });
+        }
         let now = now();
         let mut correlator = Correlator::new(options.places.pool.clone(), now);
         let mut traces = Traces::default();
@@ -134,6 +144,7 @@ impl Agent {
             correlator,
             findings,
             traces,
+            unsaved: BTreeSet::new(),
             ledger,
             telemetry,
             reporter,
@@ -153,7 +164,6 @@ impl Agent {
         tokio::pin!(stop);
         loop {
             tokio::select! {
-                biased;
                 () = &mut stop => break,
                 seen = self.events.recv() => self.seen(seen)?,
                 observation = self.containerd.next() => self.containerd_changed(&observation),
@@ -183,19 +193,8 @@ impl Agent {
     fn take_in(&mut self, observation: &Observation) {
         if let Observation::DmIoctl(call) = observation
             && !call.command.is_query()
-            && call
-                .caller
-                .ancestors
-                .iter()
-                .any(|one| one.is_called("containerd"))
         {
-            // A containerd that started a moment ago: who it is must be known before what it did is judged.
-            if let Ok(Some(who)) = containerd::holder_of(&self.options.places.pool_db())
-                && self.containerd.is_new(&who)
-            {
-                let up = Observation::ContainerdUp { at: now(), who };
-                self.containerd_changed(&up);
-            }
+            self.meet_containerd(&call.caller);
         }
         let changes = self.correlator.observe(observation);
         match observation {
@@ -212,6 +211,19 @@ impl Agent {
         if !changes.is_empty() {
             self.changed(changes);
             self.look_soon();
+        }
+    }
+
+    /// A containerd that started a moment ago: who it is must be known before what it did is judged.
+    fn meet_containerd(&mut self, caller: &Caller) {
+        let mut strangers = caller.ancestors.iter().filter(|one| one.is_called("containerd"));
+        if !strangers.any(|one| !self.containerd.is_up(one.pid)) {
+            return;
+        }
+        if let Ok(Some(who)) = containerd::holder_of(&self.options.places.pool_db())
+            && self.containerd.is_new(&who)
+        {
+            self.containerd_changed(&Observation::ContainerdUp { at: now(), who });
         }
     }
 
@@ -232,20 +244,24 @@ impl Agent {
                 Change::GapOpened(gap) => self.reporter.tell(&Report::GapOpened { why: gap.why }),
                 Change::GapClosed(gap) => self.reporter.tell(&Report::GapClosed { why: gap.why }),
                 Change::Began(id) | Change::Moved(id) => self.operation_moved(&id),
+                Change::Stepped(id) => self.operation_stepped(id),
             }
         }
     }
 
+    /// Where an operation stands is stored at once: it is the provenance of a device.
     fn operation_moved(&mut self, id: &OperationId) {
         let Some(operation) = self.correlator.operation(id).cloned() else {
             return;
         };
-        let told = self.traces.operations.contains_key(id);
-        if matches!(operation.state, OperationState::Abandoned { .. }) && !told {
+        if matches!(operation.state, OperationState::Abandoned { .. })
+            && !self.traces.operations.contains_key(id)
+        {
             self.traces
                 .operations
                 .insert(id.clone(), self.telemetry.operation(&operation));
         }
+        self.unsaved.remove(id);
         let traceparent = self.traces.operations.get(id).cloned();
         let stored = self.ledger.as_ref().map(|ledger| {
             // What ended well and was never a story is nobody's concern any more.
@@ -254,14 +270,45 @@ impl Agent {
             } else {
                 ledger.save_operation(&OperationRow {
                     operation: operation.clone(),
-                    traceparent,
+                    traceparent: traceparent.clone(),
                 })
             }
         });
-        self.reporter.tell(&Report::Operation {
-            operation: Box::new(operation),
-        });
+        if self.options.verbose || traceparent.is_some() || operation.state.is_noteworthy() {
+            self.reporter.tell(&Report::Operation {
+                operation: Box::new(operation),
+            });
+        }
         if let Some(Err(error)) = stored {
+            self.ledger_failed(&error);
+        }
+    }
+
+    /// One more call is stored with the next read of the world: an fsync for each would slow down whoever shares the
+    /// disk.
+    fn operation_stepped(&mut self, id: OperationId) {
+        if self.options.verbose
+            && let Some(operation) = self.correlator.operation(&id)
+        {
+            self.reporter.tell(&Report::Operation {
+                operation: Box::new(operation.clone()),
+            });
+        }
+        self.unsaved.insert(id);
+    }
+
+    fn save_steps(&mut self) {
+        let Some(ledger) = self.ledger.as_mut() else {
+            return;
+        };
+        let operations = std::mem::take(&mut self.unsaved).into_iter().filter_map(|id| {
+            let traceparent = self.traces.operations.get(&id).cloned();
+            Some(OperationRow {
+                operation: self.correlator.operation(&id)?.clone(),
+                traceparent,
+            })
+        });
+        if let Err(error) = ledger.save_operations(&operations.collect::<Vec<_>>()) {
             self.ledger_failed(&error);
         }
     }
@@ -284,6 +331,7 @@ impl Agent {
     async fn look(&mut self) -> Result<(), AgentError> {
         self.read_at = Instant::now() + PERIOD;
         self.tell_delivery();
+        self.save_steps();
         if let Some(world) = self.read_world().await? {
             self.settle_intents(&world);
             self.judge(&world).await?;

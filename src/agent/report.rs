@@ -37,6 +37,9 @@ pub enum Report {
     NoLedger {
         why: String,
     },
+    NoTraces {
+        why: String,
+    },
     Trouble {
         what: String,
     },
@@ -97,6 +100,7 @@ impl fmt::Display for Report {
                 f,
                 "NO LEDGER: {why}; suture only tells, because nothing is done without a durable intent"
             ),
+            Self::NoTraces { why } => write!(f, "traces are not exported: {why}"),
             Self::Trouble { what } => write!(f, "TROUBLE: {what}"),
             Self::TroubleOver => f.write_str("the trouble is over: the world was read again"),
             Self::GapOpened { why } => {

@@ -30,6 +30,7 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(super) struct ContainerdWatch {
     events: mpsc::Receiver<Observation>,
     known: BTreeSet<Incarnation>,
+    up: Option<Incarnation>,
     looked: Arc<AtomicBool>,
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
@@ -47,6 +48,7 @@ impl ContainerdWatch {
         Ok(Self {
             events,
             known: BTreeSet::new(),
+            up: None,
             looked,
             stop,
             thread: Some(thread),
@@ -62,6 +64,11 @@ impl ContainerdWatch {
         }
     }
 
+    /// Whether the containerd that runs has this pid.
+    pub(super) fn is_up(&self, pid: u32) -> bool {
+        self.up.as_ref().is_some_and(|who| who.pid == pid)
+    }
+
     /// Whether this containerd was not told of yet.
     pub(super) fn is_new(&self, who: &Incarnation) -> bool {
         !self.known.contains(who)
@@ -69,8 +76,15 @@ impl ContainerdWatch {
 
     /// Remembers what was told.
     pub(super) fn note(&mut self, observation: &Observation) {
-        if let Observation::ContainerdUp { who, .. } = observation {
-            self.known.insert(who.clone());
+        match observation {
+            Observation::ContainerdUp { who, .. } => {
+                self.known.insert(who.clone());
+                self.up = Some(who.clone());
+            }
+            Observation::ContainerdGone { who, .. } => {
+                self.up.take_if(|up| up == who);
+            }
+            _ => {}
         }
     }
 

@@ -26,6 +26,9 @@ pub(super) struct RunArguments {
     /// How long a finding must have stood unchanged before it is acted on, in seconds.
     #[arg(long, default_value_t = 15.0, value_name = "SECONDS", value_parser = seconds)]
     grace: f64,
+    /// Tell of every operation of containerd's, not only of those that were left half done.
+    #[arg(long, short)]
+    verbose: bool,
     /// How to print.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -92,6 +95,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<(), CliError> {
         },
         probes: arguments.rings.into(),
         ledger: arguments.ledger.ledger,
+        verbose: arguments.verbose,
         format: match arguments.output {
             Output::Text => Format::Text,
             Output::Json => Format::Json,

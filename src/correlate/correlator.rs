@@ -33,6 +33,8 @@ pub enum Change {
     Began(OperationId),
     /// An operation is somewhere else than before.
     Moved(OperationId),
+    /// An operation made one more call, and stands where it stood.
+    Stepped(OperationId),
     /// Events were lost.
     GapOpened(Gap),
     /// A full read of the world closed a gap.
@@ -308,7 +310,7 @@ impl Correlator {
             earlier.for_each(|one| operation.push(one));
             operation.push(step);
             self.recent.retain(|(pid, _)| *pid != process);
-            return vec![Change::Moved(operation.id.clone())];
+            return vec![Change::Stepped(operation.id.clone())];
         }
         let by_name = self.operations.values_mut().find(|one| {
             matches!(
@@ -318,7 +320,7 @@ impl Correlator {
         });
         if let Some(operation) = by_name {
             operation.push(step);
-            return vec![Change::Moved(operation.id.clone())];
+            return vec![Change::Stepped(operation.id.clone())];
         }
         self.recent.push_back((process, step));
         if self.recent.len() > MAX_RECENT {

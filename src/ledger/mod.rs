@@ -7,6 +7,8 @@ mod findings;
 mod operations;
 mod remedies;
 mod schema;
+#[cfg(test)]
+mod tests;
 
 use std::{fs, path::Path, time::Duration};
 

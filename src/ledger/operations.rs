@@ -39,6 +39,23 @@ impl Ledger {
         Ok(())
     }
 
+    /// Stores several at once, in one transaction.
+    pub fn save_operations(&mut self, rows: &[OperationRow]) -> Result<(), LedgerError> {
+        const WHAT: &str = "storing operations";
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.connection
+            .execute_batch("BEGIN")
+            .map_err(LedgerError::sql(WHAT))?;
+        let stored = rows.iter().try_for_each(|row| self.save_operation(row));
+        let end = if stored.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        self.connection
+            .execute_batch(end)
+            .map_err(LedgerError::sql(WHAT))?;
+        stored
+    }
+
     /// Drops an operation that ended well: nobody will ask.
     pub fn forget_operation(&self, id: &OperationId) -> Result<(), LedgerError> {
         self.connection

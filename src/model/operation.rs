@@ -93,6 +93,15 @@ pub enum OperationState {
 }
 
 impl OperationState {
+    /// Whether a person may want to know.
+    #[must_use]
+    pub fn is_noteworthy(&self) -> bool {
+        matches!(
+            self,
+            Self::Orphaned { .. } | Self::Abandoned { .. } | Self::Failed { .. }
+        )
+    }
+
     /// Whether nothing more is to be expected.
     #[must_use]
     pub fn is_closed(&self) -> bool {

@@ -48,40 +48,38 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Exports where the environment names an endpoint; otherwise traces only get their ids. Needs a tokio runtime
-    /// around it for gRPC.
-    pub fn from_environment() -> Result<Self, TelemetryError> {
+    /// Exports where the environment names an endpoint; otherwise traces only get their ids. An endpoint that can not be
+    /// used is told beside it: nobody is left unwatched for a typing error. Needs a tokio runtime around it for gRPC.
+    pub fn from_environment() -> Result<(Self, Option<TelemetryError>), TelemetryError> {
         let resource = Resource::builder()
             .with_service_name("suture")
             .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
             .with_attribute(KeyValue::new("host.name", host_name()))
             .build();
-        let builder = SdkTracerProvider::builder();
-        let Some(endpoint) = endpoint() else {
-            let provider = builder.with_resource(resource).build();
-            let tracer = provider.tracer("suture");
-            return Ok(Self {
+        let mut builder = SdkTracerProvider::builder().with_resource(resource.clone());
+        let (mut delivery, mut retry, mut no_export) = (None, None, None);
+        match endpoint().map(|endpoint| (SpanExporter::builder().build(), endpoint)) {
+            None => {}
+            Some((Err(error), _)) => no_export = Some(error.into()),
+            Some((Ok(mut exporter), endpoint)) => {
+                opentelemetry_sdk::trace::SpanExporter::set_resource(&mut exporter, &resource);
+                let shared = Arc::new(Delivery::new(exporter, endpoint));
+                retry = Some(RetryThread::start(Arc::clone(&shared))?);
+                builder = builder.with_batch_exporter(delivery::Exporter(Arc::clone(&shared)));
+                delivery = Some(shared);
+            }
+        }
+        let provider = builder.build();
+        let tracer = provider.tracer("suture");
+        Ok((
+            Self {
                 provider,
                 tracer,
-                delivery: None,
-                _retry: None,
-            });
-        };
-        let mut exporter = SpanExporter::builder().build()?;
-        opentelemetry_sdk::trace::SpanExporter::set_resource(&mut exporter, &resource);
-        let delivery = Arc::new(Delivery::new(exporter, endpoint));
-        let retry = RetryThread::start(Arc::clone(&delivery))?;
-        let provider = builder
-            .with_resource(resource)
-            .with_batch_exporter(delivery::Exporter(Arc::clone(&delivery)))
-            .build();
-        let tracer = provider.tracer("suture");
-        Ok(Self {
-            provider,
-            tracer,
-            delivery: Some(delivery),
-            _retry: Some(retry),
-        })
+                delivery,
+                _retry: retry,
+            },
+            no_export,
+        ))
     }
 
     /// Makes this the end of all `tracing` spans and messages of the process: messages go to standard error as far as

@@ -118,7 +118,14 @@ const SLOW_DMSETUP: &str =
 #[test]
 fn what_suture_saw_before_a_power_cut_still_counts_after_the_reboot() -> Result<()> {
     let disks = tempfile::tempdir()?;
-    let act = ["--act", "--grace", "2", "--ledger", "/persist/suture/ledger.db"];
+    let act = [
+        "--act",
+        "--verbose",
+        "--grace",
+        "2",
+        "--ledger",
+        "/persist/suture/ledger.db",
+    ];
     let first = boot_with_disks(disks.path())?;
     let kept = {
         let mut containerd = containerd(&first)?;

@@ -7,6 +7,7 @@
 pub mod command;
 pub mod setup;
 pub mod tasks;
+pub mod tracefs;
 pub mod vm;
 
 use std::path::{Path, PathBuf};

@@ -36,7 +36,7 @@ pub fn run(suture: &Path, kernel: Kernel) -> Result<ExitCode> {
 
     chapter("suture starts beside it: kernel probes on, and leave to heal what is proven safe");
     let mut told = Relay {
-        process: vm.spawn(["suture", "run", "--act", "--grace", "10"], &[])?,
+        process: vm.spawn(["suture", "run", "--act", "--verbose", "--grace", "10"], &[])?,
         shown: 0,
     };
     told.until("gap closed")?;

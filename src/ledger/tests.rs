@@ -1,0 +1,98 @@
+use super::*;
+use crate::{
+    correlate::Correlator,
+    model::{Finding, FindingClass, FindingId, Operation, OperationState, Provenance, ThinId},
+    testing::*,
+};
+
+fn operation() -> Operation {
+    let mut correlator = Correlator::new(pool(), at(0));
+    correlator.observe(&up(1));
+    correlator.observe(&message(10, "create_snap 7 3", 0, by_containerd()));
+    correlator.maker_of(ThinId(7)).unwrap().clone()
+}
+
+fn open(folder: &tempfile::TempDir) -> Ledger {
+    Ledger::open(&folder.path().join("folder/ledger.db")).unwrap()
+}
+
+#[test]
+fn operations_outlive_suture_until_they_are_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut row = OperationRow {
+        operation: operation(),
+        traceparent: None,
+    };
+    open(&folder).save_operation(&row).unwrap();
+    assert_eq!(open(&folder).open_operations().unwrap(), [row.clone()]);
+
+    row.operation.state = OperationState::Abandoned {
+        at: at(11),
+        record: None,
+        details: details(5),
+    };
+    row.traceparent = Some("00-1-2-01".to_owned());
+    open(&folder).save_operations(std::slice::from_ref(&row)).unwrap();
+    assert_eq!(open(&folder).open_operations().unwrap(), [row.clone()]);
+
+    // What is stored without a trace keeps the one that was there.
+    let known = row.traceparent.take();
+    open(&folder).save_operation(&row).unwrap();
+    assert_eq!(open(&folder).open_operations().unwrap()[0].traceparent, known);
+
+    row.operation.state = OperationState::Deleted { at: at(12) };
+    open(&folder).save_operation(&row).unwrap();
+    assert_eq!(open(&folder).open_operations().unwrap(), []);
+    open(&folder).forget_operation(&row.operation.id).unwrap();
+    open(&folder).prune().unwrap();
+}
+
+#[test]
+fn findings_keep_their_first_sight_and_end_resolved() {
+    let folder = tempfile::tempdir().unwrap();
+    let finding = Finding {
+        id: FindingId("foreign-thin/tp/7".to_owned()),
+        class: FindingClass::ForeignThin,
+        pool: pool(),
+        thin_id: ThinId(7),
+        provenance: Provenance::Unknown,
+        evidence: vec!["seen".to_owned()],
+    };
+    let mut row = FindingRow {
+        finding,
+        first_seen: at(1),
+        last_seen: at(2),
+        resolved: None,
+        decision: "left to a person".to_owned(),
+        traceparent: Some("00-1-2-01".to_owned()),
+    };
+    open(&folder).save_finding(&row).unwrap();
+    let again = FindingRow {
+        first_seen: at(9),
+        last_seen: at(9),
+        ..row.clone()
+    };
+    open(&folder).save_finding(&again).unwrap();
+    row.last_seen = at(9);
+    assert_eq!(open(&folder).open_findings().unwrap(), [row.clone()]);
+    row.resolved = Some(at(10));
+    open(&folder).save_finding(&row).unwrap();
+    assert_eq!(open(&folder).open_findings().unwrap(), []);
+    assert_eq!(open(&folder).newest_findings(10).unwrap(), [row]);
+}
+
+#[test]
+fn a_reader_beside_the_writer_sees_what_was_committed_and_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let writer = open(&folder);
+    let path = folder.path().join("folder/ledger.db");
+    let reader = Ledger::open_to_read(&path).unwrap();
+    writer
+        .save_operation(&OperationRow {
+            operation: operation(),
+            traceparent: None,
+        })
+        .unwrap();
+    assert_eq!(reader.open_operations().unwrap().len(), 1);
+    assert!(reader.forget_operation(&operation().id).is_err());
+}
