@@ -5,6 +5,7 @@
 pub mod bbolt;
 pub mod containerd;
 pub mod device_mapper;
+mod little_endian;
 pub mod pool_db;
 pub mod probes;
 pub mod snapshot_db;

@@ -3,6 +3,8 @@
 //! bbolt writes its structures in the byte order of the machine; here it is little-endian, as on every machine that
 //! suture supports. Each number that leads somewhere is checked against the bytes at hand before it is followed.
 
+use super::super::little_endian::{u16_at, u32_at, u64_at};
+
 /// Bytes of a page header: id u64, flags u16, count u16, overflow u32.
 pub(super) const HEADER: usize = 16;
 /// Bytes of the meta structure behind the page header, checksum included.
@@ -24,30 +26,6 @@ const VERSION: u32 = 2;
 const META_SUMMED: usize = 56;
 /// Set in a leaf element's flags when its value is a bucket.
 const BUCKET_ELEMENT: u32 = 1;
-
-pub(super) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    bytes
-        .get(offset..)?
-        .first_chunk()
-        .copied()
-        .map(u16::from_le_bytes)
-}
-
-pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    bytes
-        .get(offset..)?
-        .first_chunk()
-        .copied()
-        .map(u32::from_le_bytes)
-}
-
-pub(super) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    bytes
-        .get(offset..)?
-        .first_chunk()
-        .copied()
-        .map(u64::from_le_bytes)
-}
 
 /// A `u32` length or position as an index; no supported machine has a smaller `usize`.
 fn index(value: u32) -> usize {

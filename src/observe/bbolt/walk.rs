@@ -5,8 +5,9 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use super::super::little_endian::u64_at;
 use super::error::BboltError;
-use super::page::{BUCKET, HEADER, Header, Meta, Node, u64_at};
+use super::page::{BUCKET, HEADER, Header, Meta, Node};
 use super::source::PageSource;
 use crate::model::TxId;
 

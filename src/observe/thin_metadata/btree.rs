@@ -1,8 +1,9 @@
 //! Nodes of device-mapper's B-trees (drivers/md/persistent-data/dm-btree-internal.h), as far as the tree of device
 //! details needs them: 64-bit keys, values of one size.
 
+use super::super::little_endian::{u32_at, u64_at};
 use super::source::{BLOCK_SIZE, Block};
-use super::superblock::{checksum, u32_at, u64_at};
+use super::superblock::checksum;
 
 /// Xor-ed to the checksum of a node (`BTREE_CSUM_XOR`, dm-btree-spine.c).
 const SALT: u32 = 121_107;

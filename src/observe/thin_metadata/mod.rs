@@ -25,10 +25,11 @@ use std::time::Duration;
 pub use error::ThinMetadataError;
 pub use source::{BLOCK_SIZE, Block, BlockSource, DeviceSource, Generation, device_node};
 
+use super::little_endian::{u32_at, u64_at};
 pub use crate::model::ThinDetails;
 use crate::model::{Sectors, ThinId};
 use btree::Node;
-use superblock::{Superblock, u32_at, u64_at};
+use superblock::Superblock;
 
 /// Pauses before each read, in milliseconds; also how often one is tried. A pool under load commits once a second, or
 /// at every flush that follows a new mapping.

@@ -1,5 +1,6 @@
 //! Block 0: the root of the last committed transaction (`struct thin_disk_superblock`, drivers/md/dm-thin-metadata.c).
 
+use super::super::little_endian::{u32_at, u64_at};
 use super::source::Block;
 
 /// Added to the checksum of a superblock (`SUPERBLOCK_CSUM_XOR`, dm-thin-metadata.c).
@@ -18,22 +19,6 @@ pub(super) fn checksum(block: &Block, salt: u32) -> u32 {
     let (_, summed) = block.split_at(4);
     // The crate inverts at the end, as most users of CRC-32C do; device-mapper does not.
     !crc32c::crc32c(summed) ^ salt
-}
-
-pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    bytes
-        .get(offset..)?
-        .first_chunk()
-        .copied()
-        .map(u32::from_le_bytes)
-}
-
-pub(super) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    bytes
-        .get(offset..)?
-        .first_chunk()
-        .copied()
-        .map(u64::from_le_bytes)
 }
 
 /// The fields that matter here.
