@@ -5,6 +5,7 @@ mod findings;
 mod heal;
 mod report;
 mod sensors;
+mod storm;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,6 +16,7 @@ use std::{
 use findings::OpenFinding;
 pub use report::{Format, Report, Reporter};
 use sensors::ContainerdWatch;
+use storm::Storm;
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
 use crate::{
@@ -38,6 +40,12 @@ const SETTLE: Duration = Duration::from_millis(200);
 const READ_DEADLINE: Duration = Duration::from_secs(30);
 /// How long to wait for the probes' thread to catch up.
 const BARRIER_DEADLINE: Duration = Duration::from_secs(5);
+/// After a read of the world, how many times as long to rest before something new makes for another one.
+const REST: u32 = 19;
+/// But never longer than this.
+const LONGEST_REST: Duration = Duration::from_mins(1);
+/// How long an answer about an unknown containerd holds.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Events that may wait for the agent; more wait in the rings.
 const QUEUE: usize = 4096;
 
@@ -90,6 +98,11 @@ pub struct Agent {
     probes: ProbeThread,
     containerd: ContainerdWatch,
     read_at: Instant,
+    /// Not before this time, so that reading stays a small part of all time, however large the pool.
+    rested_at: Instant,
+    /// The last unknown process named containerd, and when it was asked who it is.
+    stranger: Option<(u32, Instant)>,
+    storm: Storm,
     /// A read of the world that took too long and goes on.
     reading: Option<JoinHandle<Result<World, WorldError>>>,
     intents_settled: bool,
@@ -152,6 +165,9 @@ impl Agent {
             probes,
             containerd,
             read_at: Instant::now(),
+            rested_at: Instant::now(),
+            stranger: None,
+            storm: Storm::default(),
             reading: None,
             intents_settled: false,
             trouble: None,
@@ -203,9 +219,14 @@ impl Agent {
                     observation: observation.clone(),
                 });
             }
-            Observation::BlockError(_) => self.reporter.tell(&Report::Observed {
-                observation: observation.clone(),
-            }),
+            Observation::BlockError(error) => {
+                if let Some(count) = self.storm.take_in(error) {
+                    self.reporter.tell(&Report::BlockErrors {
+                        newest: error.clone(),
+                        count,
+                    });
+                }
+            }
             _ => {}
         }
         if !changes.is_empty() {
@@ -216,8 +237,16 @@ impl Agent {
 
     /// A containerd that started a moment ago: who it is must be known before what it did is judged.
     fn meet_containerd(&mut self, caller: &Caller) {
-        let mut strangers = caller.ancestors.iter().filter(|one| one.is_called("containerd"));
-        if !strangers.any(|one| !self.containerd.is_up(one.pid)) {
+        let mut named = caller.ancestors.iter().filter(|one| one.is_called("containerd"));
+        let Some(stranger) = named
+            .find(|one| !self.containerd.is_up(one.pid))
+            .map(|one| one.pid)
+        else {
+            return;
+        };
+        // One of another pool calls as often as it likes; who it is does not change by asking.
+        let asked = self.stranger.replace((stranger, Instant::now()));
+        if asked.is_some_and(|(pid, when)| pid == stranger && when.elapsed() < ASK_AGAIN) {
             return;
         }
         if let Ok(Some(who)) = containerd::holder_of(&self.options.places.pool_db())
@@ -234,7 +263,12 @@ impl Agent {
             observation: observation.clone(),
         });
         self.changed(changes);
-        self.look_soon();
+        if matches!(observation, Observation::ContainerdGone { .. }) {
+            // At once: the next containerd overwrites what this one was at.
+            self.read_at = Instant::now();
+        } else {
+            self.look_soon();
+        }
     }
 
     /// Tells and stores what changed among the operations.
@@ -324,7 +358,7 @@ impl Agent {
     }
 
     fn look_by(&mut self, at: Instant) {
-        self.read_at = self.read_at.min(at);
+        self.read_at = self.read_at.min(at.max(self.rested_at));
     }
 
     /// Reads the world and does what follows from it.
@@ -347,7 +381,9 @@ impl Agent {
             let places = self.options.places.clone();
             tokio::task::spawn_blocking(move || world::read(&places))
         });
+        let begun = Instant::now();
         let waited = tokio::time::timeout(READ_DEADLINE, &mut reading).await;
+        self.rested_at = Instant::now() + begun.elapsed().saturating_mul(REST).min(LONGEST_REST);
         let result = match waited {
             Ok(Ok(result)) => result,
             Ok(Err(panicked)) => {

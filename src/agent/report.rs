@@ -10,7 +10,10 @@ use serde::Serialize;
 
 use super::now;
 use crate::{
-    model::{Finding, GuardReading, Observation, Operation, OperationState, Outcome, Plan, PoolName},
+    model::{
+        Finding, GuardReading, Observation, Operation, OperationState, Outcome, Plan, PoolName,
+        observation::BlockError,
+    },
     telemetry::story::trace_id,
 };
 
@@ -59,6 +62,10 @@ pub enum Report {
     },
     Observed {
         observation: Observation,
+    },
+    BlockErrors {
+        newest: BlockError,
+        count: u64,
     },
     Operation {
         operation: Box<Operation>,
@@ -115,6 +122,10 @@ impl fmt::Display for Report {
             }
             Self::TracesDelivered { endpoint } => write!(f, "traces are delivered to {endpoint} again"),
             Self::Observed { observation } => observation.fmt(f),
+            Self::BlockErrors { newest, count: 1 } => newest.fmt(f),
+            Self::BlockErrors { newest, count } => {
+                write!(f, "{newest} ({count} of this kind since it was last told)")
+            }
             Self::Operation { operation } => {
                 write!(f, "operation: {operation}: ")?;
                 let last = operation.steps.last();
