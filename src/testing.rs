@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::model::{
-    Bytes, DeviceNumber, DeviceRecord, DeviceState, IdState, Incarnation, Node, Observation, Pool, PoolDb,
-    PoolMode, PoolName, Sectors, SnapshotDb, SnapshotId, ThinDetails, ThinId, Timestamp, TxId, Untrusted,
-    World,
+    Bytes, DeviceMark, DeviceNumber, DeviceRecord, DeviceState, IdState, Incarnation, Node, Observation,
+    Pool, PoolActivation, PoolDb, PoolMode, PoolName, Sectors, SnapshotDb, SnapshotId, ThinDetails, ThinId,
+    Timestamp, TxId, Untrusted, World,
     databases::{Presence, SnapshotKind, SnapshotRow},
     dm::{CallResult, Caller, DmCommand, DmIoctl, Message, Payload, Process, Target},
     observation::LossKind,
@@ -140,6 +140,23 @@ pub(crate) fn details(mapped_blocks: u64) -> ThinDetails {
     }
 }
 
+pub(crate) fn activation() -> PoolActivation {
+    PoolActivation {
+        boot: "this boot".to_owned(),
+        disk_sequence: Some(3),
+        metadata_device: DeviceNumber { major: 7, minor: 0 },
+    }
+}
+
+/// The mark of a thin device that [`Fill::thin`] made.
+pub(crate) fn mark(id: u32) -> DeviceMark {
+    DeviceMark {
+        activation: activation(),
+        mapping_root: 100 + u64::from(id),
+        details: details(0),
+    }
+}
+
 /// An empty world, to be filled in.
 pub(crate) fn world(second: u64) -> World {
     World {
@@ -148,6 +165,7 @@ pub(crate) fn world(second: u64) -> World {
             name: pool(),
             device: POOL_DEVICE,
             metadata_device: DeviceNumber { major: 7, minor: 0 },
+            activation: activation(),
             table: "7:0 7:1 128 0".to_owned(),
             mode: PoolMode::ReadWrite,
             needs_check: false,
@@ -165,6 +183,7 @@ pub(crate) fn world(second: u64) -> World {
             presence: Presence::Complete,
         },
         thin: BTreeMap::new(),
+        mapping_roots: BTreeMap::new(),
         nodes: Vec::new(),
     }
 }
@@ -180,6 +199,7 @@ pub(crate) trait Fill: Sized {
 impl Fill for World {
     fn thin(mut self, id: u32) -> Self {
         self.thin.insert(ThinId(id), details(0));
+        self.mapping_roots.insert(ThinId(id), 100 + u64::from(id));
         self
     }
 

@@ -1,6 +1,6 @@
 //! From a plan to its outcome, with everything read anew just before.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{Agent, AgentError, Report, now};
 use crate::{
@@ -25,7 +25,7 @@ impl Eyes for RealEyes {
     }
 
     fn world(&self) -> Result<World, WorldError> {
-        world::read(&self.0)
+        world::read(&self.0, &BTreeSet::new())
     }
 
     fn now(&self) -> Timestamp {

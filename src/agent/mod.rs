@@ -378,8 +378,8 @@ impl Agent {
         self.catch_up().await?;
         // A read that hangs is waited for again, not started again: hung threads must not pile up.
         let mut reading = self.reading.take().unwrap_or_else(|| {
-            let places = self.options.places.clone();
-            tokio::task::spawn_blocking(move || world::read(&places))
+            let (places, suspects) = (self.options.places.clone(), self.correlator.suspects());
+            tokio::task::spawn_blocking(move || world::read(&places, &suspects))
         });
         let begun = Instant::now();
         let waited = tokio::time::timeout(READ_DEADLINE, &mut reading).await;

@@ -1,11 +1,11 @@
 //! The operations, and what each observation and each read of the world does to them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::lineage::Containerds;
 use crate::model::{
     DeviceNumber, Incarnation, Observation, Operation, OperationId, OperationState, PoolName, ThinId,
-    Timestamp, World,
+    Timestamp, Untrusted, World,
     dm::{DmCommand, DmIoctl, Message, Payload},
     operation::Step,
 };
@@ -130,19 +130,25 @@ impl Correlator {
         vec![Change::GapOpened(gap)]
     }
 
+    /// Thin ids of which the next world is to tell where their mappings begin: those that somebody may have left behind.
+    #[must_use]
+    pub fn suspects(&self) -> BTreeSet<ThinId> {
+        let open = self.operations.values().filter(|one| !one.state.is_closed());
+        open.map(|one| one.thin_id).collect()
+    }
+
     /// Takes in one consistent read of the world.
     pub fn world(&mut self, world: &World) -> Vec<Change> {
         self.pool_device = Some(world.pool.device);
+        let unseen = self.gap.take_if(|gap| gap.noticed < world.begun);
         let mut changes = Vec::new();
         for operation in self.operations.values_mut() {
-            if let Some(state) = settle(operation, world) {
+            if let Some(state) = settle(operation, world, unseen.is_some() || self.gap.is_some()) {
                 operation.state = state;
                 changes.push(Change::Moved(operation.id.clone()));
             }
         }
-        if let Some(gap) = self.gap.take_if(|gap| gap.noticed < world.begun) {
-            changes.push(Change::GapClosed(gap));
-        }
+        changes.extend(unseen.map(Change::GapClosed));
         changes
     }
 
@@ -195,7 +201,7 @@ impl Correlator {
     /// The pool itself was removed: what comes back under its name may be another one.
     fn ends_the_pool(&self, call: &DmIoctl) -> bool {
         let removes = match call.command {
-            DmCommand::DevRemove => self.is_ours(call),
+            DmCommand::DevRemove | DmCommand::DevRename => self.may_be_ours(call),
             DmCommand::RemoveAll => true,
             _ => false,
         };
@@ -216,10 +222,10 @@ impl Correlator {
             Message::CreateThin { id } => self.created(call, *id, None, succeeded),
             Message::CreateSnap { id, origin } => self.created(call, *id, Some(*origin), succeeded),
             Message::Delete { id } if succeeded => self.deleted(call, *id),
-            // A message that was cut may have been a create or a delete of any id.
-            Message::Other { .. } if succeeded && call.truncated => self.open_gap(
+            // It may have been a create or a delete of any id, in words that are not understood here.
+            Message::Other { text } if succeeded && (call.truncated || !is_harmless(text)) => self.open_gap(
                 call.finished(),
-                "a message to the pool that was too long to be read".to_owned(),
+                format!("a message to the pool that could not be understood: {text}"),
             ),
             Message::Delete { .. } | Message::Other { .. } => Vec::new(),
         }
@@ -364,32 +370,71 @@ impl Correlator {
     }
 }
 
-/// Where an operation stands, now that the databases were read; nothing when that is where it stood.
-fn settle(operation: &Operation, world: &World) -> Option<OperationState> {
+/// Whether a message to a pool makes and deletes nothing (`pool_message`, drivers/md/dm-thin.c, and
+/// `message_for_md`, dm-ioctl.c).
+fn is_harmless(text: &Untrusted) -> bool {
+    const HARMLESS: [&str; 3] = [
+        "set_transaction_id",
+        "reserve_metadata_snap",
+        "release_metadata_snap",
+    ];
+    let verb = text.as_str().split(' ').next().unwrap_or_default();
+    // With an @ it is for the dm device as such, not for the pool.
+    verb.starts_with('@') || HARMLESS.iter().any(|one| one.eq_ignore_ascii_case(verb))
+}
+
+/// Where an operation stands, now that the databases were read; nothing when that is where it stood. `unseen` says that
+/// something may have happened since the last world that was not seen.
+fn settle(operation: &Operation, world: &World, unseen: bool) -> Option<OperationState> {
     let at = world.begun;
-    let record = world.record_of(operation.thin_id);
-    let (orphaned, noticed) = match operation.state {
-        OperationState::InFlight => (false, operation.steps.last().map_or(at, |step| step.finished)),
-        OperationState::Orphaned { at } => (true, at),
-        OperationState::Abandoned { at, .. } => (false, at),
+    let noticed = match &operation.state {
+        OperationState::InFlight => operation.steps.last().map_or(at, |step| step.finished),
+        OperationState::Orphaned { at } | OperationState::Abandoned { at, .. } => *at,
         _ => return None,
     };
     // What was read before the operation's last word says nothing about it.
     if world.begun <= noticed {
         return None;
     }
-    let Some(details) = world.thin.get(&operation.thin_id) else {
+    let id = operation.thin_id;
+    if !world.thin.contains_key(&id) {
         return Some(OperationState::Deleted { at });
-    };
+    }
+    let record = world.record_of(id);
     let snapshot = record.and_then(|record| world.pool.name.snapshot_of(&record.name));
     if snapshot.is_some_and(|id| world.has_snapshot(id)) {
         return Some(OperationState::Completed { at });
     }
-    orphaned.then(|| OperationState::Abandoned {
-        at: noticed,
-        record: record.map(|one| one.state),
-        details: *details,
-    })
+    // As long as containerd's own record names the device, it is containerd's whatever happened unseen. Without one the
+    // device must be the very one that was seen before.
+    match &operation.state {
+        OperationState::Abandoned {
+            mark, record: known, ..
+        } => match (record, world.mark_of(id)?) {
+            (Some(record), now) if now != *mark => Some(OperationState::Abandoned {
+                at: noticed,
+                record: Some(record.state),
+                mark: now,
+            }),
+            (None, now) if now != *mark => Some(OperationState::Superseded { at }),
+            (Some(record), now) if known.is_none() => Some(OperationState::Abandoned {
+                at: noticed,
+                record: Some(record.state),
+                mark: now,
+            }),
+            _ => None,
+        },
+        _ if unseen && record.is_none() => Some(OperationState::Superseded { at }),
+        OperationState::Orphaned { .. } => {
+            let mark = world.mark_of(id)?;
+            Some(OperationState::Abandoned {
+                at: noticed,
+                record: record.map(|one| one.state),
+                mark,
+            })
+        }
+        _ => None,
+    }
 }
 
 fn step_of(call: &DmIoctl) -> Step {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     model::{
-        Observation, OperationState, ThinId,
+        Observation, OperationState, ThinId, World,
         dm::{DmCommand, Payload},
         observation::LossKind,
     },
@@ -87,7 +87,7 @@ fn a_create_whose_containerd_dies_is_abandoned_once_the_databases_say_so() {
     let expected = OperationState::Abandoned {
         at: at(14),
         record: Some(crate::model::DeviceState::Activating),
-        details: details(0),
+        mark: mark(1),
     };
     assert_eq!(state(&correlator, 1), Some(&expected));
 }
@@ -394,4 +394,149 @@ fn memory_is_bounded_and_open_operations_outlive_closed_ones() {
     }
     assert!(correlator.operations().count() <= 4096);
     assert_eq!(state(&correlator, 1), Some(&OperationState::InFlight));
+}
+
+/// An operation that was abandoned before a gap, whose record is overwritten by now.
+fn abandoned() -> Correlator {
+    let mut correlator = watching();
+    feed(
+        &mut correlator,
+        &[message(10, "create_thin 1", 0, by_containerd()), gone(11)],
+    );
+    let half = world(12)
+        .thin(1)
+        .record("tp-snap-1", 1, crate::model::DeviceState::Activating);
+    correlator.world(&half);
+    assert!(matches!(
+        state(&correlator, 1),
+        Some(OperationState::Abandoned { .. })
+    ));
+    correlator
+}
+
+#[test]
+fn a_device_made_again_unseen_is_not_the_one_that_was_abandoned() {
+    let mut correlator = abandoned();
+    correlator.observe(&lost(20, LossKind::DmRingFull));
+    correlator.world(&world(21).thin(1));
+    assert!(
+        matches!(state(&correlator, 1), Some(OperationState::Abandoned { .. })),
+        "the very same device"
+    );
+
+    correlator.observe(&lost(30, LossKind::DmRingFull));
+    let mut again = world(31).thin(1);
+    again.mapping_roots.insert(ThinId(1), 999);
+    correlator.world(&again);
+    assert_eq!(
+        correlator.maker_of(ThinId(1)).map(|one| &one.state),
+        Some(&OperationState::Superseded { at: at(31) })
+    );
+
+    // Also without a gap: a caller that no probe sees is no gap.
+    let mut correlator = abandoned();
+    correlator.world(&again);
+    assert!(matches!(
+        state(&correlator, 1),
+        Some(OperationState::Superseded { .. })
+    ));
+}
+
+#[test]
+fn after_a_reboot_only_containerds_own_record_still_vouches_for_a_device() {
+    let rebooted = |mut world: World| {
+        world.pool.activation.boot = "next boot".to_owned();
+        world
+    };
+    let mut forgotten = abandoned();
+    forgotten.world(&rebooted(world(30).thin(1)));
+    assert!(matches!(
+        state(&forgotten, 1),
+        Some(OperationState::Superseded { .. })
+    ));
+
+    let mut vouched = abandoned();
+    vouched.world(&rebooted(world(30).thin(1).record(
+        "tp-snap-1",
+        1,
+        crate::model::DeviceState::Faulty,
+    )));
+    let Some(OperationState::Abandoned { mark, .. }) = state(&vouched, 1) else {
+        panic!("still abandoned")
+    };
+    assert_eq!(mark.activation.boot, "next boot");
+    vouched.world(&rebooted(world(40).thin(1)));
+    assert!(matches!(
+        state(&vouched, 1),
+        Some(OperationState::Abandoned { .. })
+    ));
+}
+
+#[test]
+fn an_operation_that_was_not_watched_to_its_end_needs_containerds_record() {
+    let mut earlier = watching();
+    earlier.observe(&message(10, "create_thin 1", 0, by_containerd()));
+    let operation = earlier.maker_of(ThinId(1)).unwrap().clone();
+    for (record, abandoned) in [(true, true), (false, false)] {
+        let mut correlator = Correlator::new(pool(), at(20));
+        correlator.remember(operation.clone());
+        correlator.bury_unknown_actors(at(21));
+        let now = world(22).thin(1);
+        let now = if record {
+            now.record("tp-snap-1", 1, crate::model::DeviceState::Created)
+        } else {
+            now
+        };
+        correlator.world(&now);
+        let is = matches!(state(&correlator, 1), Some(OperationState::Abandoned { .. }));
+        assert_eq!(is, abandoned, "{:?}", state(&correlator, 1));
+        // Not even when its containerd's end is noticed only after the gap was closed.
+        let mut late = Correlator::new(pool(), at(20));
+        late.remember(operation.clone());
+        late.world(&now);
+        late.bury_unknown_actors(at(23));
+        let later = World { begun: at(24), ..now };
+        late.world(&later);
+        let is = matches!(state(&late, 1), Some(OperationState::Abandoned { .. }));
+        assert_eq!(is, abandoned, "{:?}", state(&late, 1));
+    }
+}
+
+#[test]
+fn messages_are_understood_in_any_case_and_unknown_ones_are_a_gap() {
+    let mut correlator = abandoned();
+    correlator.observe(&message(20, "DELETE 1", 0, by_hand()));
+    assert_eq!(correlator.maker_of(ThinId(1)), None);
+    let mut correlator = abandoned();
+    correlator.observe(&message(20, "Create_Thin 1", 0, by_hand()));
+    assert_eq!(correlator.maker_of(ThinId(1)), None);
+
+    let mut correlator = watching();
+    for harmless in [
+        "reserve_metadata_snap",
+        "Release_Metadata_Snap",
+        "set_transaction_id 0 1",
+        "@cancel_deferred_remove",
+    ] {
+        correlator.observe(&message(20, harmless, 0, by_hand()));
+        assert_eq!(correlator.gap(), None, "{harmless}");
+    }
+    correlator.observe(&message(20, "del\\ete 1", -22, by_hand()));
+    assert_eq!(correlator.gap(), None, "it was refused");
+    correlator.observe(&message(20, "del\\ete 1", 0, by_hand()));
+    assert!(correlator.gap().is_some());
+}
+
+#[test]
+fn a_renamed_pool_takes_every_claim_with_it() {
+    let mut correlator = abandoned();
+    correlator.observe(&call(
+        20,
+        DmCommand::DevRename,
+        "tp",
+        Payload::Nothing,
+        0,
+        by_hand(),
+    ));
+    assert_eq!(correlator.maker_of(ThinId(1)), None);
 }

@@ -34,7 +34,7 @@ fn one(guard: Guard, plan: &Plan, world: &World, operations: &Correlator) -> (bo
         pool,
         pool_device,
         thin_id: id,
-        details,
+        mark,
     } = &plan.action;
     match guard {
         Guard::NoEventsLost => match operations.gap() {
@@ -72,12 +72,18 @@ fn one(guard: Guard, plan: &Plan, world: &World, operations: &Correlator) -> (bo
                 format!("pool {} is {}{check}", world.pool.name, world.pool.mode),
             )
         }
-        Guard::DeviceUnchanged => match world.thin.get(id) {
-            Some(now) if now == details => (
+        Guard::DeviceUnchanged => match world.mark_of(*id) {
+            Some(now) if now == *mark => (
                 true,
-                format!("{} blocks mapped, as when it was abandoned", now.mapped_blocks),
+                format!(
+                    "its mappings begin at block {} and map {} blocks, as when it was abandoned",
+                    now.mapping_root, now.details.mapped_blocks
+                ),
             ),
-            Some(_) => (false, format!("thin device {id} changed since it was abandoned")),
+            Some(_) => (
+                false,
+                format!("thin device {id} is not as it was when it was abandoned"),
+            ),
             None => (false, format!("thin device {id} is not in the pool any more")),
         },
         Guard::IdFaulty => match world.id_state(*id) {

@@ -38,7 +38,7 @@ pub fn decide(
     let Some(maker) = operations.operation(operation) else {
         return tell("the operation that made it is no longer known");
     };
-    let OperationState::Abandoned { details, .. } = &maker.state else {
+    let OperationState::Abandoned { mark, .. } = &maker.state else {
         return tell("the operation that made it is not abandoned");
     };
     if let Some(gap) = operations.gap() {
@@ -61,7 +61,7 @@ pub fn decide(
             pool: finding.pool.clone(),
             pool_device: world.pool.device,
             thin_id: finding.thin_id,
-            details: *details,
+            mark: mark.clone(),
         },
         guards: Guard::DELETE_THIN.to_vec(),
     };

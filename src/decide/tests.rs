@@ -190,6 +190,16 @@ fn every_guard_refuses_alone() {
         (
             Guard::DeviceUnchanged,
             Box::new(|world, _| {
+                world.mapping_roots.insert(ThinId(1), 999);
+            }),
+        ),
+        (
+            Guard::DeviceUnchanged,
+            Box::new(|world, _| world.pool.activation.disk_sequence = Some(4)),
+        ),
+        (
+            Guard::DeviceUnchanged,
+            Box::new(|world, _| {
                 world.thin.insert(ThinId(1), details(3));
             }),
         ),

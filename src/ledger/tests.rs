@@ -29,7 +29,7 @@ fn operations_outlive_suture_until_they_are_closed() {
     row.operation.state = OperationState::Abandoned {
         at: at(11),
         record: None,
-        details: details(5),
+        mark: mark(7),
     };
     row.traceparent = Some("00-1-2-01".to_owned());
     open(&folder).save_operations(std::slice::from_ref(&row)).unwrap();

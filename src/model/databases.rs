@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceRecord, IdState, SnapshotId, ThinId, TxId};
+use super::{DeviceNumber, DeviceRecord, IdState, SnapshotId, ThinId, TxId};
 
 /// What containerd believes about its thin devices, as of one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +76,32 @@ pub struct SnapshotDb {
     pub txid: Option<TxId>,
     /// Whether "no rows" means "nothing was ever there".
     pub presence: Presence,
+}
+
+/// Which of its lives a pool is in: it changes when the pool is taken down and brought up again, and with a reboot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolActivation {
+    /// Which boot of the machine (`/proc/sys/kernel/random/boot_id`).
+    pub boot: String,
+    /// Sequence number of the disk, never used twice in a boot (`/sys/block/dm-N/diskseq`).
+    pub disk_sequence: Option<u64>,
+    /// The device that holds its metadata.
+    pub metadata_device: DeviceNumber,
+}
+
+/// What tells a thin device from another of the same id.
+///
+/// Within one activation the kernel hands out metadata blocks in ascending order and does not start over before the end
+/// (`sm_metadata_new_block_`, dm-space-map-metadata.c; the cursor outlives commits since Linux 5.13), so a device that
+/// was deleted and made again begins at another block, even when both are empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceMark {
+    /// In which life of the pool this was read.
+    pub activation: PoolActivation,
+    /// The block where its tree of mappings begins.
+    pub mapping_root: u64,
+    /// Its details.
+    pub details: ThinDetails,
 }
 
 /// What the metadata says about one thin device (`struct disk_device_details`).

@@ -144,7 +144,7 @@ pub enum Message {
 }
 
 impl Message {
-    /// Reads a message's text. The kernel splits on white space and reads decimal ids; what is not exactly such a
+    /// Reads a message's text. The kernel splits on white space, takes the verb in any case and reads decimal ids; what is not exactly such a
     /// message stays `Other`.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Self {
@@ -157,11 +157,13 @@ impl Message {
         let words: Vec<&str> = text.split_ascii_whitespace().take(4).collect();
         let id = |word: &str| word.parse().ok().map(ThinId).filter(|id| *id <= ThinId::MAX);
         let known = match words.as_slice() {
-            ["create_thin", new] => id(new).map(|id| Self::CreateThin { id }),
-            ["create_snap", new, origin] => id(new)
+            [verb, new] if verb.eq_ignore_ascii_case("create_thin") => {
+                id(new).map(|id| Self::CreateThin { id })
+            }
+            [verb, new, origin] if verb.eq_ignore_ascii_case("create_snap") => id(new)
                 .zip(id(origin))
                 .map(|(id, origin)| Self::CreateSnap { id, origin }),
-            ["delete", old] => id(old).map(|id| Self::Delete { id }),
+            [verb, old] if verb.eq_ignore_ascii_case("delete") => id(old).map(|id| Self::Delete { id }),
             _ => None,
         };
         known.unwrap_or_else(other)
@@ -440,6 +442,7 @@ mod tests {
 
     #[test]
     fn only_exact_messages_are_understood() {
+        assert_eq!(Message::parse(b"Delete 3"), Message::Delete { id: ThinId(3) });
         assert_eq!(
             Message::parse(b"create_thin 7"),
             Message::CreateThin { id: ThinId(7) }

@@ -14,7 +14,7 @@ pub mod text;
 pub mod time;
 pub mod world;
 
-pub use databases::{PoolDb, SnapshotDb, ThinDetails};
+pub use databases::{DeviceMark, PoolActivation, PoolDb, SnapshotDb, ThinDetails};
 pub use device_record::{DeviceRecord, DeviceState, IdState};
 pub use finding::{Finding, FindingClass, FindingId, Provenance};
 pub use ids::{Bytes, DeviceNumber, PoolName, Sectors, SnapshotId, ThinId, TxId};

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DeviceState, Incarnation, PoolName, ThinDetails, ThinId, Timestamp,
+    DeviceMark, DeviceState, Incarnation, PoolName, ThinId, Timestamp,
     dm::{Caller, Process},
 };
 
@@ -66,8 +66,8 @@ pub enum OperationState {
         at: Timestamp,
         /// State of containerd's record of the device when that was established; none where it has no record (any more).
         record: Option<DeviceState>,
-        /// The thin device as it was then: it must not change from then on.
-        details: ThinDetails,
+        /// What tells the device from another of its id: it must not change from then on.
+        mark: DeviceMark,
     },
     /// The databases know the device as a snapshot's: whatever it is, it is referenced.
     Completed {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceNumber, FindingId, OperationId, PoolName, ThinDetails, ThinId, Timestamp};
+use super::{DeviceMark, DeviceNumber, FindingId, OperationId, PoolName, ThinId, Timestamp};
 
 /// One change to the outside world.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,8 +18,8 @@ pub enum Action {
         pool_device: DeviceNumber,
         /// The thin device.
         thin_id: ThinId,
-        /// As it was when it was found abandoned.
-        details: ThinDetails,
+        /// What tells it from another device of its id, as it was when it was found abandoned.
+        mark: DeviceMark,
     },
 }
 

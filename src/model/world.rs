@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DeviceNumber, DeviceRecord, IdState, PoolDb, PoolName, SnapshotDb, SnapshotId, ThinDetails, ThinId,
-    Timestamp, TxId, Untrusted,
+    DeviceMark, DeviceNumber, DeviceRecord, IdState, PoolActivation, PoolDb, PoolName, SnapshotDb,
+    SnapshotId, ThinDetails, ThinId, Timestamp, TxId, Untrusted,
 };
 
 /// What the pool can do at the moment (`pool_status`, drivers/md/dm-thin.c).
@@ -50,6 +50,8 @@ pub struct Pool {
     pub table: String,
     /// What it can do.
     pub mode: PoolMode,
+    /// Which of its lives it is in.
+    pub activation: PoolActivation,
     /// Whether the kernel wants it checked before it is written to again.
     pub needs_check: bool,
 }
@@ -90,6 +92,8 @@ pub struct World {
     pub snapshots: SnapshotDb,
     /// Thin devices in the pool's metadata.
     pub thin: BTreeMap<ThinId, ThinDetails>,
+    /// Where the mappings of those thin devices begin that were asked for.
+    pub mapping_roots: BTreeMap<ThinId, u64>,
     /// dm devices.
     pub nodes: Vec<Node>,
 }
@@ -99,6 +103,16 @@ impl World {
     #[must_use]
     pub fn transactions(&self) -> (TxId, Option<TxId>) {
         (self.pool_db.txid, self.snapshots.txid)
+    }
+
+    /// What tells a thin device from another of its id; nothing where it is not in the pool, or was not asked for.
+    #[must_use]
+    pub fn mark_of(&self, id: ThinId) -> Option<DeviceMark> {
+        Some(DeviceMark {
+            activation: self.pool.activation.clone(),
+            mapping_root: *self.mapping_roots.get(&id)?,
+            details: *self.thin.get(&id)?,
+        })
     }
 
     /// The record that carries a thin id.

@@ -8,7 +8,7 @@ use std::{
 
 use devicemapper::{DM, DevId, DmError, DmFlags, DmName, DmOptions, ThinPoolStatus, ThinPoolStatusSummary};
 
-use crate::model::{DeviceNumber, Node, Pool, PoolMode, PoolName, ThinId, Untrusted};
+use crate::model::{DeviceNumber, Node, Pool, PoolActivation, PoolMode, PoolName, ThinId, Untrusted};
 
 /// Why device-mapper could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -123,13 +123,17 @@ impl DeviceMapper {
             text: text.to_owned(),
         };
         let metadata_device = parameters.split(' ').next().and_then(|word| word.parse().ok());
+        let metadata_device: DeviceNumber = metadata_device.ok_or_else(|| not_understood(&parameters))?;
+        let device = number(info.device());
+        let activation = activation(device, metadata_device)?;
         let (_, status) = ask(DmFlags::DM_NOFLUSH).map_err(failed)?;
         let status = status.first().map(|(.., text)| text.clone()).unwrap_or_default();
         let (mode, needs_check) = pool_mode(&status).ok_or_else(|| not_understood(&status))?;
         Ok(Pool {
             name: name.clone(),
-            device: number(info.device()),
-            metadata_device: metadata_device.ok_or_else(|| not_understood(&parameters))?,
+            device,
+            metadata_device,
+            activation,
             table: parameters,
             mode,
             needs_check,
@@ -182,7 +186,11 @@ impl DeviceMapper {
                             .filter_map(|(.., kind, text)| thin_id(pool, kind, text)),
                     );
                 }
-                Err(error) if errno(&error) == Some(nix::errno::Errno::ENXIO as i32) => return Ok(None),
+                Err(error) if errno(&error) == Some(nix::errno::Errno::ENXIO as i32) => {
+                    // Gone, or renamed a moment ago: then nobody knows what it maps.
+                    let there = Path::new("/sys/block").join(&device.sysfs_name).exists();
+                    return Ok(there.then_some(node));
+                }
                 Err(source) => {
                     return Err(DeviceMapperError::Ask {
                         what: format!("the table of {}", node.name),
@@ -196,6 +204,22 @@ impl DeviceMapper {
         node.thin_ids.dedup();
         Ok(Some(node))
     }
+}
+
+/// Which life the pool is in.
+fn activation(
+    device: DeviceNumber,
+    metadata_device: DeviceNumber,
+) -> Result<PoolActivation, DeviceMapperError> {
+    let boot = PathBuf::from("/proc/sys/kernel/random/boot_id");
+    let boot = fs::read_to_string(&boot).map_err(|source| DeviceMapperError::Sysfs { path: boot, source })?;
+    // Kernels before 5.15 have none; then the numbers of the devices have to do.
+    let sequence = fs::read_to_string(format!("/sys/dev/block/{device}/diskseq")).ok();
+    Ok(PoolActivation {
+        boot: boot.trim().to_owned(),
+        disk_sequence: sequence.and_then(|text| text.trim().parse().ok()),
+        metadata_device,
+    })
 }
 
 fn dm_name(pool: &PoolName) -> Result<&DmName, DeviceMapperError> {
@@ -250,15 +274,29 @@ fn dm_devices() -> Result<Vec<Listed>, DeviceMapperError> {
             continue;
         }
         let at = folder.join(&sysfs_name);
-        // A device that went away meanwhile is not there.
-        let (Ok(mut name), Ok(device)) = (fs::read(at.join("dm/name")), fs::read_to_string(at.join("dev")))
-        else {
+        let read = |file: &str| match fs::read(at.join(file)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            // It went away meanwhile.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound)
+                    || error.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32) =>
+            {
+                Ok(None)
+            }
+            Err(source) => Err(DeviceMapperError::Sysfs {
+                path: at.join(file),
+                source,
+            }),
+        };
+        let (Some(mut name), Some(device)) = (read("dm/name")?, read("dev")?) else {
             continue;
         };
         name.pop_if(|last| *last == b'\n');
-        let Ok(number) = device.trim().parse() else {
-            continue;
-        };
+        let device = String::from_utf8_lossy(&device);
+        let number = device.trim().parse().map_err(|_| DeviceMapperError::Answer {
+            what: sysfs_name.clone(),
+            text: device.to_string(),
+        })?;
         devices.push(Listed {
             sysfs_name,
             name,

@@ -2,6 +2,7 @@
 //! came in between.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     thread::sleep,
     time::{Duration, SystemTime},
@@ -14,7 +15,7 @@ use super::{
     snapshot_db::{self, SnapshotDbError},
     thin_metadata::{self, ThinMetadataError},
 };
-use crate::model::{PoolName, TxId, World};
+use crate::model::{PoolName, ThinId, TxId, World};
 
 /// Tries before a busy node is given up on until later.
 const TRIES: u32 = 8;
@@ -67,8 +68,9 @@ pub enum WorldError {
     Busy,
 }
 
-/// Reads everything. Takes no lock and writes nothing.
-pub fn read(places: &Places) -> Result<World, WorldError> {
+/// Reads everything, of the thin devices in `with_roots` also where their mappings begin. Takes no lock and writes
+/// nothing.
+pub fn read(places: &Places, with_roots: &BTreeSet<ThinId>) -> Result<World, WorldError> {
     let dm = DeviceMapper::open()?;
     let mut pause = PAUSE;
     for _ in 0..TRIES {
@@ -76,7 +78,7 @@ pub fn read(places: &Places) -> Result<World, WorldError> {
         let pool = dm.pool(&places.pool)?;
         let pool_db = pool_db::PoolDb::read(places.pool_db())?;
         let snapshots = snapshot_db::SnapshotDb::read(places.snapshot_db())?;
-        let metadata = thin_metadata::read_device(pool.metadata_device)?;
+        let metadata = thin_metadata::read_device(pool.metadata_device, with_roots)?;
         let nodes = dm.nodes(&pool)?;
         let world = World {
             begun,
@@ -84,6 +86,7 @@ pub fn read(places: &Places) -> Result<World, WorldError> {
             pool_db,
             snapshots,
             thin: metadata.devices,
+            mapping_roots: metadata.mapping_roots,
             nodes,
         };
         // containerd brackets each of its pool messages between two transactions: with both databases where they were,

@@ -13,7 +13,7 @@ use crate::{
         Timestamp, TxId, World,
     },
     observe::world::WorldError,
-    testing::{Fill, at, details, pool, world},
+    testing::{Fill, at, mark, pool, world},
 };
 
 /// Where the simulated suture is killed.
@@ -108,7 +108,7 @@ fn plan() -> Plan {
             pool: pool(),
             pool_device: crate::testing::POOL_DEVICE,
             thin_id: ThinId(1),
-            details: details(0),
+            mark: mark(1),
         },
         guards: Guard::DELETE_THIN.to_vec(),
     }

@@ -1,18 +1,22 @@
 //! The reader of thin-pool metadata.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use proptest::prelude::*;
 use suture::model::{Sectors, ThinId};
 use suture::observe::thin_metadata::{
-    BLOCK_SIZE, Block, DeviceSource, ThinDetails, ThinMetadata, ThinMetadataError, read,
+    BLOCK_SIZE, Block, BlockSource, DeviceSource, ThinDetails, ThinMetadata, ThinMetadataError,
 };
 
 use crate::databases::fixture;
 use crate::thin_image::{
     Devices, Moving, NODE_SALT, SUPERBLOCK_SALT, ThinImage, Write, node, put32, put64, seal, superblock,
 };
+
+fn read(source: &mut impl BlockSource) -> Result<ThinMetadata, ThinMetadataError> {
+    suture::observe::thin_metadata::read(source, &BTreeSet::new())
+}
 
 fn details(mapped_blocks: u64) -> ThinDetails {
     ThinDetails {
@@ -68,6 +72,7 @@ fn what_thin_restore_wrote_decodes_exactly() {
         needs_check: false,
         data_block_size: Sectors(128),
         devices: devices.collect(),
+        mapping_roots: BTreeMap::new(),
     };
     assert_eq!(
         read(&mut DeviceSource::open(file.path()).unwrap()).unwrap(),
@@ -109,6 +114,7 @@ fn the_fields_of_the_superblock_are_told() {
         needs_check: true,
         data_block_size: Sectors(128),
         devices: BTreeMap::new(),
+        mapping_roots: BTreeMap::new(),
     };
     assert_eq!(read(&mut Moving::still(image.blocks)).unwrap(), expected);
 }
@@ -397,4 +403,50 @@ fn metadata_that_never_rests_is_busy_not_damaged() {
             "{error}"
         );
     }
+}
+
+/// The upper tree of mappings, two levels deep; ids between and beyond its keys are not there.
+#[test]
+fn the_mapping_roots_that_were_asked_for_are_found() {
+    let ids: BTreeSet<ThinId> = (0..40).map(ThinId).collect();
+    let devices: Devices = ids
+        .iter()
+        .filter(|id| id.0 % 2 == 1)
+        .map(|id| (*id, details(1)))
+        .collect();
+    let mut blocks = ThinImage::new(&devices, 64).blocks;
+    let first = u64::try_from(blocks.len()).unwrap();
+    let keys: Vec<u64> = devices.keys().map(|id| u64::from(id.0)).collect();
+    let mut children = Vec::new();
+    for (number, keys) in (first..).zip(keys.chunks(7)) {
+        let entries: Vec<_> = keys
+            .iter()
+            .map(|key| (*key, (1000 + key).to_le_bytes().to_vec()))
+            .collect();
+        blocks.push(node(number, 2, 8, &entries));
+        children.push((keys[0], number.to_le_bytes().to_vec()));
+    }
+    let root = u64::try_from(blocks.len()).unwrap();
+    blocks.push(node(root, 1, 8, &children));
+    put64(&mut blocks[0], 320, root);
+    seal(&mut blocks[0], SUPERBLOCK_SALT);
+    let with_roots = |blocks| suture::observe::thin_metadata::read(&mut Moving::still(blocks), &ids);
+    let expected: BTreeMap<ThinId, u64> = devices.keys().map(|id| (*id, 1000 + u64::from(id.0))).collect();
+    assert_eq!(with_roots(blocks.clone()).unwrap().mapping_roots, expected);
+
+    // A loop, a torn node and a child beyond the end are damage, not answers.
+    for (slot, bytes) in [(root, root.to_le_bytes()), (root, u64::MAX.to_le_bytes())] {
+        let mut hostile = blocks.clone();
+        let children: Vec<_> = children.iter().map(|(key, _)| (*key, bytes.to_vec())).collect();
+        hostile[usize::try_from(slot).unwrap()] = node(slot, 1, 8, &children);
+        assert!(matches!(
+            with_roots(hostile),
+            Err(ThinMetadataError::Damaged { .. })
+        ));
+    }
+    blocks[usize::try_from(first).unwrap()][100] ^= 1;
+    assert!(matches!(
+        with_roots(blocks),
+        Err(ThinMetadataError::Damaged { .. })
+    ));
 }

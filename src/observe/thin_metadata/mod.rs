@@ -19,7 +19,7 @@ mod error;
 mod source;
 mod superblock;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use error::ThinMetadataError;
@@ -38,6 +38,8 @@ const PAUSES: [u64; 12] = [0, 1, 2, 4, 8, 16, 32, 32, 32, 32, 32, 32];
 const MAX_DEPTH: u32 = 16;
 /// Bytes of `struct disk_device_details`, dm-thin-metadata.c.
 const DETAILS: usize = 24;
+/// Bytes of a value in the upper tree of mappings: the number of a block.
+const MAPPING_ROOT: usize = 8;
 
 /// One committed transaction of a pool's metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,13 +56,18 @@ pub struct ThinMetadata {
     pub data_block_size: Sectors,
     /// Every thin device, created and committed.
     pub devices: BTreeMap<ThinId, ThinDetails>,
+    /// Of the devices that were asked for: the block where the device's own tree of mappings begins.
+    pub mapping_roots: BTreeMap<ThinId, u64>,
 }
 
 /// Reads the metadata of the pool whose metadata device has that number. Nothing is written, reserved or locked.
 ///
 /// The read waits with the device: while it is suspended (`lvextend` of the metadata, for moments), so is this call.
-pub fn read_device(number: crate::model::DeviceNumber) -> Result<ThinMetadata, ThinMetadataError> {
-    read(&mut DeviceSource::open_device(number)?)
+pub fn read_device(
+    number: crate::model::DeviceNumber,
+    with_roots: &BTreeSet<ThinId>,
+) -> Result<ThinMetadata, ThinMetadataError> {
+    read(&mut DeviceSource::open_device(number)?, with_roots)
 }
 
 /// Reads consistent metadata from a source that may be written meanwhile: at most twelve walks in about 200 ms plus
@@ -69,7 +76,12 @@ pub fn read_device(number: crate::model::DeviceNumber) -> Result<ThinMetadata, T
 /// With a write counter, one walk between equal superblocks and equal counters is enough. Without one, two walks in
 /// a row must give equal answers under equal superblocks. Damage must always be seen twice, and
 /// with nothing in flight: a block read in the middle of a write looks damaged, and the write counts when it is over.
-pub fn read(source: &mut impl BlockSource) -> Result<ThinMetadata, ThinMetadataError> {
+///
+/// Of the devices in `with_roots` the mapping roots are read too.
+pub fn read(
+    source: &mut impl BlockSource,
+    with_roots: &BTreeSet<ThinId>,
+) -> Result<ThinMetadata, ThinMetadataError> {
     let mut previous: Option<Walk> = None;
     for pause in PAUSES {
         if pause > 0 {
@@ -77,7 +89,7 @@ pub fn read(source: &mut impl BlockSource) -> Result<ThinMetadata, ThinMetadataE
         }
         let before = generation(source)?;
         let first = block(source, 0, "the superblock")?;
-        let answer = walk(source, &first);
+        let answer = walk(source, &first, with_roots);
         let last = block(source, 0, "the superblock")?;
         let after = generation(source)?;
         if first != last || before != after {
@@ -151,7 +163,11 @@ fn block(
     Ok(block)
 }
 
-fn walk(source: &mut impl BlockSource, superblock: &Block) -> Result<ThinMetadata, ThinMetadataError> {
+fn walk(
+    source: &mut impl BlockSource,
+    superblock: &Block,
+    with_roots: &BTreeSet<ThinId>,
+) -> Result<ThinMetadata, ThinMetadataError> {
     if superblock.iter().all(|byte| *byte == 0) {
         return Err(ThinMetadataError::Unformatted { file: source.name() });
     }
@@ -166,13 +182,59 @@ fn walk(source: &mut impl BlockSource, superblock: &Block) -> Result<ThinMetadat
         devices: BTreeMap::new(),
     };
     walk.node(root.details_root, 0..=u64::from(ThinId::MAX.0), 0)?;
+    let devices = walk.devices;
+    let mut mapping_roots = BTreeMap::new();
+    for id in with_roots {
+        if let Some(found) = mapping_root(source, root.data_mapping_root, *id)? {
+            mapping_roots.insert(*id, found);
+        }
+    }
     Ok(ThinMetadata {
         time: root.time,
         transaction_id: root.transaction_id,
         held_root: root.held_root,
         needs_check: root.needs_check,
         data_block_size: Sectors(u64::from(root.data_block_size)),
-        devices: walk.devices,
+        devices,
+        mapping_roots,
+    })
+}
+
+/// Looks one device up in the upper tree of mappings (`tl_info`, dm-thin-metadata.c): its value is the block where the
+/// device's own tree begins.
+fn mapping_root(
+    source: &mut impl BlockSource,
+    root: u64,
+    id: ThinId,
+) -> Result<Option<u64>, ThinMetadataError> {
+    let reading = "the tree of mappings";
+    let wanted = u64::from(id.0);
+    let mut number = root;
+    for _ in 0..MAX_DEPTH {
+        let block = block(source, number, reading)?;
+        let node =
+            Node::decode(&block, number, MAPPING_ROOT).map_err(|problem| ThinMetadataError::Damaged {
+                file: source.name(),
+                block: number,
+                reading,
+                problem,
+            })?;
+        match node {
+            Node::Leaf(entries) => {
+                let found = entries.iter().find(|(key, _)| *key == wanted);
+                return Ok(found.and_then(|(_, value)| u64_at(value, 0)));
+            }
+            Node::Internal(children) => match children.iter().rev().find(|(from, _)| *from <= wanted) {
+                Some((_, child)) => number = *child,
+                None => return Ok(None),
+            },
+        }
+    }
+    Err(ThinMetadataError::Damaged {
+        file: source.name(),
+        block: number,
+        reading,
+        problem: format!("more than {MAX_DEPTH} levels deep"),
     })
 }
 

@@ -28,6 +28,7 @@ pub(super) struct Superblock {
     pub(super) time: u32,
     pub(super) transaction_id: u64,
     pub(super) held_root: Option<u64>,
+    pub(super) data_mapping_root: u64,
     pub(super) details_root: u64,
     pub(super) data_block_size: u32,
 }
@@ -66,6 +67,7 @@ impl Superblock {
             time: word(44)?,
             transaction_id: long(48)?,
             held_root: (held_root != 0).then_some(held_root),
+            data_mapping_root: long(320)?,
             details_root: long(328)?,
             data_block_size: word(336)?,
         })
