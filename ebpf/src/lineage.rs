@@ -8,7 +8,9 @@ use aya_ebpf::{
     maps::LruHashMap,
     programs::TracePointContext,
 };
-use suture_events::{ANCESTORS, Ancestor, COMM_LEN};
+use suture_events::{ANCESTORS, Ancestor, COMM_LEN, loss};
+
+use crate::loss as losses;
 
 /// Offset of `child_pid` in `sched_process_fork`, from tracefs: it moved between kernel versions.
 #[unsafe(no_mangle)]
@@ -30,7 +32,11 @@ pub fn sched_process_fork(context: TracePointContext) -> u32 {
         comm: bpf_get_current_comm().unwrap_or([0; COMM_LEN]),
         padding: 0,
     };
-    let _ = PARENTS.insert(&child, &parent, 0);
+    if PARENTS.insert(&child, &parent, 0).is_err() {
+        // An earlier process of that number must not lend it its parent.
+        let _ = PARENTS.remove(&child);
+        losses::count(loss::LINEAGE);
+    }
     0
 }
 

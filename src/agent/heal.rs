@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{Agent, AgentError, Report, now};
 use crate::{
     decide::guards,
-    model::{Action, GuardReading, Outcome, Plan, Timestamp, TxId, World},
+    model::{Action, FindingId, GuardReading, Outcome, Plan, Timestamp, TxId, World},
     observe::world::{self, Places, WorldError},
     remedy::{self, Eyes, KernelHands},
     telemetry::story,
@@ -63,18 +63,28 @@ impl Agent {
                 drop(span);
                 self.tell_remedy(plan, readings, outcome);
             }
-            Err(error) => self.in_trouble(crate::words::explain(&error)),
+            Err(error) => {
+                self.leave_alone(&plan.finding);
+                self.reporter.tell(&Report::NotDone {
+                    plan: plan.clone(),
+                    why: crate::words::explain(&error),
+                });
+            }
         }
         Ok(())
     }
 
+    /// What was tried in vain is not tried again for a while, and for longer each time.
+    fn leave_alone(&mut self, finding: &FindingId) {
+        let Some(open) = self.finding(finding) else { return };
+        let doubled = AFTER_REFUSAL.saturating_mul(2_u32.saturating_pow(open.in_vain));
+        open.in_vain = open.in_vain.saturating_add(1);
+        open.not_before = now().plus(doubled.min(LONGEST_PAUSE));
+    }
+
     fn tell_remedy(&mut self, plan: &Plan, guards: Vec<GuardReading>, outcome: Outcome) {
-        if outcome.changed_nothing()
-            && let Some(open) = self.finding(&plan.finding)
-        {
-            let doubled = AFTER_REFUSAL.saturating_mul(2_u32.saturating_pow(open.in_vain));
-            open.in_vain = open.in_vain.saturating_add(1);
-            open.not_before = now().plus(doubled.min(LONGEST_PAUSE));
+        if outcome.changed_nothing() {
+            self.leave_alone(&plan.finding);
         }
         let traceparent = self
             .finding(&plan.finding)

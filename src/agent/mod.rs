@@ -15,7 +15,7 @@ use std::{
 
 use findings::OpenFinding;
 pub use report::{Format, Report, Reporter};
-use sensors::ContainerdWatch;
+use sensors::{ContainerdWatch, Sensed};
 use storm::Storm;
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
@@ -182,7 +182,7 @@ impl Agent {
             tokio::select! {
                 () = &mut stop => break,
                 seen = self.events.recv() => self.seen(seen)?,
-                observation = self.containerd.next() => self.containerd_changed(&observation),
+                sensed = self.containerd.next() => self.sensed(sensed),
                 () = tokio::time::sleep_until(self.read_at) => self.look().await?,
             }
         }
@@ -253,6 +253,15 @@ impl Agent {
             && self.containerd.is_new(&who)
         {
             self.containerd_changed(&Observation::ContainerdUp { at: now(), who });
+        }
+    }
+
+    fn sensed(&mut self, sensed: Sensed) {
+        match sensed {
+            Sensed::Containerd(observation) => self.containerd_changed(&observation),
+            Sensed::Blind(why) => self.reporter.tell(&Report::Trouble {
+                what: format!("whether containerd runs can not be told, so nothing it does is known to be its own: {why}"),
+            }),
         }
     }
 
@@ -332,6 +341,10 @@ impl Agent {
     }
 
     fn save_steps(&mut self) {
+        let known = &self.correlator;
+        self.traces
+            .operations
+            .retain(|id, _| known.operation(id).is_some());
         let Some(ledger) = self.ledger.as_mut() else {
             return;
         };

@@ -86,6 +86,10 @@ pub enum Report {
         outcome: Outcome,
         traceparent: Option<String>,
     },
+    NotDone {
+        plan: Plan,
+        why: String,
+    },
     Resolved {
         finding: Finding,
     },
@@ -181,6 +185,7 @@ impl fmt::Display for Report {
                 }
                 Ok(())
             }
+            Self::NotDone { plan, why } => write!(f, "NOT DONE {}: {why}", plan.action),
             Self::Resolved { finding } => write!(f, "resolved {finding}"),
         }
     }

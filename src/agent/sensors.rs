@@ -20,15 +20,28 @@ use tokio::sync::mpsc;
 use super::now;
 use crate::{
     model::{Incarnation, Observation},
-    observe::containerd::{holder_of, wait_for_end},
+    observe::containerd::{ProcessError, holder_of, wait_for_end},
+    words::explain,
 };
 
 /// How often to look for a containerd while there is none.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// What the sensor tells.
+#[derive(Debug)]
+pub(super) enum Sensed {
+    /// A containerd started or ended.
+    Containerd(Observation),
+    /// It can not be told which process is containerd; said once until it can.
+    Blind(String),
+}
+
+/// How many containerds are remembered as told.
+const MAX_KNOWN: usize = 256;
+
 /// The sensor.
 pub(super) struct ContainerdWatch {
-    events: mpsc::Receiver<Observation>,
+    events: mpsc::Receiver<Sensed>,
     known: BTreeSet<Incarnation>,
     up: Option<Incarnation>,
     looked: Arc<AtomicBool>,
@@ -55,10 +68,10 @@ impl ContainerdWatch {
         })
     }
 
-    /// The next start or end of a containerd.
-    pub(super) async fn next(&mut self) -> Observation {
+    /// The next start or end of a containerd, or that none can be seen.
+    pub(super) async fn next(&mut self) -> Sensed {
         match self.events.recv().await {
-            Some(observation) => observation,
+            Some(sensed) => sensed,
             // The thread only ends when it is told to.
             None => std::future::pending().await,
         }
@@ -78,6 +91,9 @@ impl ContainerdWatch {
     pub(super) fn note(&mut self, observation: &Observation) {
         match observation {
             Observation::ContainerdUp { who, .. } => {
+                while self.known.len() >= MAX_KNOWN {
+                    self.known.pop_first();
+                }
                 self.known.insert(who.clone());
                 self.up = Some(who.clone());
             }
@@ -106,42 +122,56 @@ impl Drop for ContainerdWatch {
     }
 }
 
-fn watch(database: &Path, to: &mpsc::Sender<Observation>, looked: &AtomicBool, stop: &OwnedFd) {
+fn watch(database: &Path, to: &mpsc::Sender<Sensed>, looked: &AtomicBool, stop: &OwnedFd) {
+    let mut blind = false;
     loop {
-        // Unreadable now is nobody there now: the world's reader tells what is wrong with the database.
-        let holder = holder_of(database).ok().flatten();
-        if let Some(who) = holder {
-            if to
-                .blocking_send(Observation::ContainerdUp {
+        match holder_of(database) {
+            Ok(Some(who)) => {
+                blind = false;
+                let up = Observation::ContainerdUp {
                     at: now(),
                     who: who.clone(),
-                })
-                .is_err()
-            {
-                return;
-            }
-            looked.store(true, Ordering::SeqCst);
-            match wait_for_end(&who, stop) {
-                Ok(true) => {
-                    if to
-                        .blocking_send(Observation::ContainerdGone { at: now(), who })
-                        .is_err()
-                    {
-                        return;
-                    }
-                    continue;
+                };
+                if to.blocking_send(Sensed::Containerd(up)).is_err() {
+                    return;
                 }
-                Ok(false) => return,
-                // It can not be watched: look again, as if it had not been there.
-                Err(_) => {}
+                looked.store(true, Ordering::SeqCst);
+                match wait_for_end(&who, stop) {
+                    Ok(true) => {
+                        let gone = Observation::ContainerdGone { at: now(), who };
+                        if to.blocking_send(Sensed::Containerd(gone)).is_err() {
+                            return;
+                        }
+                        continue;
+                    }
+                    Ok(false) => return,
+                    Err(error) => {
+                        if !tell_blind(&mut blind, to, &error) {
+                            return;
+                        }
+                    }
+                }
             }
-        } else {
-            looked.store(true, Ordering::SeqCst);
+            Ok(None) => {
+                blind = false;
+                looked.store(true, Ordering::SeqCst);
+            }
+            Err(error) => {
+                if !tell_blind(&mut blind, to, &error) {
+                    return;
+                }
+            }
         }
         if stopped(stop) {
             return;
         }
     }
+}
+
+/// Tells once; says whether anybody listens.
+fn tell_blind(blind: &mut bool, to: &mpsc::Sender<Sensed>, error: &ProcessError) -> bool {
+    let first = !std::mem::replace(blind, true);
+    !first || to.blocking_send(Sensed::Blind(explain(error))).is_ok()
 }
 
 /// Waits a moment; says whether to stop.

@@ -5,10 +5,10 @@ use std::{io, path::PathBuf};
 /// Why the ledger can not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// Its folder can not be made.
-    #[error("making the ledger's folder {path}; name another file with --ledger")]
+    /// Its folder can not be made, or not be written to.
+    #[error("making {path} for the ledger; name another place with --ledger")]
     Folder {
-        /// The folder.
+        /// The folder or file.
         path: PathBuf,
         /// Why.
         source: io::Error,
@@ -20,6 +20,14 @@ pub enum LedgerError {
         path: PathBuf,
         /// Why.
         source: rusqlite::Error,
+    },
+    /// Another suture has it.
+    #[error(
+        "another suture writes to the ledger {path}; one is enough on a node, a second one needs another --ledger"
+    )]
+    InUse {
+        /// The file.
+        path: PathBuf,
     },
     /// There is none.
     #[error("there is no ledger at {path}: suture has not run here yet, or keeps it elsewhere (--ledger)")]

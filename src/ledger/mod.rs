@@ -10,7 +10,11 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 pub use error::LedgerError;
 pub use findings::FindingRow;
@@ -22,6 +26,8 @@ use rusqlite::{Connection, OpenFlags};
 #[derive(Debug)]
 pub struct Ledger {
     connection: Connection,
+    /// Held as long as the ledger is open for writing: another suture would settle this one's live intents.
+    _only_writer: Option<File>,
 }
 
 impl Ledger {
@@ -37,6 +43,7 @@ impl Ledger {
                 source,
             })?;
         }
+        let only_writer = only_writer(path)?;
         let connection = Connection::open(path).map_err(failed)?;
         connection.busy_timeout(Duration::from_secs(2)).map_err(failed)?;
         // FULL: a commit is on disk when it returns, also through a power cut. An intent must be.
@@ -49,7 +56,10 @@ impl Ledger {
         connection
             .pragma_update(None, "foreign_keys", true)
             .map_err(failed)?;
-        let mut ledger = Self { connection };
+        let mut ledger = Self {
+            connection,
+            _only_writer: Some(only_writer),
+        };
         schema::migrate(&mut ledger.connection, path)?;
         Ok(ledger)
     }
@@ -69,6 +79,34 @@ impl Ledger {
             Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
         connection.busy_timeout(Duration::from_secs(2)).map_err(failed)?;
         schema::expect_current(&connection, path)?;
-        Ok(Self { connection })
+        Ok(Self {
+            connection,
+            _only_writer: None,
+        })
+    }
+}
+
+/// Takes the lock beside the ledger, or says that another suture has it. It goes with the file handle, also when suture is
+/// killed.
+fn only_writer(ledger: &Path) -> Result<File, LedgerError> {
+    let mut name = ledger.as_os_str().to_owned();
+    name.push(".lock");
+    let path = PathBuf::from(name);
+    let failed = |source| LedgerError::Folder {
+        path: path.clone(),
+        source,
+    };
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(LedgerError::InUse {
+            path: ledger.to_owned(),
+        }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }

@@ -96,3 +96,13 @@ fn a_reader_beside_the_writer_sees_what_was_committed_and_writes_nothing() {
     assert_eq!(reader.open_operations().unwrap().len(), 1);
     assert!(reader.forget_operation(&operation().id).is_err());
 }
+
+#[test]
+fn a_second_suture_does_not_get_the_ledger_of_a_running_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = open(&folder);
+    let second = Ledger::open(&folder.path().join("folder/ledger.db"));
+    assert!(matches!(second, Err(LedgerError::InUse { .. })), "{second:?}");
+    drop(first);
+    drop(open(&folder));
+}

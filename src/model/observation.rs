@@ -116,13 +116,15 @@ pub enum LossKind {
     DmInFlightFull,
     /// The ring of block errors was full.
     BlockRingFull,
+    /// Parents of processes that could not be remembered.
+    Lineage,
 }
 
 impl LossKind {
     /// Whether operations can have been missed: then nothing is deleted until the world was read anew.
     #[must_use]
     pub fn hides_operations(self) -> bool {
-        matches!(self, Self::DmRingFull | Self::DmInFlightFull)
+        !matches!(self, Self::BlockRingFull)
     }
 }
 
@@ -132,6 +134,7 @@ impl fmt::Display for LossKind {
             Self::DmRingFull => "device-mapper events: the ring buffer was full",
             Self::DmInFlightFull => "device-mapper events: too many calls at once",
             Self::BlockRingFull => "block errors: the ring buffer was full",
+            Self::Lineage => "forks: whose child a caller is may not be known",
         })
     }
 }

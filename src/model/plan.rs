@@ -123,7 +123,7 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
-    /// It was done, and looking again showed it.
+    /// It was done; looking again showed it, where the world could be read.
     Done,
     /// The kernel said that there was nothing to do any more.
     AlreadyDone,

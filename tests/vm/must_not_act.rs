@@ -100,3 +100,44 @@ fn lost_events_stop_everything_until_the_world_was_read_anew() -> Result<()> {
     ensure!(!containerd.thin_ids()?.contains(&1));
     suture.stop()
 }
+
+/// Somebody has cleaned up by hand, and used the id for something of their own, while suture was not there to see it.
+#[test]
+fn a_device_made_again_by_hand_while_suture_was_down_is_not_the_leaked_one() -> Result<()> {
+    let vm = boot(Kernel::V6_1)?;
+    let mut containerd = containerd(&vm)?;
+    let suture = Suture::start(&vm, &["--act", "--grace", "600"], &[])?;
+    break_and_restart(&mut containerd)?;
+    prepare_with_retries(&containerd, "again")?;
+    vm.wait_until("the leaked device is found", PATIENCE, || {
+        Ok(history(&vm)?
+            .iter()
+            .any(|entry| entry["finding"]["class"] == "leaked-thin"))
+    })?;
+    suture.stop()?;
+    vm.sh("dmsetup message tp 0 'delete 1'; dmsetup message tp 0 'create_thin 1'")?;
+
+    let mut suture = Suture::start(&vm, &["--act", "--grace", "0"], &[])?;
+    let found = suture.expect("found", |report| report["finding"]["thin_id"] == 1)?;
+    ensure!(found["finding"]["class"] == "foreign-thin", "{found}");
+    std::thread::sleep(std::time::Duration::from_secs(12));
+    ensure!(!suture.told("remedy")? && containerd.thin_ids()?.contains(&1));
+    suture.stop()
+}
+
+/// The kernel takes a message's verb in any case.
+#[test]
+fn a_device_made_again_in_capital_letters_is_not_the_leaked_one() -> Result<()> {
+    let vm = boot(Kernel::V6_1)?;
+    let mut containerd = containerd(&vm)?;
+    let mut suture = Suture::start(&vm, &["--act", "--grace", "20"], &[])?;
+    break_and_restart(&mut containerd)?;
+    prepare_with_retries(&containerd, "again")?;
+    suture.expect("found", |report| report["finding"]["class"] == "leaked-thin")?;
+    vm.sh("dmsetup message tp 0 'Delete 1'; dmsetup message tp 0 'CREATE_THIN 1'")?;
+    let found = suture.expect("found", |report| report["finding"]["thin_id"] == 1)?;
+    ensure!(found["finding"]["class"] == "foreign-thin", "{found}");
+    std::thread::sleep(std::time::Duration::from_secs(25));
+    ensure!(!suture.told("remedy")? && containerd.thin_ids()?.contains(&1));
+    suture.stop()
+}

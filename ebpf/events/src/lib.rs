@@ -126,8 +126,10 @@ pub mod loss {
     pub const DM_IN_FLIGHT_FULL: u32 = 1;
     /// The block-error ring had no room.
     pub const BLOCK_RING_FULL: u32 = 2;
+    /// A process's parent could not be remembered: whose child it is would be another one's answer.
+    pub const LINEAGE: u32 = 3;
     /// How many counters there are.
-    pub const COUNT: u32 = 3;
+    pub const COUNT: u32 = 4;
 }
 
 const _: () = assert!(size_of::<Ancestor>() == 24);

@@ -10,6 +10,12 @@ pub enum ProbeError {
         "tracefs is not mounted at /sys/kernel/tracing; mount it with `mount -t tracefs tracefs /sys/kernel/tracing`"
     )]
     NoTracefs,
+    /// tracefs is there, for root only.
+    #[error("{path} can not be looked into; watching the kernel needs root")]
+    TracefsForbidden {
+        /// Where it is mounted.
+        path: PathBuf,
+    },
     /// A tracepoint's description could not be read.
     #[error(
         "reading the tracepoint description {path}; is suture running as root, and does this kernel have that tracepoint?"
@@ -32,7 +38,7 @@ pub enum ProbeError {
     },
     /// The object was refused.
     #[error(
-        "loading the BPF object into the kernel; it needs root, or CAP_BPF and CAP_PERFMON, and a kernel of 5.8 or later"
+        "loading the BPF object into the kernel; it needs root, or CAP_BPF and CAP_PERFMON, and a kernel of 5.18 or later"
     )]
     Load(#[source] Box<aya::EbpfError>),
     /// A program was refused or could not be attached.

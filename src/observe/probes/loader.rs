@@ -101,6 +101,7 @@ impl Probes {
             (loss::DM_RING_FULL, LossKind::DmRingFull),
             (loss::DM_IN_FLIGHT_FULL, LossKind::DmInFlightFull),
             (loss::BLOCK_RING_FULL, LossKind::BlockRingFull),
+            (loss::LINEAGE, LossKind::Lineage),
         ] {
             let per_cpu = self.losses.get(&slot, 0).map_err(|source| ProbeError::Map {
                 map: LOSSES,

@@ -1,7 +1,7 @@
 //! Where the fields of a tracepoint lie, as the running kernel describes them.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -12,11 +12,16 @@ const PLACES: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
 /// Finds a mounted tracefs.
 pub fn find() -> Result<PathBuf, ProbeError> {
-    let mounted = PLACES
-        .iter()
-        .map(PathBuf::from)
-        .find(|place| place.join("events").is_dir());
-    mounted.ok_or(ProbeError::NoTracefs)
+    for place in PLACES.map(PathBuf::from) {
+        match fs::metadata(place.join("events")) {
+            Ok(_) => return Ok(place),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(ProbeError::TracefsForbidden { path: place });
+            }
+            Err(_) => {}
+        }
+    }
+    Err(ProbeError::NoTracefs)
 }
 
 /// The description of one tracepoint.
