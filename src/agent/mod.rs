@@ -107,6 +107,7 @@ pub struct Agent {
     reading: Option<JoinHandle<Result<World, WorldError>>>,
     intents_settled: bool,
     trouble: Option<String>,
+    ledger_trouble: Option<String>,
     undelivered: bool,
 }
 
@@ -171,6 +172,7 @@ impl Agent {
             reading: None,
             intents_settled: false,
             trouble: None,
+            ledger_trouble: None,
             undelivered: false,
         })
     }
@@ -322,8 +324,10 @@ impl Agent {
                 operation: Box::new(operation),
             });
         }
-        if let Some(Err(error)) = stored {
-            self.ledger_failed(&error);
+        match stored {
+            Some(Err(error)) => self.ledger_failed(&error),
+            Some(Ok(())) => self.ledger_trouble = None,
+            None => {}
         }
     }
 
@@ -360,10 +364,13 @@ impl Agent {
         }
     }
 
+    /// Told once, until it is another failure: a full disk fails every write.
     fn ledger_failed(&mut self, error: &LedgerError) {
-        self.reporter.tell(&Report::Trouble {
-            what: format!("the ledger: {}", crate::words::explain(error)),
-        });
+        let what = format!("the ledger: {}", crate::words::explain(error));
+        if self.ledger_trouble.as_ref() != Some(&what) {
+            self.reporter.tell(&Report::Trouble { what: what.clone() });
+            self.ledger_trouble = Some(what);
+        }
     }
 
     fn look_soon(&mut self) {

@@ -214,3 +214,38 @@ fn with_a_read_only_ledger_folder_suture_tells_and_does_not_act() -> Result<()> 
     ensure!(!suture.told("remedy")? && containerd.thin_ids()?.contains(&1));
     suture.stop()
 }
+
+#[test]
+fn a_full_ledger_disk_stops_the_act_without_a_flood_and_space_lets_it_go_on() -> Result<()> {
+    let vm = boot(Kernel::V6_1)?;
+    let mut containerd = containerd(&vm)?;
+    vm.sh("mkdir -p /var/lib/suture; mount -t tmpfs -o size=1m none /var/lib/suture")?;
+    let mut suture = Suture::start(&vm, &["--act", "--grace", "4"], &[])?;
+    break_and_restart(&mut containerd)?;
+    prepare_with_retries(&containerd, "again")?;
+    suture.expect("found", |report| report["finding"]["class"] == "leaked-thin")?;
+    vm.sh("! dd if=/dev/zero of=/var/lib/suture/ballast bs=4k 2>/dev/null")?;
+
+    let not_done = suture.expect("not_done", |_| true)?;
+    ensure!(
+        not_done["why"].to_string().contains("intent could not be stored"),
+        "{not_done}"
+    );
+    std::thread::sleep(Duration::from_secs(10));
+    let reports = suture.reports()?;
+    ensure!(
+        reports
+            .iter()
+            .filter(|report| report["report"] == "not_done")
+            .count()
+            == 1,
+        "told once in a while"
+    );
+    ensure!(reports.len() < 60, "{} reports are a flood", reports.len());
+    ensure!(!suture.told("remedy")? && containerd.thin_ids()?.contains(&1));
+
+    vm.sh("rm /var/lib/suture/ballast")?;
+    suture.expect_remedy("done")?;
+    ensure!(!containerd.thin_ids()?.contains(&1));
+    suture.stop()
+}
