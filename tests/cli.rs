@@ -97,7 +97,7 @@ fn a_ledger_that_is_none_or_a_newer_one_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let garbage = path(&folder, "garbage.db");
     fs::write(&garbage, vec![7; 8192]).unwrap();
-    refuses(&["history", "--ledger", &garbage], &["ledger", "not a database"]);
+    refuses(&["history", "--ledger", &garbage], &[&garbage, "not a database"]);
     let newer = path(&folder, "newer.db");
     let connection = rusqlite::Connection::open(&newer).unwrap();
     connection.pragma_update(None, "user_version", 99).unwrap();

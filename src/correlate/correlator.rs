@@ -223,9 +223,13 @@ impl Correlator {
             Message::CreateSnap { id, origin } => self.created(call, *id, Some(*origin), succeeded),
             Message::Delete { id } if succeeded => self.deleted(call, *id),
             // It may have been a create or a delete of any id, in words that are not understood here.
-            Message::Other { text } if succeeded && (call.truncated || !is_harmless(text)) => self.open_gap(
+            Message::Other { .. } if succeeded && call.truncated => self.open_gap(
                 call.finished(),
-                format!("a message to the pool that could not be understood: {text}"),
+                "a message to the pool that was too long to be read".to_owned(),
+            ),
+            Message::Other { text } if succeeded && !is_harmless(text) => self.open_gap(
+                call.finished(),
+                format!("a message to the pool that was not understood: {text}"),
             ),
             Message::Delete { .. } | Message::Other { .. } => Vec::new(),
         }

@@ -43,16 +43,19 @@ fn known() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
 }
 
-fn found(connection: &Connection) -> Result<i64, LedgerError> {
-    connection
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(LedgerError::sql("reading the version"))
+/// The first look into the file: what is no database fails here.
+fn found(connection: &Connection, path: &Path) -> Result<i64, LedgerError> {
+    let version = connection.pragma_query_value(None, "user_version", |row| row.get(0));
+    version.map_err(|source| LedgerError::Open {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Brings the tables to the version this suture knows.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), LedgerError> {
     let failed = LedgerError::sql("making the tables");
-    let version = found(connection)?;
+    let version = found(connection, path)?;
     if version > known() {
         return Err(LedgerError::Version {
             path: path.to_owned(),
@@ -73,7 +76,7 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Le
 
 /// Refuses a file of another version: whoever only reads does not migrate.
 pub(super) fn expect_current(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
-    match found(connection)? {
+    match found(connection, path)? {
         version if version == known() => Ok(()),
         version => Err(LedgerError::Version {
             path: path.to_owned(),

@@ -188,7 +188,7 @@ fn start(program: &Program) -> Result<Child> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| format!("starting `{name}` in the VM"))
+        .with_context(|| format!("the guest could not start `{name}`"))
 }
 
 fn write_file(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {

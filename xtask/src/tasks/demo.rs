@@ -99,7 +99,7 @@ pub fn run(suture: &Path, kernel: Kernel) -> Result<ExitCode> {
         bail!("suture should have deleted device 2 and nothing else");
     }
     println!(
-        "The leaked device was deleted {:.0} s after it could be, exactly that one, with every guard read just before.\n\
+        "The leaked device was deleted {:.0} s after it was found: exactly that one, with every guard read just before.\n\
          On a node of your own: `suture run` tells, `suture run --act` heals; README.md goes on from here.",
         begun.elapsed().as_secs_f32()
     );
