@@ -396,6 +396,12 @@ impl Agent {
     /// Catches up with the kernel's events, then reads the world; nothing when it could not be read, which is told.
     async fn read_world(&mut self) -> Result<Option<World>, AgentError> {
         self.catch_up().await?;
+        // What an earlier suture left in flight under a containerd that is gone; asked only once the sensor had its say
+        // about who is up, and before the read, so that this world can already question it.
+        if self.containerd.has_looked() {
+            let buried = self.correlator.bury_unknown_actors(now());
+            self.changed(buried);
+        }
         // A read that hangs is waited for again, not started again: hung threads must not pile up.
         let mut reading = self.reading.take().unwrap_or_else(|| {
             let (places, suspects) = (self.options.places.clone(), self.correlator.suspects());
@@ -424,12 +430,6 @@ impl Agent {
             Ok(world) => {
                 if self.trouble.take().is_some() {
                     self.reporter.tell(&Report::TroubleOver);
-                }
-                // What an earlier suture left in flight under a containerd that is gone; asked only once the sensor had
-                // its say about who is up.
-                if self.containerd.has_looked() {
-                    let buried = self.correlator.bury_unknown_actors(now());
-                    self.changed(buried);
                 }
                 let changes = self.correlator.world(&world);
                 self.changed(changes);

@@ -140,7 +140,12 @@ impl Correlator {
     /// Takes in one consistent read of the world.
     pub fn world(&mut self, world: &World) -> Vec<Change> {
         self.pool_device = Some(world.pool.device);
-        let unseen = self.gap.take_if(|gap| gap.noticed < world.begun);
+        // A gap is closed by a world that questions every open operation, and by no older one.
+        let questions_all = self
+            .operations
+            .values()
+            .all(|one| last_word(one).is_none_or(|word| word < world.begun));
+        let unseen = self.gap.take_if(|gap| gap.noticed < world.begun && questions_all);
         let mut changes = Vec::new();
         for operation in self.operations.values_mut() {
             if let Some(state) = settle(operation, world, unseen.is_some() || self.gap.is_some()) {
@@ -387,16 +392,25 @@ fn is_harmless(text: &Untrusted) -> bool {
     verb.starts_with('@') || HARMLESS.iter().any(|one| one.eq_ignore_ascii_case(verb))
 }
 
+/// When an open operation was last heard of; nothing of a closed one. What was read before says nothing about it.
+fn last_word(operation: &Operation) -> Option<Timestamp> {
+    match &operation.state {
+        OperationState::InFlight => Some(
+            operation
+                .steps
+                .last()
+                .map_or_else(Timestamp::default, |step| step.finished),
+        ),
+        OperationState::Orphaned { at } | OperationState::Abandoned { at, .. } => Some(*at),
+        _ => None,
+    }
+}
+
 /// Where an operation stands, now that the databases were read; nothing when that is where it stood. `unseen` says that
 /// something may have happened since the last world that was not seen.
 fn settle(operation: &Operation, world: &World, unseen: bool) -> Option<OperationState> {
     let at = world.begun;
-    let noticed = match &operation.state {
-        OperationState::InFlight => operation.steps.last().map_or(at, |step| step.finished),
-        OperationState::Orphaned { at } | OperationState::Abandoned { at, .. } => *at,
-        _ => return None,
-    };
-    // What was read before the operation's last word says nothing about it.
+    let noticed = last_word(operation)?;
     if world.begun <= noticed {
         return None;
     }

@@ -540,3 +540,23 @@ fn a_renamed_pool_takes_every_claim_with_it() {
     ));
     assert_eq!(correlator.maker_of(ThinId(1)), None);
 }
+
+/// The world was read, then the operation's containerd was found dead: that world can not question the operation, so it
+/// does not close the gap either.
+#[test]
+fn a_world_that_is_too_old_for_an_open_operation_closes_no_gap() {
+    let mut earlier = watching();
+    earlier.observe(&message(10, "create_thin 1", 0, by_containerd()));
+    let operation = earlier.maker_of(ThinId(1)).unwrap().clone();
+    let mut correlator = Correlator::new(pool(), at(20));
+    assert!(correlator.remember(operation));
+    correlator.bury_unknown_actors(at(23));
+    correlator.world(&world(22).thin(1));
+    assert!(correlator.gap().is_some());
+    correlator.world(&world(24).thin(1));
+    assert_eq!(correlator.gap(), None);
+    assert_eq!(
+        correlator.maker_of(ThinId(1)).map(|one| &one.state),
+        Some(&OperationState::Superseded { at: at(24) })
+    );
+}

@@ -116,12 +116,6 @@ impl Telemetry {
     pub fn delivery_status(&self) -> Option<DeliveryStatus> {
         self.delivery.as_ref().map(|delivery| delivery.status())
     }
-
-    /// Hands over what is finished, now. Waits for the collector, so never call it where that matters.
-    pub fn flush(&self) {
-        // What could not be delivered is kept, and told by `delivery_status`.
-        let _ = self.provider.force_flush();
-    }
 }
 
 impl Drop for Telemetry {
