@@ -171,3 +171,38 @@ fn what_suture_saw_before_a_power_cut_still_counts_after_the_reboot() -> Result<
     ensure!(kept.is_whole(&second)?);
     suture.stop()
 }
+
+/// suture and containerd die while a device is being made; somebody cleans up by hand and uses the id for something else.
+#[test]
+fn an_operation_that_nobody_watched_to_its_end_gives_no_leave_to_delete() -> Result<()> {
+    let vm = boot(Kernel::V6_1)?;
+    let mut containerd = containerd(&vm)?;
+    let mut suture = Suture::start(&vm, &["--act", "--verbose", "--grace", "0"], &[])?;
+    vm.write_file("/opt/break/dmsetup", SLOW_DMSETUP, 0o755)?;
+    let _prepare = vm.spawn(
+        [
+            "ctr",
+            "snapshots",
+            "--snapshotter",
+            "devmapper",
+            "prepare",
+            "half",
+        ],
+        &[],
+    )?;
+    suture.expect("operation", |report| report["operation"]["state"] == "in_flight")?;
+    suture.signal(Signal::KILL)?;
+    suture.end()?;
+    containerd.kill(Signal::KILL)?;
+    vm.sh("rm /opt/break/dmsetup")?;
+    containerd.start()?;
+    prepare_with_retries(&containerd, "again")?;
+    vm.sh("dmsetup message tp 0 'delete 1'; dmsetup message tp 0 'create_thin 1'")?;
+
+    let mut suture = Suture::start(&vm, &["--act", "--grace", "0"], &[])?;
+    let found = suture.expect_ever("found", |report| report["finding"]["thin_id"] == 1)?;
+    ensure!(found["finding"]["class"] == "foreign-thin", "{found}");
+    std::thread::sleep(std::time::Duration::from_secs(12));
+    ensure!(!suture.told("remedy")? && containerd.thin_ids()?.contains(&1));
+    suture.stop()
+}
