@@ -125,6 +125,7 @@ pub(crate) fn gone(second: u64) -> Observation {
 
 pub(crate) fn lost(second: u64, what: LossKind) -> Observation {
     Observation::Lost {
+        since: at(second.saturating_sub(1)),
         at: at(second),
         what,
         count: 3,

@@ -116,10 +116,22 @@ impl Correlator {
                 Vec::new()
             }
             Observation::ContainerdGone { at, who } => self.gone(who, *at),
-            Observation::Lost { at, what, count } if what.hides_operations() => {
-                self.open_gap(*at, format!("{count} {what}"))
+            Observation::Lost { at, what, count, .. } if what.hides_operations() => {
+                let why = if *count == 0 {
+                    what.to_string()
+                } else {
+                    format!("{count} {what}")
+                };
+                self.open_gap(*at, why)
             }
-            Observation::Lost { .. } | Observation::BlockError(_) => Vec::new(),
+            Observation::Lost { .. }
+            | Observation::BlockError(_)
+            | Observation::PoolCall(_)
+            | Observation::DeviceEnded(_)
+            | Observation::Process(_)
+            | Observation::Commit(_)
+            | Observation::DeviceChange(_)
+            | Observation::PoolStatus(_) => Vec::new(),
         }
     }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::{
     correlate::Correlator,
     model::{
-        Action, Decision, Finding, FindingClass, Guard, OperationState, Plan, Provenance, Timestamp, World,
+        Action, Decision, Finding, FindingClass, Guard, OperationState, Plan, Provenance, Subject, Timestamp,
+        World,
     },
 };
 
@@ -29,11 +30,13 @@ pub fn decide(
     now: Timestamp,
 ) -> Decision {
     let tell = |why: &str| Decision::Tell { why: why.to_owned() };
-    let operation = match (&finding.class, &finding.provenance) {
-        (FindingClass::ForeignThin, _) | (_, Provenance::Unknown) => {
-            return tell("nobody can prove that containerd made it, so it is never deleted automatically");
-        }
-        (FindingClass::LeakedThin, Provenance::SeenByProbe { operation }) => operation,
+    let (operation, thin_id) = match (finding.class, &finding.provenance, &finding.subject) {
+        (
+            FindingClass::LeakedThin,
+            Provenance::SeenByProbe { operation },
+            Subject::ThinDevice { thin_id },
+        ) => (operation, *thin_id),
+        (class, ..) => return tell(left_to_a_person(class)),
     };
     let Some(maker) = operations.operation(operation) else {
         return tell("the operation that made it is no longer known");
@@ -60,7 +63,7 @@ pub fn decide(
         action: Action::DeleteThin {
             pool: finding.pool.clone(),
             pool_device: world.pool.device,
-            thin_id: finding.thin_id,
+            thin_id,
             mark: mark.clone(),
         },
         guards: Guard::DELETE_THIN.to_vec(),
@@ -69,5 +72,26 @@ pub fn decide(
         Decision::Act(plan)
     } else {
         Decision::Propose(plan)
+    }
+}
+
+/// Why nothing is done about a class by itself.
+fn left_to_a_person(class: FindingClass) -> &'static str {
+    match class {
+        FindingClass::LeakedThin | FindingClass::ForeignThin => {
+            "nobody can prove that containerd made it, so it is never deleted automatically"
+        }
+        FindingClass::Wedge => {
+            "containerd's record must be marked faulty while containerd is stopped; until then no new snapshot can be made"
+        }
+        FindingClass::BlockErrors => {
+            "a disk fails, or was pulled: look after it, and keep what can still be read"
+        }
+        FindingClass::PoolOutOfSpace => {
+            "free space or make the pool larger; deleting what is leaked helps too"
+        }
+        FindingClass::PoolReadOnly | FindingClass::PoolFailed | FindingClass::PoolNeedsCheck => {
+            "stop containerd, take the pool down, and check its metadata with thin_check and thin_repair"
+        }
     }
 }

@@ -52,8 +52,8 @@ fn the_leaked_device_and_nothing_else_is_found_and_its_plan_names_every_guard() 
     assert_eq!(findings.len(), 1, "{findings:?}");
     let finding = &findings[0];
     assert_eq!(
-        (finding.class, finding.thin_id),
-        (FindingClass::LeakedThin, ThinId(1))
+        (finding.class, finding.subject.thin_id()),
+        (FindingClass::LeakedThin, Some(ThinId(1)))
     );
     assert!(matches!(finding.provenance, Provenance::SeenByProbe { .. }));
 

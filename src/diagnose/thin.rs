@@ -3,7 +3,8 @@
 use crate::{
     correlate::Correlator,
     model::{
-        Finding, FindingClass, FindingId, IdState, Operation, OperationState, Provenance, ThinId, World,
+        Finding, FindingClass, FindingId, IdState, Operation, OperationState, Provenance, Subject, ThinId,
+        World,
     },
 };
 
@@ -70,7 +71,7 @@ fn classify(world: &World, maker: Option<&Operation>, id: ThinId) -> Option<Find
         id: FindingId(format!("{class}/{}/{mark}", world.pool.name)),
         class,
         pool: world.pool.name.clone(),
-        thin_id: id,
+        subject: Subject::ThinDevice { thin_id: id },
         provenance,
         evidence,
     })

@@ -8,7 +8,8 @@ use rusqlite::Connection;
 use super::LedgerError;
 
 /// Raised with every change of the tables; each step of [`MIGRATIONS`] brings a file one version on.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE operations (
         id          TEXT PRIMARY KEY,
         began       TEXT NOT NULL,
@@ -37,7 +38,11 @@ const MIGRATIONS: [&str; 1] = ["
         ended       TEXT
     ) STRICT;
     CREATE INDEX remedies_open ON remedies (id) WHERE outcome IS NULL;
-"];
+",
+    // A finding says what it is about since version 2; until then it was always a thin device.
+    "UPDATE findings SET finding = json_set(finding, '$.subject', 'thin_device')
+     WHERE json_extract(finding, '$.subject') IS NULL;",
+];
 
 fn known() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)

@@ -54,7 +54,7 @@ fn findings_keep_their_first_sight_and_end_resolved() {
         id: FindingId("foreign-thin/tp/7".to_owned()),
         class: FindingClass::ForeignThin,
         pool: pool(),
-        thin_id: ThinId(7),
+        subject: crate::model::Subject::ThinDevice { thin_id: ThinId(7) },
         provenance: Provenance::Unknown,
         evidence: vec!["seen".to_owned()],
     };

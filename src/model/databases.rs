@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{DeviceNumber, DeviceRecord, IdState, SnapshotId, ThinId, TxId};
 
 /// What containerd believes about its thin devices, as of one transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolDb {
     /// Bucket `devices`, by device name. Each record's `name` equals its key.
     pub devices: BTreeMap<String, DeviceRecord>,
@@ -20,7 +20,7 @@ pub struct PoolDb {
 }
 
 /// Kind of a snapshot (`Kind`, core/snapshots/snapshotter.go).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum SnapshotKind {
     /// 1: read-only, in use.
     View,
@@ -44,7 +44,7 @@ impl From<u8> for SnapshotKind {
 }
 
 /// One snapshot, as its bucket tells it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotRow {
     /// The number in the device's name.
     pub id: SnapshotId,
@@ -55,7 +55,7 @@ pub struct SnapshotRow {
 }
 
 /// How much of the database there is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Presence {
     /// No file: containerd has not used this snapshotter since it was set up.
     NoFile,
@@ -66,7 +66,7 @@ pub enum Presence {
 }
 
 /// The snapshots that containerd knows, as of one transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotDb {
     /// Rows by backend key, `<namespace>/<sequence>/<key>` (core/metadata/snapshot.go).
     pub snapshots: BTreeMap<String, SnapshotRow>,

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use nix::errno::Errno;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{DeviceNumber, PoolName, Sectors, ThinId, Timestamp, text::Untrusted};
 
@@ -328,13 +328,35 @@ impl Serialize for CallResult {
     }
 }
 
+/// The other way round; a name that this suture does not know is an error.
+impl<'de> Deserialize<'de> for CallResult {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Some(name) = Option::<String>::deserialize(deserializer)? else {
+            return Ok(Self(Ok(())));
+        };
+        let number = error_number(&name)
+            .ok_or_else(|| serde::de::Error::custom(format!("`{}` is no errno", name.escape_debug())))?;
+        Ok(Self(Err(number)))
+    }
+}
+
+/// The number of an errno by its name, as [`error_name`] gives it.
+fn error_number(name: &str) -> Option<i32> {
+    /// No errno is larger (`MAX_ERRNO`, include/linux/err.h).
+    const LARGEST: i32 = 4095;
+    match name.strip_prefix("errno ") {
+        Some(number) => number.parse().ok().filter(|number| *number > 0),
+        None => (1..=LARGEST).find(|number| error_name(*number) == name),
+    }
+}
+
 /// One finished device-mapper ioctl.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DmIoctl {
     /// When the call entered the kernel.
     pub entered: Timestamp,
     /// How long it stayed there, in nanoseconds.
-    #[serde(rename = "duration_ns", serialize_with = "nanoseconds")]
+    #[serde(rename = "duration_ns", with = "nanoseconds")]
     pub duration: Duration,
     /// What was asked.
     pub command: DmCommand,
@@ -359,8 +381,17 @@ pub struct DmIoctl {
     pub caller: Caller,
 }
 
-fn nanoseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u64(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+/// A duration as a number of nanoseconds.
+pub(super) mod nanoseconds {
+    use super::{Deserialize, Deserializer, Duration, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_nanos)
+    }
 }
 
 impl DmIoctl {

@@ -2,21 +2,24 @@
 //! Plain values only: nothing here reads a clock, a file or the kernel.
 //! Names are the field's own (device-mapper, thin-provisioning, containerd).
 
+pub mod commit;
 pub mod databases;
 pub mod device_record;
 pub mod dm;
 pub mod finding;
 pub mod ids;
+pub mod kernel;
 pub mod observation;
 pub mod operation;
 pub mod plan;
+pub mod sense;
 pub mod text;
 pub mod time;
 pub mod world;
 
 pub use databases::{DeviceMark, PoolActivation, PoolDb, SnapshotDb, ThinDetails};
 pub use device_record::{DeviceRecord, DeviceState, IdState};
-pub use finding::{Finding, FindingClass, FindingId, Provenance};
+pub use finding::{Finding, FindingClass, FindingId, Provenance, Subject};
 pub use ids::{Bytes, DeviceNumber, PoolName, Sectors, SnapshotId, ThinId, TxId};
 pub use observation::{Incarnation, Observation};
 pub use operation::{Operation, OperationId, OperationState};

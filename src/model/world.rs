@@ -38,7 +38,7 @@ impl fmt::Display for PoolMode {
 }
 
 /// The thin pool as the kernel has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
     /// Its dm name.
     pub name: PoolName,
@@ -57,7 +57,7 @@ pub struct Pool {
 }
 
 /// A dm device that matters to the pool: one on top of it, or one that bears a name of the snapshotter's.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// Its dm name.
     pub name: Untrusted,
@@ -80,7 +80,7 @@ impl fmt::Display for Node {
 }
 
 /// One consistent read of everything.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct World {
     /// When reading began: what happened before is in it.
     pub begun: Timestamp,

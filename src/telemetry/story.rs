@@ -118,8 +118,11 @@ impl Telemetry {
             KeyValue::new("suture.finding.id", finding.id.to_string()),
             KeyValue::new("suture.finding.class", finding.class.to_string()),
             KeyValue::new("dm.pool.name", finding.pool.to_string()),
-            KeyValue::new("dm.thin.id", i64::from(finding.thin_id.0)),
+            KeyValue::new("suture.finding.subject", finding.subject.to_string()),
         ];
+        if let Some(id) = finding.subject.thin_id() {
+            attributes.push(KeyValue::new("dm.thin.id", i64::from(id.0)));
+        }
         if let Provenance::SeenByProbe { operation } = &finding.provenance {
             attributes.push(KeyValue::new("suture.operation.id", operation.to_string()));
         }

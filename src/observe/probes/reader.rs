@@ -103,6 +103,7 @@ pub fn start(probes: Probes, to: Sender<Seen>) -> Result<ProbeThread, ProbeError
                 to,
                 shared: theirs,
                 given_barrier: 0,
+                looked_at: SystemTime::now().into(),
             };
             if let Err(error) = reader.run() {
                 let _ = reader.to.blocking_send(Seen::Broken(error.to_string()));
@@ -120,6 +121,8 @@ struct Reader {
     to: Sender<Seen>,
     shared: Arc<Shared>,
     given_barrier: u64,
+    /// When losses were looked for last.
+    looked_at: Timestamp,
 }
 
 /// The agent no longer listens.
@@ -131,9 +134,12 @@ impl Reader {
             // Read before the rings: what is in them at this point is what the barrier promises.
             let barrier = self.shared.wanted_barrier.load(Ordering::SeqCst);
             let Ok(more) = self.drain() else { return Ok(()) };
+            let (since, at) = (self.looked_at, SystemTime::now().into());
+            self.looked_at = at;
             for (what, count) in self.probes.new_losses()? {
                 let lost = Observation::Lost {
-                    at: SystemTime::now().into(),
+                    since,
+                    at,
                     what,
                     count,
                 };
