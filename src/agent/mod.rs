@@ -201,7 +201,7 @@ impl Agent {
                 self.take_in(&observation);
                 Ok(())
             }
-            Some(Seen::Barrier(_)) => Ok(()),
+            Some(Seen::Barrier(_) | Seen::Senses(_)) => Ok(()),
             Some(Seen::Broken(why)) => Err(AgentError::Broke(why)),
             None => Err(AgentError::Broke("the thread that reads them ended".to_owned())),
         }
