@@ -41,6 +41,18 @@ const POOL_FUNCTIONS: [(&str, &str, Option<&str>); 7] = [
 /// dm-cache has a function of that name too: without the module's name it may be the wrong one.
 const AMBIGUOUS: &str = "metadata_operation_failed";
 
+/// The kernel's way of probing its functions through `perf_event_open`.
+const KPROBE_EVENTS: &str = "/sys/bus/event_source/devices/kprobe/type";
+
+/// Why no function of the kernel is to be probed, if so.
+fn no_functions(means: Means) -> Option<String> {
+    if means == Means::Tracepoints {
+        return Some("probing the kernel's functions was switched off".to_owned());
+    }
+    (!std::path::Path::new(KPROBE_EVENTS).exists())
+        .then(|| "this kernel lets nobody probe its functions (CONFIG_KPROBE_EVENTS is off)".to_owned())
+}
+
 /// Puts every probe where it belongs, as far as this kernel lets it. Fails only when device-mapper's calls can not be
 /// seen at all: then there is nothing left that BPF would be good for.
 pub(super) fn attach_all(ebpf: &mut Ebpf, means: Means, offsets: &Missing) -> Result<Vec<Sense>, ProbeError> {
@@ -143,18 +155,21 @@ fn full(sense: SenseKind, means: String) -> Sense {
 fn device_mapper_calls(ebpf: &mut Ebpf, means: Means) -> Result<Sense, ProbeError> {
     let sense = SenseKind::DeviceMapperCalls;
     let mut why = Vec::new();
-    if means == Means::Best {
+    if let Some(none) = no_functions(means) {
+        why.push(none);
+    } else {
         for function in ["ctl_ioctl", "dm_ctl_ioctl"] {
-            let names = [format!("{DEVICE_MAPPER}:{function}"), function.to_owned()];
-            for name in &names {
-                match function_pair(ebpf, name, "dm_ioctl_enter", Some("dm_ioctl_return")) {
-                    Ok(()) => return Ok(full(sense, format!("kprobe {function}"))),
-                    Err(error) => why.push(format!("{name}: {}", explain(&error))),
-                }
+            match in_module(
+                ebpf,
+                DEVICE_MAPPER,
+                function,
+                "dm_ioctl_enter",
+                Some("dm_ioctl_return"),
+            ) {
+                Ok(()) => return Ok(full(sense, format!("kprobe {function}"))),
+                Err(error) => why.push(format!("{function}: {}", explain(&error))),
             }
         }
-    } else {
-        why.push("kernel functions were not to be probed".to_owned());
     }
     // Exit before entry: an entry without an exit would stay in flight for ever.
     tracepoint(ebpf, "sys_exit_ioctl", "syscalls", "sys_exit_ioctl")?;
@@ -171,20 +186,15 @@ fn device_mapper_calls(ebpf: &mut Ebpf, means: Means) -> Result<Sense, ProbeErro
 
 fn pool_internals(ebpf: &mut Ebpf, means: Means, offsets: &Missing) -> Sense {
     let (mut attached, mut why) = (Vec::new(), Vec::new());
-    if means == Means::Best {
+    if let Some(none) = no_functions(means) {
+        why.push(none);
+    } else {
         for (function, enter, leave) in POOL_FUNCTIONS {
-            let qualified = function_pair(ebpf, &format!("{THIN_POOL}:{function}"), enter, leave);
-            let result = match qualified {
-                Err(_) if function != AMBIGUOUS => function_pair(ebpf, function, enter, leave),
-                other => other,
-            };
-            match result {
+            match in_module(ebpf, THIN_POOL, function, enter, leave) {
                 Ok(()) => attached.push(function),
                 Err(error) => why.push(format!("{function}: {}", explain(&error))),
             }
         }
-    } else {
-        why.push("kernel functions were not to be probed".to_owned());
     }
     if !attached.is_empty() {
         why.extend(offsets.pool.clone());
@@ -207,29 +217,26 @@ fn pool_internals(ebpf: &mut Ebpf, means: Means, offsets: &Missing) -> Sense {
 
 fn device_ends(ebpf: &mut Ebpf, means: Means, offsets: &Missing) -> Sense {
     let sense = SenseKind::DeviceEnds;
-    let mut why = Vec::new();
-    if means == Means::Best {
-        for name in [format!("{DEVICE_MAPPER}:dm_destroy"), "dm_destroy".to_owned()] {
-            match function_pair(ebpf, &name, "dm_destroy", None) {
-                Ok(()) => {
-                    let known = offsets.device.is_none();
-                    return Sense {
-                        quality: if known { Quality::Full } else { Quality::Degraded },
-                        why: offsets.device.iter().cloned().collect(),
-                        ..full(sense, "kprobe dm_destroy".to_owned())
-                    };
-                }
-                Err(error) => why.push(format!("{name}: {}", explain(&error))),
-            }
-        }
-    } else {
-        why.push("kernel functions were not to be probed".to_owned());
-    }
-    Sense {
+    let none = |why| Sense {
         sense,
         quality: Quality::Missing,
         means: String::new(),
-        why,
+        why: vec![why],
+    };
+    if let Some(why) = no_functions(means) {
+        return none(why);
+    }
+    match in_module(ebpf, DEVICE_MAPPER, "dm_destroy", "dm_destroy", None) {
+        Ok(()) => Sense {
+            quality: if offsets.device.is_none() {
+                Quality::Full
+            } else {
+                Quality::Degraded
+            },
+            why: offsets.device.iter().cloned().collect(),
+            ..full(sense, "kprobe dm_destroy".to_owned())
+        },
+        Err(error) => none(format!("dm_destroy: {}", explain(&error))),
     }
 }
 
@@ -243,6 +250,20 @@ fn tracepoint(ebpf: &mut Ebpf, program: &'static str, category: &str, name: &str
     loaded(tracepoint.load()).map_err(failed)?;
     tracepoint.attach(category, name).map_err(failed)?;
     Ok(())
+}
+
+/// A function of a module's or, where that is built into the kernel, of the kernel's.
+fn in_module(
+    ebpf: &mut Ebpf,
+    module: &str,
+    function: &'static str,
+    enter: &'static str,
+    leave: Option<&'static str>,
+) -> Result<(), ProbeError> {
+    match function_pair(ebpf, &format!("{module}:{function}"), enter, leave) {
+        Err(_) if function != AMBIGUOUS => function_pair(ebpf, function, enter, leave),
+        other => other,
+    }
 }
 
 /// A function's return and its entry, or neither.
