@@ -58,6 +58,7 @@ pub fn dm_ioctl(event: &DmIoctlEvent, clock: Clock) -> DmIoctl {
             process: process(event.tgid, &event.comm),
             thread: event.pid,
             cgroup: event.cgroup_id,
+            cgroup_path: None,
             ancestors: lineage(&event.ancestors),
         },
     }
@@ -235,6 +236,7 @@ pub fn process_changed(event: &ProcessEvent, clock: Clock) -> ProcessChange {
             process: process(event.tgid, &event.comm),
             thread: event.pid,
             cgroup: event.cgroup_id,
+            cgroup_path: None,
             ancestors: lineage(&event.ancestors),
         },
         ended,

@@ -22,6 +22,7 @@ use suture_events::{BlockErrorEvent, DeviceEndEvent, DmIoctlEvent, PoolEvent, Pr
 use tokio::sync::mpsc::Sender;
 
 use super::{
+    super::cgroups::Cgroups,
     ProbeError, Probes,
     decode::{self, Clock},
 };
@@ -109,6 +110,7 @@ pub fn start(probes: Probes, to: Sender<Seen>) -> Result<ProbeThread, ProbeError
                 given_barrier: 0,
                 looked_at: SystemTime::now().into(),
                 inspected: Instant::now(),
+                cgroups: Cgroups::default(),
             };
             if let Err(error) = reader.run() {
                 let _ = reader.to.blocking_send(Seen::Broken(error.to_string()));
@@ -129,6 +131,7 @@ struct Reader {
     /// When losses were looked for last.
     looked_at: Timestamp,
     inspected: Instant,
+    cgroups: Cgroups,
 }
 
 /// The agent no longer listens.
@@ -194,7 +197,12 @@ impl Reader {
     /// Hands over at most a batch from each ring; says whether there may be more.
     fn drain(&mut self) -> Result<bool, Deaf> {
         let clock = clock();
-        let events = each(&mut self.probes.events, &self.to, |bytes| event(bytes, clock))?;
+        let cgroups = &mut self.cgroups;
+        let events = each(&mut self.probes.events, &self.to, |bytes| {
+            let mut observation = event(bytes, clock)?;
+            say_where(&mut observation, cgroups);
+            Some(observation)
+        })?;
         let block = each(&mut self.probes.block, &self.to, |bytes| {
             let event = wire::read::<BlockErrorEvent>(bytes, size_of::<BlockErrorEvent>())?;
             Some(Observation::BlockError(decode::block_error(&event, clock)))
@@ -254,10 +262,21 @@ fn event(bytes: &[u8], clock: Clock) -> Option<Observation> {
     })
 }
 
+/// Names the control group of who acted, while somebody who knows it still lives. Calls that only ask are not worth it.
+fn say_where(observation: &mut Observation, cgroups: &mut Cgroups) {
+    let caller = match observation {
+        Observation::DmIoctl(call) if !call.command.is_query() => &mut call.caller,
+        Observation::Process(change) => &mut change.who,
+        _ => return,
+    };
+    let processes = std::iter::once(&caller.process).chain(&caller.ancestors);
+    caller.cgroup_path = cgroups.path(caller.cgroup, processes.map(|process| process.pid));
+}
+
 fn each(
     ring: &mut RingBuf<MapData>,
     to: &Sender<Seen>,
-    observe: impl Fn(&[u8]) -> Option<Observation>,
+    mut observe: impl FnMut(&[u8]) -> Option<Observation>,
 ) -> Result<usize, Deaf> {
     let mut taken = 0;
     while taken < BATCH {
