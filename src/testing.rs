@@ -6,6 +6,7 @@ use crate::model::{
     Bytes, DeviceMark, DeviceNumber, DeviceRecord, DeviceState, IdState, Incarnation, Node, Observation,
     Pool, PoolActivation, PoolDb, PoolMode, PoolName, Sectors, SnapshotDb, SnapshotId, ThinDetails, ThinId,
     Timestamp, TxId, Untrusted, World,
+    commit::{Commit, DatabaseKind, EntryChange},
     databases::{Presence, SnapshotKind, SnapshotRow},
     dm::{CallResult, Caller, DmCommand, DmIoctl, Message, Payload, Process, Target},
     observation::LossKind,
@@ -244,4 +245,34 @@ impl Fill for World {
         });
         self
     }
+}
+
+/// A commit to the pool database that moves one record; `at` is when it is noticed.
+pub(crate) fn transition(
+    second: u64,
+    id: u32,
+    from: Option<DeviceState>,
+    to: Option<DeviceState>,
+) -> Observation {
+    let record = |state| DeviceRecord {
+        device_id: ThinId(id),
+        size: Bytes(1 << 26),
+        name: format!("tp-snap-{id}"),
+        parent_name: String::new(),
+        state,
+        error: String::new(),
+    };
+    Observation::Commit(Box::new(Commit {
+        at: at(second),
+        since: at(second.saturating_sub(1)),
+        database: DatabaseKind::Pool,
+        from: Some(TxId(second)),
+        to: TxId(second + 1),
+        changes: vec![EntryChange::Device {
+            name: Untrusted::from_bytes(format!("tp-snap-{id}").as_bytes()),
+            from: from.map(record),
+            to: to.map(record),
+        }],
+        more: 0,
+    }))
 }

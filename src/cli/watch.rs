@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -10,7 +11,11 @@ use tokio::{
 
 use super::{CliError, Output};
 use crate::{
-    model::{Observation, dm::DmIoctl, sense::Quality},
+    model::{
+        Observation, Origin,
+        dm::{Caller, DmIoctl},
+        sense::Quality,
+    },
     observe::probes::{self, Means, ProbeOptions, Probes, Seen},
     words::clock_time,
 };
@@ -144,6 +149,15 @@ fn is_quiet(call: &DmIoctl) -> bool {
     call.command.is_query() && call.result.0.is_ok()
 }
 
+/// A JSON line: the observation, and who seems to stand behind it.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    observation: &'a Observation,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<Origin>,
+}
+
 fn print(observation: &Observation, output: Output) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     match output {
@@ -151,7 +165,10 @@ fn print(observation: &Observation, output: Output) -> Result<(), CliError> {
             writeln!(out, "{} {observation}", clock_time(observation.at())).map_err(CliError::Print)?;
         }
         Output::Json => {
-            let line = serde_json::to_string(observation)?;
+            let line = serde_json::to_string(&Line {
+                observation,
+                origin: observation.caller().map(Caller::origin),
+            })?;
             writeln!(out, "{line}").map_err(CliError::Print)?;
         }
     }

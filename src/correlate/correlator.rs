@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::lineage::Containerds;
+use super::{inside::Inside, lineage::Containerds};
 use crate::model::{
     DeviceNumber, Incarnation, Observation, Operation, OperationId, OperationState, PoolName, ThinId,
     Timestamp, Untrusted, World,
     dm::{DmCommand, DmIoctl, Message, Payload},
-    operation::Step,
+    kernel::Ending,
+    operation::{Side, Step},
 };
 
 /// Operations kept. Open ones are never dropped for closed ones; beyond this many open ones the oldest goes, and with it
@@ -44,12 +45,14 @@ pub enum Change {
 /// Keeps the operations on one pool.
 #[derive(Debug, Clone)]
 pub struct Correlator {
-    pool: PoolName,
+    pub(super) pool: PoolName,
     pool_device: Option<DeviceNumber>,
-    containerds: Containerds,
-    operations: BTreeMap<OperationId, Operation>,
+    pub(super) metadata_device: Option<DeviceNumber>,
+    pub(super) containerds: Containerds,
+    pub(super) operations: BTreeMap<OperationId, Operation>,
     /// The operation that speaks for a thin id: the newest one that made it.
-    by_thin_id: BTreeMap<ThinId, OperationId>,
+    pub(super) by_thin_id: BTreeMap<ThinId, OperationId>,
+    pub(super) inside: Inside,
     recent: VecDeque<(u32, Step)>,
     gap: Option<Gap>,
 }
@@ -61,6 +64,8 @@ impl Correlator {
         Self {
             pool,
             pool_device: None,
+            metadata_device: None,
+            inside: Inside::default(),
             containerds: Containerds::default(),
             operations: BTreeMap::new(),
             by_thin_id: BTreeMap::new(),
@@ -124,12 +129,17 @@ impl Correlator {
                 };
                 self.open_gap(*at, why)
             }
+            Observation::PoolCall(call) => self.pool_call(call),
+            Observation::DeviceEnded(ended) => self.device_ended(ended),
+            Observation::Commit(commit) => self.committed(commit),
+            Observation::Process(change) => {
+                if let Some(ending) = change.ended {
+                    self.containerds.ended(change.who.process.pid, change.at, ending);
+                }
+                Vec::new()
+            }
             Observation::Lost { .. }
             | Observation::BlockError(_)
-            | Observation::PoolCall(_)
-            | Observation::DeviceEnded(_)
-            | Observation::Process(_)
-            | Observation::Commit(_)
             | Observation::DeviceChange(_)
             | Observation::PoolStatus(_) => Vec::new(),
         }
@@ -152,6 +162,7 @@ impl Correlator {
     /// Takes in one consistent read of the world.
     pub fn world(&mut self, world: &World) -> Vec<Change> {
         self.pool_device = Some(world.pool.device);
+        self.metadata_device = Some(world.pool.metadata_device);
         // A gap is closed by a world that questions every open operation, and by no older one.
         let questions_all = self
             .operations
@@ -203,7 +214,14 @@ impl Correlator {
         self.is_ours(call) || (call.name.is_empty() && call.device.is_none())
     }
 
+    /// How a containerd ended, where a probe told.
+    #[must_use]
+    pub fn ending_of(&self, who: &Incarnation) -> Option<Ending> {
+        self.containerds.ending_of(who)
+    }
+
     fn call(&mut self, call: &DmIoctl) -> Vec<Change> {
+        self.inside.learn(call);
         match &call.payload {
             Payload::Message(message) if self.is_ours(call) => self.message(call, message),
             Payload::Malformed if self.may_be_ours(call) && call.result.0.is_ok() => self.open_gap(
@@ -274,7 +292,7 @@ impl Correlator {
                 None => OperationState::InFlight,
             },
         };
-        let operation = Operation {
+        let mut operation = Operation {
             id: OperationId::new(call.entered, id),
             pool: self.pool.clone(),
             thin_id: id,
@@ -285,6 +303,10 @@ impl Correlator {
             steps: vec![step_of(call)],
             state,
         };
+        // containerd's record said what it was about to do before the kernel was asked.
+        for step in self.inside.earlier_transitions(id) {
+            operation.push(step);
+        }
         changes.push(Change::Began(operation.id.clone()));
         self.adopt(operation);
         changes
@@ -469,6 +491,7 @@ fn settle(operation: &Operation, world: &World, unseen: bool) -> Option<Operatio
 
 fn step_of(call: &DmIoctl) -> Step {
     Step {
+        side: Side::Call,
         entered: call.entered,
         finished: call.finished(),
         request: call.request(),

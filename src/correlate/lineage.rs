@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::model::{
     Incarnation, Timestamp,
     dm::{Caller, Process},
+    kernel::Ending,
 };
 
 /// A dmsetup that outlives its containerd by more than this is not believed to be its child: the pid may be somebody
@@ -14,9 +15,11 @@ const OUTLIVES: Duration = Duration::from_secs(10);
 const MAX_REMEMBERED: usize = 64;
 
 /// What is known of one containerd.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Life {
     gone: Option<Timestamp>,
+    /// How it ended, where a probe told.
+    ending: Option<Ending>,
 }
 
 /// Every containerd that was seen holding the pool's database.
@@ -27,7 +30,7 @@ pub(super) struct Containerds {
 
 impl Containerds {
     pub(super) fn up(&mut self, who: &Incarnation) {
-        self.known.insert(who.clone(), Life { gone: None });
+        self.known.insert(who.clone(), Life::default());
         while self.known.len() > MAX_REMEMBERED {
             let oldest = self
                 .known
@@ -41,11 +44,25 @@ impl Containerds {
     }
 
     pub(super) fn gone(&mut self, who: &Incarnation, at: Timestamp) {
-        self.known
-            .entry(who.clone())
-            .or_insert(Life { gone: None })
-            .gone
-            .get_or_insert(at);
+        self.known.entry(who.clone()).or_default().gone.get_or_insert(at);
+    }
+
+    /// How the containerd of this pid ended. Its end may be noticed before or after that.
+    pub(super) fn ended(&mut self, pid: u32, at: Timestamp, ending: Ending) {
+        let by_pid = self.known.iter_mut().filter(|(who, _)| who.pid == pid);
+        // Of several with this pid, the one that lives or died last; nobody who died long before.
+        let life = by_pid
+            .map(|(_, life)| life)
+            .filter(|life| life.gone.is_none_or(|gone| at <= gone.plus(OUTLIVES)))
+            .max_by_key(|life| life.gone.is_none());
+        if let Some(life) = life {
+            life.ending.get_or_insert(ending);
+        }
+    }
+
+    /// How it ended, where that is known.
+    pub(super) fn ending_of(&self, who: &Incarnation) -> Option<Ending> {
+        self.known.get(who).and_then(|life| life.ending)
     }
 
     /// When it died, where it did.
@@ -55,6 +72,12 @@ impl Containerds {
 
     pub(super) fn alive(&self, who: &Incarnation) -> bool {
         self.known.get(who).is_some_and(|life| life.gone.is_none())
+    }
+
+    /// The one that runs, or else the one that died last.
+    pub(super) fn holder(&self) -> Option<&Incarnation> {
+        let newest = |(_, life): &(&Incarnation, &Life)| (life.gone.is_none(), life.gone);
+        self.known.iter().max_by_key(newest).map(|(who, _)| who)
     }
 
     /// The containerd that made the call: it forked the caller, or forked a `dmsetup` (a wrapper script, say) that did.

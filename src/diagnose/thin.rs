@@ -2,10 +2,7 @@
 
 use crate::{
     correlate::Correlator,
-    model::{
-        Finding, FindingClass, FindingId, IdState, Operation, OperationState, Provenance, Subject, ThinId,
-        World,
-    },
+    model::{Finding, FindingClass, FindingId, IdState, OperationState, Provenance, Subject, ThinId, World},
 };
 
 /// Every thin device without a record, unless somebody is at work on it.
@@ -18,11 +15,12 @@ pub fn thin_findings(world: &World, operations: &Correlator) -> Vec<Finding> {
         .thin
         .keys()
         .filter(|id| world.record_of(**id).is_none())
-        .filter_map(|id| classify(world, operations.maker_of(*id), *id))
+        .filter_map(|id| classify(world, operations, *id))
         .collect()
 }
 
-fn classify(world: &World, maker: Option<&Operation>, id: ThinId) -> Option<Finding> {
+fn classify(world: &World, operations: &Correlator, id: ThinId) -> Option<Finding> {
+    let maker = operations.maker_of(id);
     let id_state = world.id_state(id);
     let abandoned = match maker.map(|maker| &maker.state) {
         // Its own process is at work on it, or died a moment ago: the next read of the world will tell.
@@ -49,15 +47,18 @@ fn classify(world: &World, maker: Option<&Operation>, id: ThinId) -> Option<Find
     let faulty = id_state == Some(IdState::Faulty);
     let (class, provenance, mark) = if let Some(maker) = abandoned.filter(|_| faulty) {
         let first = maker
-            .steps
-            .first()
+            .first_call()
             .map_or("its creation", |step| step.request.as_str());
         let (began, caller, actor) = (maker.began(), &maker.caller.process, &maker.actor);
         evidence.push(format!(
             "suture saw {first} succeed at {began}, called by {caller} for {actor}"
         ));
         if let OperationState::Abandoned { at, .. } = &maker.state {
-            evidence.push(format!("{actor} was gone at {at} and had not finished it"));
+            let how = match operations.ending_of(actor) {
+                Some(ending) => format!(", it {ending}"),
+                None => String::new(),
+            };
+            evidence.push(format!("{actor} was gone at {at} and had not finished it{how}"));
         }
         let provenance = Provenance::SeenByProbe {
             operation: maker.id.clone(),

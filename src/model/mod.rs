@@ -23,7 +23,7 @@ pub use device_record::{DeviceRecord, DeviceState, IdState};
 pub use finding::{Finding, FindingClass, FindingId, Provenance, Subject};
 pub use ids::{Bytes, DeviceNumber, PoolName, Sectors, SnapshotId, ThinId, TxId};
 pub use observation::{Incarnation, Observation};
-pub use operation::{Operation, OperationId, OperationState};
+pub use operation::{Operation, OperationId, OperationState, Side};
 pub use origin::Origin;
 pub use plan::{Action, Decision, Guard, GuardReading, Outcome, Plan};
 pub use text::Untrusted;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     DeviceNumber, Sectors, Timestamp,
     commit::{Commit, DatabaseKind},
-    dm::{DmIoctl, Process, describe_error},
+    dm::{Caller, DmIoctl, Process, describe_error},
     kernel::{DeviceChange, DeviceEnded, PoolCall, PoolStatus, ProcessChange},
     text::Untrusted,
 };
@@ -254,6 +254,18 @@ impl Observation {
             Self::DeviceChange(change) => change.at,
             Self::PoolStatus(status) => status.at,
             Self::Lost { at, .. } | Self::ContainerdUp { at, .. } | Self::ContainerdGone { at, .. } => *at,
+        }
+    }
+}
+
+impl Observation {
+    /// Who did it, where it is somebody's doing.
+    #[must_use]
+    pub fn caller(&self) -> Option<&Caller> {
+        match self {
+            Self::DmIoctl(call) => Some(&call.caller),
+            Self::Process(change) => Some(&change.who),
+            _ => None,
         }
     }
 }

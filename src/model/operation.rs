@@ -34,12 +34,28 @@ impl fmt::Display for OperationId {
     }
 }
 
-/// One kernel call of an operation.
+/// Which side of the story a step belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// A device-mapper call.
+    #[default]
+    Call,
+    /// What the pool or device-mapper did inside the kernel.
+    Kernel,
+    /// A transition of containerd's record, as it was committed.
+    Database,
+}
+
+/// One step of an operation: a kernel call, something inside the kernel, or a commit to a database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// When it entered the kernel.
+    /// Which side it belongs to.
+    #[serde(default)]
+    pub side: Side,
+    /// When it entered the kernel; of a commit, when the database was last seen without it.
     pub entered: Timestamp,
-    /// When it returned.
+    /// When it returned; of a commit, when it was noticed.
     pub finished: Timestamp,
     /// What was asked, as people read it.
     pub request: String,
@@ -129,7 +145,7 @@ pub struct Operation {
     pub actor: Incarnation,
     /// Who made the deciding call, and under whom.
     pub caller: Caller,
-    /// Kernel calls so far, at most [`Operation::MAX_STEPS`].
+    /// Its steps so far, in the order of their ends, at most [`Operation::MAX_STEPS`].
     pub steps: Vec<Step>,
     /// Where it stands.
     #[serde(flatten)]
@@ -148,10 +164,23 @@ impl Operation {
             .map_or_else(Timestamp::default, |step| step.entered)
     }
 
-    /// Adds a step, unless there are too many already.
+    /// The call that made the device.
+    #[must_use]
+    pub fn first_call(&self) -> Option<&Step> {
+        self.steps.iter().find(|step| step.side == Side::Call)
+    }
+
+    /// Adds a step where its time belongs, unless there are too many already: the databases' side is noticed a little
+    /// later than the kernel's.
     pub fn push(&mut self, step: Step) {
         if self.steps.len() < Self::MAX_STEPS {
-            self.steps.push(step);
+            let later = self
+                .steps
+                .iter()
+                .rev()
+                .take_while(|one| one.finished > step.finished);
+            let place = self.steps.len().saturating_sub(later.count());
+            self.steps.insert(place, step);
         }
     }
 }

@@ -12,7 +12,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use super::{TARGET, Telemetry};
 use crate::model::{
     Action, Finding, GuardReading, Operation, OperationState, Outcome, Plan, Provenance, Timestamp,
-    operation::Step,
+    operation::{Side, Step},
 };
 
 /// Where a span is, in the form of the W3C (`00-<trace>-<span>-01`): what the ledger keeps, so that a restarted suture
@@ -97,15 +97,20 @@ impl Telemetry {
     }
 
     fn step(&self, step: &Step, parent: &Context) {
+        let (name, request) = match step.side {
+            Side::Call => ("dm.ioctl", "dm.request"),
+            Side::Kernel => ("dm.kernel", "dm.request"),
+            Side::Database => ("containerd.record", "containerd.record.transition"),
+        };
         let mut attributes = vec![
-            KeyValue::new("dm.request", step.request.clone()),
+            KeyValue::new(request, step.request.clone()),
             KeyValue::new("process.pid", i64::from(step.process.pid)),
             KeyValue::new("process.executable.name", step.process.comm.to_string()),
         ];
         if let Some(error) = &step.error {
             attributes.push(KeyValue::new("error.type", error.clone()));
         }
-        let mut span = self.begin("dm.ioctl", step.entered, attributes, parent);
+        let mut span = self.begin(name, step.entered, attributes, parent);
         if let Some(error) = &step.error {
             span.set_status(Status::error(error.clone()));
         }
