@@ -1,0 +1,247 @@
+//! Every sense shown by the real thing: each break here is made on a real kernel, and `suture watch` must tell of it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use xtask::vm::{Process, Vm};
+
+use crate::support::*;
+
+const MOMENT: Duration = Duration::from_secs(40);
+
+/// `suture watch --output json`.
+struct Watch {
+    process: Process,
+    read: usize,
+}
+
+impl Watch {
+    fn start(vm: &Vm, arguments: &[&str]) -> Result<Self> {
+        let argv = ["suture", "watch", "--output", "json"];
+        let mut process = vm.spawn(argv.iter().chain(arguments).copied(), &[])?;
+        process.wait_for_line(|line| line.contains("watching"), MOMENT)?;
+        Ok(Self { process, read: 0 })
+    }
+
+    /// Waits for the next observation that `is_it` accepts; those before it are not looked at again.
+    fn expect(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Result<Value> {
+        let begun = std::time::Instant::now();
+        loop {
+            let lines = self.process.lines_so_far()?.to_vec();
+            while let Some(line) = lines.get(self.read) {
+                self.read += 1;
+                let Ok(value) = serde_json::from_str::<Value>(line) else {
+                    continue;
+                };
+                if is_it(&value) {
+                    return Ok(value);
+                }
+            }
+            ensure!(
+                begun.elapsed() < MOMENT,
+                "not seen: {what}; seen:\n{}",
+                lines.join("\n")
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn pool(&mut self, function: &str, error: Option<&str>) -> Result<Value> {
+        self.expect(&format!("{function} with {error:?}"), |seen| {
+            seen["kind"] == "pool_call"
+                && seen["what"]["function"] == function
+                && seen["error"].as_str() == error
+        })
+    }
+}
+
+/// A pool `tp` on `tmeta` and `tdata`, whose tables can be swapped for the error target. Gives the number of `tmeta`.
+fn pool(vm: &Vm, data_mib: u32) -> Result<String> {
+    let sectors = data_mib * 2048;
+    let number = vm.sh(&format!(
+        "mkdir -p /tmp/pool; truncate -s 16M /tmp/pool/meta; truncate -s {data_mib}M /tmp/pool/data
+        meta=$(losetup -f --show /tmp/pool/meta); data=$(losetup -f --show /tmp/pool/data)
+        dmsetup create tmeta --table \"0 32768 linear $meta 0\"
+        dmsetup create tdata --table \"0 {sectors} linear $data 0\"
+        dmsetup create tp --table '0 {sectors} thin-pool /dev/mapper/tmeta /dev/mapper/tdata 128 0 1 skip_block_zeroing'
+        dmsetup info -c --noheadings --separator : -o major,minor tmeta"
+    ))?;
+    Ok(number.trim().to_owned())
+}
+
+fn pools_are_seen_from_inside(kernel: Kernel) -> Result<()> {
+    let vm = boot(kernel)?;
+    let mut watch = Watch::start(&vm, &[])?;
+    let metadata = pool(&vm, 64)?;
+    let mode = watch.pool("set_mode", None)?;
+    ensure!(
+        mode["what"]["mode"] == "read_write" && mode["metadata_device"] == metadata.as_str(),
+        "{mode}"
+    );
+
+    // Create, snapshot, a snapshot that is refused, delete: each as it really ended, and each made durable.
+    vm.sh("dmsetup message tp 0 'create_thin 1'")?;
+    let made = watch.pool("create_thin", None)?;
+    ensure!(
+        made["what"]["id"] == 1 && made["metadata_device"] == metadata.as_str(),
+        "{made}"
+    );
+    watch.pool("commit", None)?;
+    let asked = watch.expect("the call", |seen| seen["kind"] == "dm_ioctl")?;
+    ensure!(
+        asked["origin"] == "shell" && asked["caller"]["cgroup_path"].is_string(),
+        "{asked}"
+    );
+    vm.sh("dmsetup message tp 0 'create_snap 2 1'; ! dmsetup message tp 0 'create_snap 2 1' 2>/dev/null")?;
+    let made = watch.pool("create_snap", None)?;
+    ensure!(made["what"]["id"] == 2 && made["what"]["origin"] == 1, "{made}");
+    watch.pool("create_snap", Some("EEXIST"))?;
+    vm.sh("dmsetup message tp 0 'delete 2'")?;
+    let deleted = watch.pool("delete_thin", None)?;
+    ensure!(deleted["what"]["id"] == 2, "{deleted}");
+    watch.pool("commit", None)?;
+
+    // A removal that is put off, and completes when the last user lets go.
+    vm.sh("dmsetup create held --table '0 8192 thin /dev/mapper/tp 1'")?;
+    let number = vm.sh("dmsetup info -c --noheadings --separator : -o major,minor held")?;
+    let mut user = vm.spawn(
+        ["sh", "-c", "exec 3</dev/mapper/held; echo open; exec sleep 600"],
+        &[],
+    )?;
+    user.wait_for_line(|line| line == "open", MOMENT)?;
+    vm.sh("dmsetup remove --deferred held")?;
+    watch.expect("the removal", |seen| {
+        seen["kind"] == "dm_ioctl" && seen["command"] == "dev_remove"
+    })?;
+    std::thread::sleep(Duration::from_secs(1));
+    user.kill(Signal::KILL)?;
+    user.wait(MOMENT)?;
+    let ended = watch.expect("its end", |seen| seen["kind"] == "device_ended")?;
+    ensure!(
+        ended["device"] == number.trim() && ended["deferred"] == true,
+        "{ended}"
+    );
+    // And one that is not.
+    vm.sh("dmsetup create plain --table '0 8192 thin /dev/mapper/tp 1'; dmsetup remove plain")?;
+    let ended = watch.expect("its end", |seen| seen["kind"] == "device_ended")?;
+    ensure!(ended["deferred"] == false, "{ended}");
+
+    // No free data blocks.
+    vm.sh("dmsetup create big --table '0 262144 thin /dev/mapper/tp 1'
+        dd if=/dev/zero of=/dev/mapper/big bs=1M count=80 oflag=direct 2>/dev/null & sleep 4; echo filled")?;
+    watch.expect("no free blocks", |seen| {
+        seen["what"]["function"] == "set_mode" && seen["what"]["mode"] == "out_of_data_space"
+    })?;
+
+    // The metadata device fails: the call is acknowledged, the commit behind it is not, and the pool gives up.
+    vm.sh("dmsetup suspend --noflush --nolockfs tmeta; dmsetup load tmeta --table '0 32768 error'; dmsetup resume tmeta
+        dmsetup message tp 0 'create_thin 9' || true")?;
+    watch.pool("commit", Some("EIO"))?;
+    let given_up = watch.pool("operation_failed", Some("EIO"))?;
+    ensure!(
+        given_up["what"]["operation"]
+            .as_str()
+            .is_some_and(|name| name.contains("commit")),
+        "{given_up}"
+    );
+    watch.pool("abort", Some("EIO"))?;
+    watch.expect("the failed pool", |seen| {
+        seen["what"]["function"] == "set_mode" && seen["what"]["mode"] == "failed"
+    })?;
+    Ok(())
+}
+
+fn failing_disks_are_seen(kernel: Kernel) -> Result<()> {
+    let vm = boot(kernel)?;
+    let mut watch = Watch::start(&vm, &[])?;
+    // A disk with a medium error at sector 0x1234 (scsi_debug's OPT_MEDIUM_ERR_ADDR), found by its model.
+    let disk = vm.sh("modprobe sd_mod; modprobe scsi_debug dev_size_mb=8 opts=2
+        for try in 1 2 3 4 5 6 7 8 9 10; do
+            for disk in /sys/block/sd*; do
+                grep -q scsi_debug $disk/device/model && { cat $disk/dev; basename $disk; exit 0; }
+            done; sleep 0.5
+        done; exit 1")?;
+    let (number, name) = disk.trim().split_once('\n').context("no scsi_debug disk")?;
+    vm.sh(&format!(
+        "! dd if=/dev/{name} of=/dev/null bs=512 skip=4660 count=8 iflag=direct 2>/dev/null"
+    ))?;
+    let request = watch.expect("the failed request", |seen| {
+        seen["kind"] == "block_error" && seen["source"] == "request"
+    })?;
+    ensure!(
+        request["device"] == number && request["direction"] == "read",
+        "{request}"
+    );
+    // Told once: the kernel does not trace the bios of a request again (`blk_update_request`, block/blk-mq.c).
+    // 0x1234 is inside of what failed; EIO or ENODATA (medium error), by the kernel's mapping of the sense key.
+    let (first, length) = (request["sector"].as_u64(), request["length"].as_u64());
+    let (first, length) = (first.context("a sector")?, length.context("a length")?);
+    ensure!((first..first + length).contains(&0x1234), "{request}");
+    Ok(())
+}
+
+fn containerd_comes_and_goes(kernel: Kernel) -> Result<()> {
+    let vm = boot(kernel)?;
+    let mut watch = Watch::start(&vm, &[])?;
+    let mut containerd = containerd(&vm)?;
+    let process = |seen: &Value, pid: u32| seen["kind"] == "process" && seen["who"]["process"]["pid"] == pid;
+    let pid = containerd.pid()?;
+    watch.expect("its start", |seen| process(seen, pid) && seen["ended"].is_null())?;
+    containerd.kill(Signal::KILL)?;
+    let ended = watch.expect("its end", |seen| process(seen, pid) && !seen["ended"].is_null())?;
+    ensure!(
+        ended["ended"]["how"] == "signalled" && ended["ended"]["signal"] == 9,
+        "{ended}"
+    );
+
+    containerd.start()?;
+    let pid = containerd.pid()?;
+    containerd.kill(Signal::TERM)?;
+    let ended = watch.expect("its end", |seen| process(seen, pid) && !seen["ended"].is_null())?;
+    ensure!(
+        ended["ended"]["how"] == "exited" && ended["ended"]["code"] == 0,
+        "{ended}"
+    );
+
+    // The kernel's own choice, when memory runs out: containerd is first in line.
+    containerd.start()?;
+    let pid = containerd.pid()?;
+    vm.sh(&format!(
+        "echo 1000 > /proc/{pid}/oom_score_adj; echo f > /proc/sysrq-trigger"
+    ))?;
+    containerd.wait_for_death()?;
+    let ended = watch.expect("its end", |seen| process(seen, pid) && !seen["ended"].is_null())?;
+    ensure!(ended["ended"]["how"] == "out_of_memory", "{ended}");
+    Ok(())
+}
+
+#[test]
+fn pools_are_seen_from_inside_on_6_1() -> Result<()> {
+    pools_are_seen_from_inside(Kernel::V6_1)
+}
+
+#[test]
+fn pools_are_seen_from_inside_on_6_12() -> Result<()> {
+    pools_are_seen_from_inside(Kernel::V6_12)
+}
+
+#[test]
+fn failing_disks_are_seen_on_6_1() -> Result<()> {
+    failing_disks_are_seen(Kernel::V6_1)
+}
+
+#[test]
+fn failing_disks_are_seen_on_6_12() -> Result<()> {
+    failing_disks_are_seen(Kernel::V6_12)
+}
+
+#[test]
+fn containerd_comes_and_goes_on_6_1() -> Result<()> {
+    containerd_comes_and_goes(Kernel::V6_1)
+}
+
+#[test]
+fn containerd_comes_and_goes_on_6_12() -> Result<()> {
+    containerd_comes_and_goes(Kernel::V6_12)
+}
