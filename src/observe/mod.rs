@@ -5,9 +5,11 @@
 pub mod bbolt;
 pub mod containerd;
 pub mod device_mapper;
+pub mod kernel_watch;
 mod little_endian;
 pub mod pool_db;
 pub mod probes;
 pub mod snapshot_db;
 pub mod thin_metadata;
+pub mod without_bpf;
 pub mod world;

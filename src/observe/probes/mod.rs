@@ -10,4 +10,5 @@ pub mod tracefs;
 
 pub use error::ProbeError;
 pub use loader::{ProbeOptions, Probes};
+pub(super) use reader::clock;
 pub use reader::{ProbeThread, Seen, start};
