@@ -12,3 +12,4 @@ mod must_not_act;
 mod probes;
 mod support;
 mod trouble;
+mod without_bpf;
