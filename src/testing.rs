@@ -43,6 +43,7 @@ pub(crate) fn caller(ancestors: &[(u32, &str)]) -> Caller {
         process: process(900, "dmsetup"),
         thread: 900,
         cgroup: 1,
+        cgroup_path: None,
         ancestors: ancestors.iter().map(|(pid, comm)| process(*pid, comm)).collect(),
     }
 }

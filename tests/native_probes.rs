@@ -76,7 +76,7 @@ impl Watching {
             match self.events.blocking_recv().expect("the reader lives") {
                 Seen::Observation(observation) => seen.push(observation),
                 Seen::Barrier(number) if number == wanted => return seen,
-                Seen::Barrier(_) => {}
+                Seen::Barrier(_) | Seen::Senses(_) => {}
                 Seen::Broken(why) => panic!("{why}"),
             }
         }

@@ -28,7 +28,6 @@ use crate::{
         containerd,
         kernel_watch::{KernelWatch, KernelWatchError, UseBpf},
         probes::{ProbeOptions, Seen},
-        without_bpf,
         world::{self, Places, WorldError},
     },
     telemetry::{Telemetry, TelemetryError},
@@ -165,7 +164,7 @@ impl Agent {
         if let Some(why) = probes.without_bpf() {
             reporter.tell(&Report::Degraded {
                 why: why.to_owned(),
-                senses: without_bpf::senses(),
+                senses: probes.senses().to_vec(),
             });
         }
         Ok(Self {
@@ -216,7 +215,7 @@ impl Agent {
                 self.take_in(&observation);
                 Ok(())
             }
-            Some(Seen::Barrier(_)) => Ok(()),
+            Some(Seen::Barrier(_) | Seen::Senses(_)) => Ok(()),
             Some(Seen::Broken(why)) => Err(AgentError::Broke(why)),
             None => Err(AgentError::Broke("the thread that reads them ended".to_owned())),
         }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -10,10 +10,10 @@ use tokio::{
 
 use super::{CliError, Output};
 use crate::{
-    model::{Observation, PoolName, dm::DmIoctl},
+    model::{Observation, PoolName, dm::DmIoctl, sense::Quality},
     observe::{
         kernel_watch::{KernelWatch, UseBpf},
-        probes::{ProbeOptions, Seen},
+        probes::{Means, ProbeOptions, Seen},
     },
     words::clock_time,
 };
@@ -55,6 +55,25 @@ pub struct RingArguments {
     /// Bytes of the ring of block errors (40 an event); a power of two.
     #[arg(long, default_value_t = ProbeOptions::default().block_ring_bytes, value_name = "BYTES")]
     pub block_ring_bytes: u32,
+    /// device-mapper calls that may be under way at once (984 bytes each, in the kernel).
+    #[arg(long, default_value_t = ProbeOptions::default().calls_in_flight, value_name = "CALLS", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub calls_in_flight: u32,
+    /// Processes whose parent is remembered (some 100 bytes each, in the kernel).
+    #[arg(long, default_value_t = ProbeOptions::default().lineage_entries, value_name = "PROCESSES", value_parser = clap::value_parser!(u32).range(1..=1 << 22))]
+    pub lineage_entries: u32,
+    /// By what means the kernel is watched.
+    #[arg(long, value_enum, default_value_t, value_name = "MEANS")]
+    pub probes: ProbeChoice,
+}
+
+/// By what means the kernel is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum ProbeChoice {
+    /// The best that this kernel offers.
+    #[default]
+    Best,
+    /// Tracepoints only, as on a kernel whose functions can not be probed.
+    Tracepoints,
 }
 
 impl From<RingArguments> for ProbeOptions {
@@ -62,6 +81,12 @@ impl From<RingArguments> for ProbeOptions {
         Self {
             dm_ring_bytes: arguments.dm_ring_bytes,
             block_ring_bytes: arguments.block_ring_bytes,
+            calls_in_flight: arguments.calls_in_flight,
+            lineage_entries: arguments.lineage_entries,
+            means: match arguments.probes {
+                ProbeChoice::Best => Means::Best,
+                ProbeChoice::Tracepoints => Means::Tracepoints,
+            },
         }
     }
 }
@@ -83,6 +108,13 @@ async fn watch(arguments: &WatchArguments) -> Result<(), CliError> {
     };
     let pool = arguments.pool.clone().map(PoolName::new);
     let reading = KernelWatch::start(use_bpf, arguments.rings.into(), pool.as_ref(), sender)?;
+    for sense in reading
+        .senses()
+        .iter()
+        .filter(|sense| sense.quality != Quality::Full)
+    {
+        eprintln!("not as well as could be: {sense}");
+    }
     let mut interrupted = signal(SignalKind::interrupt()).map_err(CliError::Runtime)?;
     let mut terminated = signal(SignalKind::terminate()).map_err(CliError::Runtime)?;
     eprintln!("watching device-mapper and block errors; end with Ctrl-C");
@@ -105,7 +137,7 @@ async fn watch(arguments: &WatchArguments) -> Result<(), CliError> {
                     left = left.map(|lines| lines.saturating_sub(1));
                 }
             }
-            Some(Seen::Barrier(_)) => {}
+            Some(Seen::Barrier(_) | Seen::Senses(_)) => {}
             Some(Seen::Broken(why)) => break Err(CliError::ProbesBroke(why)),
             None => break Ok(()),
         }

@@ -268,6 +268,9 @@ pub struct Caller {
     pub thread: u32,
     /// Id of its cgroup (v2).
     pub cgroup: u64,
+    /// Path of that cgroup, where it could still be found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup_path: Option<Untrusted>,
     /// Who forked it, and who forked that one: the nearest first, as far as known.
     pub ancestors: Vec<Process>,
 }

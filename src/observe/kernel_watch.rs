@@ -6,7 +6,7 @@ use super::{
     probes::{self, ProbeError, ProbeOptions, ProbeThread, Probes, Seen},
     without_bpf::{self, WatchThread, WithoutBpfError},
 };
-use crate::model::PoolName;
+use crate::model::{PoolName, sense::Sense};
 
 /// Whether to watch with kernel probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,16 +40,18 @@ pub enum KernelWatchError {
 }
 
 /// A handle on the thread that watches.
-pub enum KernelWatch {
-    /// It reads the probes' rings.
+pub struct KernelWatch {
+    thread: Thread,
+    senses: Vec<Sense>,
+    /// Why not with probes.
+    without_bpf: Option<String>,
+}
+
+enum Thread {
+    /// Reads the probes' rings.
     Probes(ProbeThread),
-    /// It looks at what is left without them.
-    WithoutBpf {
-        /// The thread.
-        thread: WatchThread,
-        /// Why not with probes.
-        why: String,
-    },
+    /// Looks at what is left without them.
+    WithoutBpf(WatchThread),
 }
 
 impl KernelWatch {
@@ -64,7 +66,14 @@ impl KernelWatch {
         let refused = match use_bpf {
             UseBpf::Never => None,
             UseBpf::IfPossible | UseBpf::Always => match Probes::attach(options) {
-                Ok(probes) => return Ok(Self::Probes(probes::start(probes, to)?)),
+                Ok(probes) => {
+                    let senses = probes.senses().to_vec();
+                    return Ok(Self {
+                        thread: Thread::Probes(probes::start(probes, to)?),
+                        senses,
+                        without_bpf: None,
+                    });
+                }
                 // A size that can not be used is a mistake on the command line, not the kernel's refusal.
                 Err(error @ ProbeError::RingSize(_)) => return Err(error.into()),
                 Err(error) if use_bpf == UseBpf::Always => return Err(error.into()),
@@ -72,9 +81,12 @@ impl KernelWatch {
             },
         };
         match (without_bpf::start(pool.cloned(), to), refused) {
-            (Ok(thread), refused) => Ok(Self::WithoutBpf {
-                thread,
-                why: refused.unwrap_or_else(|| "it was told to do without kernel probes".to_owned()),
+            (Ok(thread), refused) => Ok(Self {
+                thread: Thread::WithoutBpf(thread),
+                senses: without_bpf::senses(),
+                without_bpf: Some(
+                    refused.unwrap_or_else(|| "suture was told to do without kernel probes".to_owned()),
+                ),
             }),
             (Err(source), Some(probes)) => Err(KernelWatchError::Neither { probes, source }),
             (Err(source), None) => Err(source.into()),
@@ -84,18 +96,21 @@ impl KernelWatch {
     /// Asks for [`Seen::Barrier`] with the number that is returned.
     #[must_use]
     pub fn request_barrier(&self) -> u64 {
-        match self {
-            Self::Probes(thread) => thread.request_barrier(),
-            Self::WithoutBpf { thread, .. } => thread.request_barrier(),
+        match &self.thread {
+            Thread::Probes(thread) => thread.request_barrier(),
+            Thread::WithoutBpf(thread) => thread.request_barrier(),
         }
+    }
+
+    /// What is seen, by what means, and what is not and why, as it was at the start.
+    #[must_use]
+    pub fn senses(&self) -> &[Sense] {
+        &self.senses
     }
 
     /// Why it does without probes, where it does.
     #[must_use]
     pub fn without_bpf(&self) -> Option<&str> {
-        match self {
-            Self::Probes(_) => None,
-            Self::WithoutBpf { why, .. } => Some(why),
-        }
+        self.without_bpf.as_deref()
     }
 }

@@ -3,6 +3,7 @@
 //! What it reads comes from outside: every parser here answers damage with an error, never with a panic.
 
 pub mod bbolt;
+pub mod cgroups;
 pub mod containerd;
 pub mod device_mapper;
 pub mod kernel_watch;

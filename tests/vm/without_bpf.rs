@@ -62,7 +62,9 @@ fn a_half_made_device_is_told_and_never_deleted(kernel: Kernel) -> Result<()> {
     suture.stop()?;
 
     // A kernel that takes no probes is met the same way without being asked to, unless that is not wanted.
-    vm.sh("umount /sys/kernel/debug; umount /sys/kernel/tracing; ! grep -E ' (tracefs|debugfs) ' /proc/mounts")?;
+    vm.sh(
+        "umount /sys/kernel/debug; umount /sys/kernel/tracing; ! grep -E ' (tracefs|debugfs) ' /proc/mounts",
+    )?;
     let mut suture = Suture::start_blind(&vm, &["--act", "--grace", "0"], &[])?;
     let told = suture.expect("degraded", |_| true)?;
     ensure!(

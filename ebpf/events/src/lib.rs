@@ -37,13 +37,30 @@ pub struct Ancestor {
     pub padding: u32,
 }
 
+/// What an event of the ring is: its first word.
+pub mod kind {
+    /// [`crate::DmIoctlEvent`].
+    pub const DM_IOCTL: u32 = 1;
+    /// [`crate::PoolEvent`].
+    pub const POOL: u32 = 2;
+    /// [`crate::DeviceEndEvent`].
+    pub const DEVICE_END: u32 = 3;
+    /// [`crate::ProcessEvent`].
+    pub const PROCESS: u32 = 4;
+}
+
 /// One finished device-mapper ioctl.
 ///
 /// `name`, `uuid` and `payload` were read from the caller's memory when the call entered the kernel, the `out_` fields
 /// when it left: a caller that writes to its own request meanwhile can make them lie. They are bounded, and untrusted.
+/// In the ring the event ends after `payload_len` bytes of `payload`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct DmIoctlEvent {
+    /// [`kind::DM_IOCTL`].
+    pub kind: u32,
+    /// Low byte of the ioctl number: `DM_*_CMD`.
+    pub command: u32,
     /// Clock at entry, `CLOCK_MONOTONIC`, in nanoseconds.
     pub entered_ns: u64,
     /// Time in the kernel, in nanoseconds.
@@ -58,9 +75,7 @@ pub struct DmIoctlEvent {
     pub pid: u32,
     /// Its process.
     pub tgid: u32,
-    /// Low byte of the ioctl number: `DM_*_CMD`.
-    pub command: u32,
-    /// What the syscall returned: 0 or more, or a negative errno.
+    /// What the call returned: 0 or more, or a negative errno.
     pub result: i32,
     /// `flags` of the request.
     pub flags: u32,
@@ -72,9 +87,7 @@ pub struct DmIoctlEvent {
     pub out_open_count: i32,
     /// `target_count` of the request: how many targets a table load carries.
     pub target_count: u32,
-    /// Bytes of data the request said it carries.
-    pub payload_total: u32,
-    /// Bytes of it in `payload`.
+    /// Bytes of the request's data in `payload`.
     pub payload_len: u32,
     /// 1 when the request could not be read from the caller's memory: name, flags and payload are empty then.
     pub unreadable: u32,
@@ -86,8 +99,122 @@ pub struct DmIoctlEvent {
     pub name: [u8; NAME_LEN],
     /// dm uuid of the request, NUL-terminated unless hostile.
     pub uuid: [u8; UUID_LEN],
-    /// First bytes of the request's data: a message or target specifications.
+    /// First bytes of the request's data: a message or target specifications. Last, so that what is not used is not
+    /// handed over.
     pub payload: [u8; PAYLOAD_LEN],
+}
+
+/// Which function of a thin pool's.
+pub mod pool_function {
+    /// `dm_pool_create_thin(pmd, id)`.
+    pub const CREATE_THIN: u32 = 1;
+    /// `dm_pool_create_snap(pmd, id, origin)`.
+    pub const CREATE_SNAP: u32 = 2;
+    /// `dm_pool_delete_thin_device(pmd, id)`.
+    pub const DELETE_THIN: u32 = 3;
+    /// `dm_pool_commit_metadata(pmd)`.
+    pub const COMMIT: u32 = 4;
+    /// `dm_pool_abort_metadata(pmd)`.
+    pub const ABORT: u32 = 5;
+    /// `metadata_operation_failed(pool, operation, result)`.
+    pub const OPERATION_FAILED: u32 = 6;
+    /// `set_pool_mode(pool, mode)`.
+    pub const SET_MODE: u32 = 7;
+}
+
+/// How much of the name of a failed operation is carried.
+pub const OPERATION_LEN: usize = 48;
+
+/// One call of a thin pool's own function.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct PoolEvent {
+    /// [`kind::POOL`].
+    pub kind: u32,
+    /// One of [`pool_function`].
+    pub function: u32,
+    /// Clock at entry, `CLOCK_MONOTONIC`, in nanoseconds.
+    pub entered_ns: u64,
+    /// Time in the function, in nanoseconds; 0 where its return is not watched.
+    pub duration_ns: u64,
+    /// The pool's metadata object in the kernel, or the pool: only to tell one from another.
+    pub address: u64,
+    /// Second argument: a thin id, or a mode.
+    pub argument: u64,
+    /// Third argument: the origin of a snapshot.
+    pub origin: u64,
+    /// Kernel's internal `dev_t` of the metadata device; 0 where it is not known.
+    pub metadata_dev: u32,
+    /// What the function returned, or was told.
+    pub result: i32,
+    /// Thread.
+    pub pid: u32,
+    /// Process.
+    pub tgid: u32,
+    /// Its name, NUL-padded.
+    pub comm: [u8; COMM_LEN],
+    /// Name of what failed, NUL-terminated; for [`pool_function::OPERATION_FAILED`] only.
+    pub operation: [u8; OPERATION_LEN],
+}
+
+/// One dm device that ended (`dm_destroy`).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct DeviceEndEvent {
+    /// [`kind::DEVICE_END`].
+    pub kind: u32,
+    /// 1 when no ioctl of the same thread asked for it: a deferred removal that completed.
+    pub deferred: u32,
+    /// Clock, `CLOCK_MONOTONIC`, in nanoseconds.
+    pub at_ns: u64,
+    /// Major number; 0 where the device's number is not known.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// Thread.
+    pub pid: u32,
+    /// Process.
+    pub tgid: u32,
+    /// Its name, NUL-padded.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// What happened to a process.
+pub mod process_change {
+    /// It executed a program by the watched name.
+    pub const EXEC: u32 = 1;
+    /// It ended.
+    pub const EXIT: u32 = 2;
+}
+
+/// A containerd that began or ended.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ProcessEvent {
+    /// [`kind::PROCESS`].
+    pub kind: u32,
+    /// One of [`process_change`].
+    pub change: u32,
+    /// Clock, `CLOCK_MONOTONIC`, in nanoseconds.
+    pub at_ns: u64,
+    /// Id of its cgroup (v2).
+    pub cgroup_id: u64,
+    /// Its thread, which is its process too.
+    pub pid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// `exit_code` of its task: signal in the low seven bits, code above the low eight.
+    pub exit_code: i32,
+    /// 1 when `exit_code` is not known.
+    pub exit_code_unknown: u32,
+    /// 1 when the kernel had chosen it to free memory.
+    pub out_of_memory: u32,
+    /// Explicit padding; always zero.
+    pub padding: u32,
+    /// Its name, NUL-padded.
+    pub comm: [u8; COMM_LEN],
+    /// Who forked it, and who forked that one; the nearest first.
+    pub ancestors: [Ancestor; ANCESTORS],
 }
 
 /// Where a block error was seen.
@@ -128,8 +255,12 @@ pub mod loss {
     pub const BLOCK_RING_FULL: u32 = 2;
     /// A process's parent could not be remembered: whose child it is would be another one's answer.
     pub const LINEAGE: u32 = 3;
+    /// A call was entered by a thread of which an earlier call never returned, as far as was seen.
+    pub const RETURN_MISSED: u32 = 4;
+    /// Too many calls of thin pools' own functions at once to remember their entries.
+    pub const POOL_IN_FLIGHT_FULL: u32 = 5;
     /// How many counters there are.
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 6;
 }
 
 const _: () = assert!(size_of::<Ancestor>() == 24);
@@ -138,5 +269,9 @@ const _: () = assert!(
         == 5 * 8 + 12 * 4 + COMM_LEN + 24 * ANCESTORS + NAME_LEN + UUID_LEN + PAYLOAD_LEN
 );
 const _: () = assert!(size_of::<DmIoctlEvent>() == 976);
+const _: () = assert!(core::mem::offset_of!(DmIoctlEvent, payload) == 464);
+const _: () = assert!(size_of::<PoolEvent>() == 8 + 5 * 8 + 4 * 4 + COMM_LEN + OPERATION_LEN);
+const _: () = assert!(size_of::<DeviceEndEvent>() == 48);
+const _: () = assert!(size_of::<ProcessEvent>() == 48 + COMM_LEN + 24 * ANCESTORS);
 const _: () = assert!(size_of::<BlockErrorEvent>() == 40);
 const _: () = assert!(align_of::<DmIoctlEvent>() == 8 && align_of::<BlockErrorEvent>() == 8);

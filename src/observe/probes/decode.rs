@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use suture_events::{ANCESTORS, Ancestor, BlockErrorEvent, DmIoctlEvent, block_source};
+use suture_events::{
+    ANCESTORS, Ancestor, BlockErrorEvent, DeviceEndEvent, DmIoctlEvent, PoolEvent, ProcessEvent,
+    block_source, pool_function, process_change,
+};
 
 use crate::model::{
-    DeviceNumber, Sectors, Timestamp, Untrusted,
+    DeviceNumber, PoolMode, Sectors, ThinId, Timestamp, Untrusted,
     dm::{CallResult, Caller, DmCommand, DmIoctl, Message, Payload, Process, Target},
+    kernel::{DeviceEnded, Ending, PoolCall, PoolFunction, ProcessChange},
     observation::{BlockError, BlockSource, Direction},
 };
 
@@ -54,6 +58,7 @@ pub fn dm_ioctl(event: &DmIoctlEvent, clock: Clock) -> DmIoctl {
             process: process(event.tgid, &event.comm),
             thread: event.pid,
             cgroup: event.cgroup_id,
+            cgroup_path: None,
             ancestors: lineage(&event.ancestors),
         },
     }
@@ -147,6 +152,97 @@ fn target(bytes: &[u8]) -> Option<(Target, usize)> {
     Some((target, usize::try_from(u32::from_le_bytes(*next)).ok()?))
 }
 
+/// A call of a thin pool's own function; nothing where the agent does not know the function.
+#[must_use]
+pub fn pool_call(event: &PoolEvent, clock: Clock) -> Option<PoolCall> {
+    // The kernel's `dm_thin_id` is 64 bits wide, of which it uses 24.
+    let id = |argument: u64| u32::try_from(argument).ok().map(ThinId);
+    let what = match event.function {
+        pool_function::CREATE_THIN => PoolFunction::CreateThin {
+            id: id(event.argument)?,
+        },
+        pool_function::CREATE_SNAP => PoolFunction::CreateSnap {
+            id: id(event.argument)?,
+            origin: id(event.origin)?,
+        },
+        pool_function::DELETE_THIN => PoolFunction::DeleteThin {
+            id: id(event.argument)?,
+        },
+        pool_function::COMMIT => PoolFunction::Commit,
+        pool_function::ABORT => PoolFunction::Abort,
+        pool_function::OPERATION_FAILED => PoolFunction::OperationFailed {
+            operation: Untrusted::from_c_string(&event.operation),
+        },
+        pool_function::SET_MODE => PoolFunction::SetMode {
+            mode: pool_mode(event.argument),
+        },
+        _ => return None,
+    };
+    Some(PoolCall {
+        entered: clock.wall(event.entered_ns),
+        duration: Duration::from_nanos(event.duration_ns),
+        metadata_device: (event.metadata_dev != 0).then(|| DeviceNumber::from_kernel(event.metadata_dev)),
+        what,
+        result: CallResult::from_return(event.result),
+        process: process(event.tgid, &event.comm),
+    })
+}
+
+/// `enum pool_mode`, drivers/md/dm-thin.c, since Linux 4.20.
+fn pool_mode(mode: u64) -> PoolMode {
+    match mode {
+        0 => PoolMode::ReadWrite,
+        1 => PoolMode::OutOfDataSpace,
+        // Out of metadata space, which its status calls read-only too.
+        2 | 3 => PoolMode::ReadOnly,
+        4 => PoolMode::Failed,
+        _ => PoolMode::Unknown,
+    }
+}
+
+/// A dm device that ended.
+#[must_use]
+pub fn device_ended(event: &DeviceEndEvent, clock: Clock) -> DeviceEnded {
+    DeviceEnded {
+        at: clock.wall(event.at_ns),
+        device: (event.major != 0).then_some(DeviceNumber {
+            major: event.major,
+            minor: event.minor,
+        }),
+        deferred: event.deferred != 0,
+        process: process(event.tgid, &event.comm),
+    }
+}
+
+/// A containerd that began or ended.
+#[must_use]
+pub fn process_changed(event: &ProcessEvent, clock: Clock) -> ProcessChange {
+    let ended = (event.change == process_change::EXIT).then(|| {
+        // As `wait(2)` has it: a signal below, an exit code above.
+        let (signal, code) = (event.exit_code & 0x7f, (event.exit_code >> 8) & 0xff);
+        if event.out_of_memory != 0 {
+            Ending::OutOfMemory
+        } else if event.exit_code_unknown != 0 {
+            Ending::Unknown
+        } else if signal != 0 {
+            Ending::Signalled { signal }
+        } else {
+            Ending::Exited { code }
+        }
+    });
+    ProcessChange {
+        at: clock.wall(event.at_ns),
+        who: Caller {
+            process: process(event.tgid, &event.comm),
+            thread: event.pid,
+            cgroup: event.cgroup_id,
+            cgroup_path: None,
+            ancestors: lineage(&event.ancestors),
+        },
+        ended,
+    }
+}
+
 /// A failed block request or bio.
 #[must_use]
 pub fn block_error(event: &BlockErrorEvent, clock: Clock) -> BlockError {
@@ -200,6 +296,7 @@ mod tests {
             padding: 0,
         };
         let mut event = DmIoctlEvent {
+            kind: suture_events::kind::DM_IOCTL,
             entered_ns: 5,
             duration_ns: 800_000,
             cgroup_id: 1,
@@ -214,7 +311,6 @@ mod tests {
             out_event_nr: 3,
             out_open_count: 1,
             target_count: 1,
-            payload_total: u32::try_from(payload.len()).unwrap(),
             payload_len: u32::try_from(payload.len().min(PAYLOAD_LEN)).unwrap(),
             unreadable: 0,
             comm: padded(b"dmsetup"),

@@ -1,14 +1,17 @@
-//! The kernel probes: loading and attaching them (`loader`), reading their rings on a thread of their own (`reader`),
-//! and turning untrusted bytes into observations (`decode`, pure). Which field of a tracepoint lies where comes from
-//! the running kernel (`tracefs`).
+//! The kernel probes: loading (`loader`) and attaching them, each sense by the best means there is (`attach`), reading
+//! their rings on a thread of their own (`reader`), and turning untrusted bytes into observations (`decode`, pure).
+//! Which field lies where comes from the running kernel (`tracefs`, `btf`).
 
+mod attach;
+mod btf;
 pub mod decode;
 mod error;
+mod in_flight;
 mod loader;
 mod reader;
 pub mod tracefs;
 
 pub use error::ProbeError;
-pub use loader::{ProbeOptions, Probes};
+pub use loader::{Means, ProbeOptions, Probes};
 pub(super) use reader::clock;
 pub use reader::{ProbeThread, Seen, start};

@@ -3,14 +3,14 @@
 
 use std::{
     io,
+    mem::offset_of,
     os::fd::OwnedFd,
-    ptr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use aya::maps::{MapData, RingBuf};
@@ -18,17 +18,20 @@ use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
     time::{ClockId, clock_gettime},
 };
-use suture_events::{BlockErrorEvent, DmIoctlEvent};
+use suture_events::{BlockErrorEvent, DeviceEndEvent, DmIoctlEvent, PoolEvent, ProcessEvent, kind};
 use tokio::sync::mpsc::Sender;
 
 use super::{
+    super::cgroups::Cgroups,
     ProbeError, Probes,
     decode::{self, Clock},
 };
-use crate::model::{Observation, Timestamp};
+use crate::model::{Observation, Timestamp, observation::LossKind, sense::Sense};
 
 /// How often losses are looked for when nothing else happens.
 const IDLE: Duration = Duration::from_millis(250);
+/// How often to look whether the probes still hang where they should, and for calls that never returned.
+const INSPECTION: Duration = Duration::from_secs(1);
 /// How many events are taken from one ring before the other one and the losses get their turn.
 const BATCH: usize = 1024;
 
@@ -40,6 +43,8 @@ pub enum Seen {
     /// Everything that the kernel had put into the rings when barrier N was asked for, and every loss until then, has
     /// been handed over before this.
     Barrier(u64),
+    /// What can be seen from now on: it is another than before.
+    Senses(Vec<Sense>),
     /// The probes can not be read any more; nothing follows.
     Broken(String),
 }
@@ -104,6 +109,8 @@ pub fn start(probes: Probes, to: Sender<Seen>) -> Result<ProbeThread, ProbeError
                 shared: theirs,
                 given_barrier: 0,
                 looked_at: SystemTime::now().into(),
+                inspected: Instant::now(),
+                cgroups: Cgroups::default(),
             };
             if let Err(error) = reader.run() {
                 let _ = reader.to.blocking_send(Seen::Broken(error.to_string()));
@@ -123,6 +130,8 @@ struct Reader {
     given_barrier: u64,
     /// When losses were looked for last.
     looked_at: Timestamp,
+    inspected: Instant,
+    cgroups: Cgroups,
 }
 
 /// The agent no longer listens.
@@ -134,19 +143,9 @@ impl Reader {
             // Read before the rings: what is in them at this point is what the barrier promises.
             let barrier = self.shared.wanted_barrier.load(Ordering::SeqCst);
             let Ok(more) = self.drain() else { return Ok(()) };
-            let (since, at) = (self.looked_at, SystemTime::now().into());
-            self.looked_at = at;
-            for (what, count) in self.probes.new_losses()? {
-                let lost = Observation::Lost {
-                    since,
-                    at,
-                    what,
-                    count,
-                };
-                if self.to.blocking_send(Seen::Observation(lost)).is_err() {
-                    return Ok(());
-                }
-            }
+            let Ok(()) = self.tell_losses()? else {
+                return Ok(());
+            };
             if more {
                 continue;
             }
@@ -161,21 +160,59 @@ impl Reader {
         Ok(())
     }
 
+    /// Tells what was lost since the last look, and sees to it that the probes hang where they should.
+    fn tell_losses(&mut self) -> Result<Result<(), Deaf>, ProbeError> {
+        let (since, at) = (self.looked_at, SystemTime::now().into());
+        self.looked_at = at;
+        let mut lost = self.probes.new_losses()?;
+        let mut senses = None;
+        if self.inspected.elapsed() >= INSPECTION {
+            self.inspected = Instant::now();
+            let missed = self.probes.missed_returns();
+            if missed > 0 {
+                lost.push((LossKind::ReturnMissed, missed));
+            }
+            if self.probes.modules_changed() {
+                self.probes = Probes::attach(self.probes.options())?;
+                lost.push((LossKind::NotWatching, 0));
+                senses = Some(self.probes.senses().to_vec());
+            }
+        }
+        let losses = lost.into_iter().map(|(what, count)| {
+            Seen::Observation(Observation::Lost {
+                since,
+                at,
+                what,
+                count,
+            })
+        });
+        for seen in senses.map(Seen::Senses).into_iter().chain(losses) {
+            if self.to.blocking_send(seen).is_err() {
+                return Ok(Err(Deaf));
+            }
+        }
+        Ok(Ok(()))
+    }
+
     /// Hands over at most a batch from each ring; says whether there may be more.
     fn drain(&mut self) -> Result<bool, Deaf> {
         let clock = clock();
-        let dm = each::<DmIoctlEvent>(&mut self.probes.dm, &self.to, |event| {
-            Observation::DmIoctl(Box::new(decode::dm_ioctl(event, clock)))
+        let cgroups = &mut self.cgroups;
+        let events = each(&mut self.probes.events, &self.to, |bytes| {
+            let mut observation = event(bytes, clock)?;
+            say_where(&mut observation, cgroups);
+            Some(observation)
         })?;
-        let block = each::<BlockErrorEvent>(&mut self.probes.block, &self.to, |event| {
-            Observation::BlockError(decode::block_error(event, clock))
+        let block = each(&mut self.probes.block, &self.to, |bytes| {
+            let event = wire::read::<BlockErrorEvent>(bytes, size_of::<BlockErrorEvent>())?;
+            Some(Observation::BlockError(decode::block_error(&event, clock)))
         })?;
-        Ok(dm == BATCH || block == BATCH)
+        Ok(events == BATCH || block == BATCH)
     }
 
     fn wait(&self) {
         let mut sources = [
-            PollFd::new(&self.probes.dm, PollFlags::IN),
+            PollFd::new(&self.probes.events, PollFlags::IN),
             PollFd::new(&self.probes.block, PollFlags::IN),
             PollFd::new(&self.shared.wake, PollFlags::IN),
         ];
@@ -201,37 +238,54 @@ pub(in crate::observe) fn clock() -> Clock {
     }
 }
 
-/// Wire types that may be read from any bytes of their size.
-#[expect(
-    unsafe_code,
-    reason = "states that the wire types have no invalid bit pattern"
-)]
-mod wire {
-    use suture_events::{BlockErrorEvent, DmIoctlEvent};
-
-    /// # Safety
-    ///
-    /// Implemented only for `repr(C)` types made of integers, whose every bit pattern is a value.
-    pub(super) unsafe trait Wire: Copy {}
-    // SAFETY: see suture_events: integers and arrays of them, padding spelled out.
-    unsafe impl Wire for DmIoctlEvent {}
-    // SAFETY: see suture_events: integers and arrays of them.
-    unsafe impl Wire for BlockErrorEvent {}
+/// One event of the common ring, by its first word.
+fn event(bytes: &[u8], clock: Clock) -> Option<Observation> {
+    let (first, _) = bytes.split_first_chunk()?;
+    Some(match u32::from_ne_bytes(*first) {
+        kind::DM_IOCTL => {
+            let event = wire::read::<DmIoctlEvent>(bytes, offset_of!(DmIoctlEvent, payload))?;
+            Observation::DmIoctl(Box::new(decode::dm_ioctl(&event, clock)))
+        }
+        kind::POOL => {
+            let event = wire::read::<PoolEvent>(bytes, size_of::<PoolEvent>())?;
+            Observation::PoolCall(decode::pool_call(&event, clock)?)
+        }
+        kind::DEVICE_END => {
+            let event = wire::read::<DeviceEndEvent>(bytes, size_of::<DeviceEndEvent>())?;
+            Observation::DeviceEnded(decode::device_ended(&event, clock))
+        }
+        kind::PROCESS => {
+            let event = wire::read::<ProcessEvent>(bytes, size_of::<ProcessEvent>())?;
+            Observation::Process(decode::process_changed(&event, clock))
+        }
+        _ => return None,
+    })
 }
 
-fn each<T: wire::Wire>(
+/// Names the control group of who acted, while somebody who knows it still lives. Calls that only ask are not worth it.
+fn say_where(observation: &mut Observation, cgroups: &mut Cgroups) {
+    let caller = match observation {
+        Observation::DmIoctl(call) if !call.command.is_query() => &mut call.caller,
+        Observation::Process(change) => &mut change.who,
+        _ => return,
+    };
+    let processes = std::iter::once(&caller.process).chain(&caller.ancestors);
+    caller.cgroup_path = cgroups.path(caller.cgroup, processes.map(|process| process.pid));
+}
+
+fn each(
     ring: &mut RingBuf<MapData>,
     to: &Sender<Seen>,
-    observe: impl Fn(&T) -> Observation,
+    mut observe: impl FnMut(&[u8]) -> Option<Observation>,
 ) -> Result<usize, Deaf> {
     let mut taken = 0;
     while taken < BATCH {
         let Some(item) = ring.next() else { break };
         taken += 1;
-        if let Some(event) = read::<T>(&item) {
-            let observation = observe(&event);
-            // The slot goes back to the kernel before a send that may wait.
-            drop(item);
+        let observation = observe(&item);
+        // The slot goes back to the kernel before a send that may wait.
+        drop(item);
+        if let Some(observation) = observation {
             to.blocking_send(Seen::Observation(observation))
                 .map_err(|_| Deaf)?;
         }
@@ -239,15 +293,41 @@ fn each<T: wire::Wire>(
     Ok(taken)
 }
 
+/// Wire types that may be read from any bytes.
 #[expect(
     unsafe_code,
     reason = "the ring hands over bytes; the wire type is read from them"
 )]
-fn read<T: wire::Wire>(bytes: &[u8]) -> Option<T> {
-    if bytes.len() < size_of::<T>() {
-        return None;
+mod wire {
+    use std::{mem::MaybeUninit, ptr};
+
+    use suture_events::{BlockErrorEvent, DeviceEndEvent, DmIoctlEvent, PoolEvent, ProcessEvent};
+
+    /// # Safety
+    ///
+    /// Implemented only for `repr(C)` types made of integers, whose every bit pattern is a value.
+    pub(super) unsafe trait Wire: Copy {}
+    // SAFETY: see suture_events: integers and arrays of them, padding spelled out.
+    unsafe impl Wire for DmIoctlEvent {}
+    // SAFETY: as above.
+    unsafe impl Wire for PoolEvent {}
+    // SAFETY: as above.
+    unsafe impl Wire for DeviceEndEvent {}
+    // SAFETY: as above.
+    unsafe impl Wire for ProcessEvent {}
+    // SAFETY: as above.
+    unsafe impl Wire for BlockErrorEvent {}
+
+    /// Reads a type from its first bytes, of which there must be `least`; what is not there is zero.
+    pub(super) fn read<T: Wire>(bytes: &[u8], least: usize) -> Option<T> {
+        if bytes.len() < least {
+            return None;
+        }
+        let mut value = MaybeUninit::<T>::zeroed();
+        let length = bytes.len().min(size_of::<T>());
+        // SAFETY: both are valid for `length` bytes and do not overlap.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), value.as_mut_ptr().cast::<u8>(), length) };
+        // SAFETY: all of it was written, with zeros at first, and every bit pattern is a value of the type.
+        Some(unsafe { value.assume_init() })
     }
-    // SAFETY: the bytes are at least as many as the type has, any bit pattern is a value of it, and the read assumes no
-    // alignment.
-    Some(unsafe { ptr::read_unaligned(bytes.as_ptr().cast::<T>()) })
 }
