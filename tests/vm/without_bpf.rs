@@ -206,6 +206,16 @@ fn devices_pools_and_disks_are_seen(kernel: Kernel) -> Result<()> {
         "{error}"
     );
 
+    // The log runs over while nobody reads it: how much was missed is told.
+    watch.kill(Signal::STOP)?;
+    vm.sh("i=0; while [ $i -lt 6000 ]; do printf '<15>%0400d' $i > /dev/kmsg; i=$((i + 1)); done")?;
+    watch.kill(Signal::CONT)?;
+    let overrun = expect(&mut watch, "the overrun", |value| {
+        value["what"] == "kernel_log_overrun"
+    })?;
+    let missed = overrun["count"].as_u64().unwrap_or_default();
+    ensure!((1..6000).contains(&missed), "{overrun}");
+
     // The pool loses its metadata device, and needs it.
     vm.sh("dmsetup suspend --noflush --nolockfs tmeta; dmsetup load tmeta --table '0 32768 error'; dmsetup resume tmeta
         dd if=/dev/zero of=/dev/mapper/thin1 bs=64k count=1 seek=40 oflag=direct conv=fsync 2>/dev/null || true")?;
@@ -225,4 +235,9 @@ fn devices_pools_and_disks_are_seen(kernel: Kernel) -> Result<()> {
 #[test]
 fn devices_pools_and_disks_are_seen_without_probes_on_6_1() -> Result<()> {
     devices_pools_and_disks_are_seen(Kernel::V6_1)
+}
+
+#[test]
+fn devices_pools_and_disks_are_seen_without_probes_on_6_12() -> Result<()> {
+    devices_pools_and_disks_are_seen(Kernel::V6_12)
 }
