@@ -162,6 +162,10 @@ impl Watcher {
     /// Looks at everything once; says whether the log may have more already.
     fn look(&mut self) -> Result<bool, Deaf> {
         let mut seen = Vec::new();
+        // suture may have been started before device-mapper's module was loaded.
+        if self.devices.is_none() {
+            self.devices = Devices::open().ok();
+        }
         if let Some(devices) = &mut self.devices {
             match devices.look(self.pool.as_ref(), now) {
                 Ok(changes) => {
