@@ -26,7 +26,8 @@ use crate::{
     model::{FindingId, Observation, OperationId, OperationState, PoolName, Timestamp, World, dm::Caller},
     observe::{
         containerd,
-        probes::{self, ProbeError, ProbeOptions, ProbeThread, Probes, Seen},
+        kernel_watch::{KernelWatch, KernelWatchError, UseBpf},
+        probes::{ProbeOptions, Seen},
         world::{self, Places, WorldError},
     },
     telemetry::{Telemetry, TelemetryError},
@@ -56,6 +57,8 @@ pub struct Options {
     pub places: Places,
     /// What it may do by itself.
     pub policy: Policy,
+    /// Whether to watch with kernel probes.
+    pub use_bpf: UseBpf,
     /// Sizes of the rings.
     pub probes: ProbeOptions,
     /// Where the ledger is.
@@ -70,9 +73,9 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// The kernel can not be watched.
-    #[error("the kernel can not be watched")]
-    Probes(#[from] ProbeError),
-    /// The probes' thread ended.
+    #[error(transparent)]
+    KernelWatch(#[from] KernelWatchError),
+    /// The thread that watches it ended.
     #[error("reading the kernel's events broke off: {0}")]
     Broke(String),
     /// Traces can not be exported.
@@ -95,7 +98,7 @@ pub struct Agent {
     telemetry: Telemetry,
     reporter: Reporter,
     events: mpsc::Receiver<Seen>,
-    probes: ProbeThread,
+    probes: KernelWatch,
     containerd: ContainerdWatch,
     read_at: Instant,
     /// Not before this time, so that reading stays a small part of all time, however large the pool.
@@ -146,13 +149,24 @@ impl Agent {
             Err(error) => refuse_ledger(&mut reporter, &error),
         };
         let (sender, events) = mpsc::channel(QUEUE);
-        let probes = probes::start(Probes::attach(options.probes)?, sender)?;
+        let probes = KernelWatch::start(
+            options.use_bpf,
+            options.probes,
+            Some(&options.places.pool),
+            sender,
+        )?;
         let containerd = ContainerdWatch::start(options.places.pool_db()).map_err(AgentError::Thread)?;
         reporter.tell(&Report::Started {
             pool: options.places.pool.clone(),
             database: options.places.pool_db(),
             act: options.policy.act && ledger.is_some(),
         });
+        if let Some(why) = probes.without_bpf() {
+            reporter.tell(&Report::Degraded {
+                why: why.to_owned(),
+                senses: probes.senses().to_vec(),
+            });
+        }
         Ok(Self {
             options,
             correlator,
@@ -228,6 +242,21 @@ impl Agent {
                         count,
                     });
                 }
+            }
+            // Without probes this is all there is to know that something happened.
+            Observation::PoolStatus(_) => {
+                self.reporter.tell(&Report::Observed {
+                    observation: observation.clone(),
+                });
+                self.look_soon();
+            }
+            Observation::DeviceChange(_) => {
+                if self.options.verbose {
+                    self.reporter.tell(&Report::Observed {
+                        observation: observation.clone(),
+                    });
+                }
+                self.look_soon();
             }
             _ => {}
         }

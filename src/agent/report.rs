@@ -12,7 +12,7 @@ use super::now;
 use crate::{
     model::{
         Finding, GuardReading, Observation, Operation, OperationState, Outcome, Plan, PoolName,
-        observation::BlockError,
+        observation::BlockError, sense::Sense,
     },
     telemetry::story::trace_id,
 };
@@ -37,6 +37,10 @@ pub enum Report {
         act: bool,
     },
     Stopped,
+    Degraded {
+        why: String,
+        senses: Vec<Sense>,
+    },
     NoLedger {
         why: String,
     },
@@ -107,6 +111,13 @@ impl fmt::Display for Report {
                 write!(f, "watching pool {pool} and {}; {how}", database.display())
             }
             Self::Stopped => f.write_str("stopped"),
+            Self::Degraded { why, senses } => {
+                write!(
+                    f,
+                    "DEGRADED: {why}; what breaks is still found, but later, nobody sees who did it, and nothing is deleted"
+                )?;
+                senses.iter().try_for_each(|sense| write!(f, "\n      - {sense}"))
+            }
             Self::NoLedger { why } => write!(
                 f,
                 "NO LEDGER: {why}; suture only tells, because nothing is done without a durable intent"
@@ -115,7 +126,7 @@ impl fmt::Display for Report {
             Self::Trouble { what } => write!(f, "TROUBLE: {what}"),
             Self::TroubleOver => f.write_str("the trouble is over: the world was read again"),
             Self::GapOpened { why } => {
-                write!(f, "GAP: {why}; nothing is deleted before the world was read anew")
+                write!(f, "GAP: {why}; nothing is deleted while it is open")
             }
             Self::GapClosed { why } => write!(f, "gap closed by a full read of the world ({why})"),
             Self::TracesHeldBack { endpoint, why } => {

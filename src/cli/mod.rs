@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::{
     agent::AgentError,
     ledger::LedgerError,
-    observe::{containerd::ConfigError, probes::ProbeError},
+    observe::{containerd::ConfigError, kernel_watch::KernelWatchError},
 };
 
 /// Sees half-finished storage operations of containerd's devmapper snapshotter in the kernel, and heals them when that
@@ -53,8 +53,8 @@ pub enum CliError {
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     /// The kernel could not be watched.
-    #[error("the kernel can not be watched")]
-    Probes(#[from] ProbeError),
+    #[error(transparent)]
+    KernelWatch(#[from] KernelWatchError),
     /// Reading the probes broke off.
     #[error("reading the kernel's events broke off: {0}")]
     ProbesBroke(String),

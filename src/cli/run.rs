@@ -10,7 +10,7 @@ use crate::{
     agent::{Agent, Format, Options},
     decide::Policy,
     model::PoolName,
-    observe::{containerd::read_config, world::Places},
+    observe::{containerd::read_config, kernel_watch::UseBpf, world::Places},
 };
 
 /// Watch containerd's devmapper snapshotter, tell what was left half done, and heal it where that is proven safe.
@@ -37,7 +37,32 @@ pub(super) struct RunArguments {
     #[command(flatten)]
     ledger: LedgerArgument,
     #[command(flatten)]
+    bpf: BpfArguments,
+    #[command(flatten)]
     rings: RingArguments,
+}
+
+/// Whether to use kernel probes.
+#[derive(Debug, Args)]
+struct BpfArguments {
+    /// Do without kernel probes, as on a machine that forbids them: less is seen, later, and nothing is deleted.
+    #[arg(long, conflicts_with = "require_bpf")]
+    no_bpf: bool,
+    /// End with an error where the kernel takes no probes, instead of doing without them.
+    #[arg(long)]
+    require_bpf: bool,
+}
+
+impl From<BpfArguments> for UseBpf {
+    fn from(arguments: BpfArguments) -> Self {
+        match arguments {
+            BpfArguments { no_bpf: true, .. } => Self::Never,
+            BpfArguments {
+                require_bpf: true, ..
+            } => Self::Always,
+            _ => Self::IfPossible,
+        }
+    }
 }
 
 /// Where the snapshotter keeps its things.
@@ -93,6 +118,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<(), CliError> {
             act: arguments.act,
             grace: Duration::from_secs_f64(arguments.grace),
         },
+        use_bpf: arguments.bpf.into(),
         probes: arguments.rings.into(),
         ledger: arguments.ledger.ledger,
         verbose: arguments.verbose,

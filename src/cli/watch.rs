@@ -12,11 +12,14 @@ use tokio::{
 use super::{CliError, Output};
 use crate::{
     model::{
-        Observation, Origin,
+        Observation, Origin, PoolName,
         dm::{Caller, DmIoctl},
         sense::Quality,
     },
-    observe::probes::{self, Means, ProbeOptions, Probes, Seen},
+    observe::{
+        kernel_watch::{KernelWatch, UseBpf},
+        probes::{Means, ProbeOptions, Seen},
+    },
     words::clock_time,
 };
 
@@ -37,6 +40,13 @@ pub(super) struct WatchArguments {
     /// Stop after this many lines.
     #[arg(long, value_name = "LINES")]
     count: Option<u64>,
+    /// Do without kernel probes, as on a machine that forbids them: shows dm devices that come, go and change, and the
+    /// block errors of the kernel's log.
+    #[arg(long)]
+    no_bpf: bool,
+    /// With --no-bpf: the dm name of a thin pool whose mode is to be shown too.
+    #[arg(long, value_name = "NAME", requires = "no_bpf")]
+    pool: Option<String>,
     #[command(flatten)]
     rings: RingArguments,
 }
@@ -96,15 +106,20 @@ pub(super) fn run(arguments: &WatchArguments) -> Result<(), CliError> {
 
 async fn watch(arguments: &WatchArguments) -> Result<(), CliError> {
     let (sender, mut receiver) = mpsc::channel(4096);
-    let probes = Probes::attach(arguments.rings.into())?;
-    for sense in probes
+    let use_bpf = if arguments.no_bpf {
+        UseBpf::Never
+    } else {
+        UseBpf::Always
+    };
+    let pool = arguments.pool.clone().map(PoolName::new);
+    let reading = KernelWatch::start(use_bpf, arguments.rings.into(), pool.as_ref(), sender)?;
+    for sense in reading
         .senses()
         .iter()
         .filter(|sense| sense.quality != Quality::Full)
     {
         eprintln!("not as well as could be: {sense}");
     }
-    let reading = probes::start(probes, sender)?;
     let mut interrupted = signal(SignalKind::interrupt()).map_err(CliError::Runtime)?;
     let mut terminated = signal(SignalKind::terminate()).map_err(CliError::Runtime)?;
     eprintln!("watching device-mapper and block errors; end with Ctrl-C");

@@ -8,6 +8,7 @@ use crate::model::{
     Timestamp, Untrusted, World,
     dm::{DmCommand, DmIoctl, Message, Payload},
     kernel::Ending,
+    observation::LossKind,
     operation::{Side, Step},
 };
 
@@ -55,6 +56,8 @@ pub struct Correlator {
     pub(super) inside: Inside,
     recent: VecDeque<(u32, Step)>,
     gap: Option<Gap>,
+    /// Calls are not seen at all: the gap is never closed.
+    blind: bool,
 }
 
 impl Correlator {
@@ -74,6 +77,7 @@ impl Correlator {
                 noticed: now,
                 why: "suture was not watching before it started".to_owned(),
             }),
+            blind: false,
         }
     }
 
@@ -112,6 +116,14 @@ impl Correlator {
         self.gap.as_ref()
     }
 
+    /// Whether device-mapper's calls are not seen at all ([`LossKind::Polling`]): whatever a world says, something else
+    /// may have happened before the next one. Then the gap stays open for as long as this correlator lives, and no
+    /// claim that was made earlier gives leave to act.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        self.blind
+    }
+
     /// Takes in one observation.
     pub fn observe(&mut self, observation: &Observation) -> Vec<Change> {
         match observation {
@@ -127,6 +139,7 @@ impl Correlator {
                 } else {
                     format!("{count} {what}")
                 };
+                self.blind |= *what == LossKind::Polling;
                 self.open_gap(*at, why)
             }
             Observation::PoolCall(call) => self.pool_call(call),
@@ -168,7 +181,10 @@ impl Correlator {
             .operations
             .values()
             .all(|one| last_word(one).is_none_or(|word| word < world.begun));
-        let unseen = self.gap.take_if(|gap| gap.noticed < world.begun && questions_all);
+        let sees = !self.blind;
+        let unseen = self
+            .gap
+            .take_if(|gap| sees && gap.noticed < world.begun && questions_all);
         let mut changes = Vec::new();
         for operation in self.operations.values_mut() {
             if let Some(state) = settle(operation, world, unseen.is_some() || self.gap.is_some()) {

@@ -266,6 +266,45 @@ fn another_pools_messages_are_not_ours() {
     assert!(correlator.maker_of(ThinId(1)).is_some());
 }
 
+/// Without probes every world may be old before it is used.
+#[test]
+fn a_blind_correlator_keeps_its_gap_for_ever() {
+    let mut correlator = Correlator::new(pool(), at(0));
+    let opened = correlator.observe(&lost(1, LossKind::Polling));
+    assert!(matches!(opened.as_slice(), [Change::GapOpened(_)]), "{opened:?}");
+    for second in [2, 100, 10_000] {
+        let changes = correlator.world(&world(second));
+        assert!(
+            !changes.iter().any(|one| matches!(one, Change::GapClosed(_))),
+            "{changes:?}"
+        );
+        assert!(correlator.is_blind() && correlator.gap().is_some());
+    }
+    // A gap of another kind that comes and would go does not end it either.
+    correlator.observe(&lost(20_000, LossKind::DmRingFull));
+    correlator.world(&world(30_000));
+    assert!(correlator.gap().is_some());
+}
+
+/// An operation of an earlier suture, half done, whose end nobody saw: without a record nothing says that the device is
+/// still the one it made.
+#[test]
+fn a_blind_correlator_abandons_nothing_that_containerd_has_no_record_of() {
+    let mut correlator = Correlator::new(pool(), at(0));
+    let mut seen = Correlator::new(pool(), at(0));
+    seen.observe(&up(1));
+    seen.world(&world(2));
+    seen.observe(&message(3, "create_thin 1", 0, by_containerd()));
+    let operation = seen.operations().next().unwrap().clone();
+    correlator.observe(&lost(4, LossKind::Polling));
+    correlator.remember(operation.clone());
+    correlator.world(&world(5));
+    correlator.observe(&gone(6));
+    correlator.world(&world(7).thin(1));
+    let state = &correlator.operation(&operation.id).unwrap().state;
+    assert!(state.is_closed(), "{state:?}");
+}
+
 #[test]
 fn lost_events_open_a_gap_that_only_a_later_world_closes() {
     let mut correlator = watching();

@@ -44,6 +44,12 @@ pub fn decide(
     let OperationState::Abandoned { mark, .. } = &maker.state else {
         return tell("the operation that made it is not abandoned");
     };
+    // Waiting would not help: that gap is never closed.
+    if operations.is_blind() {
+        return tell(
+            "without kernel probes nobody sees what else happens to it, so it is not deleted automatically",
+        );
+    }
     if let Some(gap) = operations.gap() {
         return Decision::Wait {
             until: now.plus(Duration::from_secs(1)),

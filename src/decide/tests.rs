@@ -256,3 +256,41 @@ fn every_guard_refuses_alone() {
         "SameTransaction is tested in remedy"
     );
 }
+
+/// What an earlier suture saw with its probes is still known; one without probes must not act on it.
+#[test]
+fn without_probes_what_an_earlier_suture_saw_gives_no_leave_to_delete() {
+    let abandoned = witness().operations().next().unwrap().clone();
+    let mut blind = Correlator::new(pool(), at(15));
+    assert!(blind.remember(abandoned));
+    let Decision::Act(plan) = decide(
+        &thin_findings(&leaked(20), &witness())[0],
+        at(20),
+        &leaked(20),
+        &witness(),
+        ACT,
+        at(40),
+    ) else {
+        panic!("with probes it would be deleted")
+    };
+    blind.observe(&lost(16, LossKind::Polling));
+    for second in [20, 40, 4_000] {
+        let world = leaked(second);
+        blind.world(&world);
+        let findings = thin_findings(&world, &blind);
+        assert_eq!(
+            findings[0].class,
+            FindingClass::LeakedThin,
+            "it is still known for what it is"
+        );
+        let decision = decide(&findings[0], at(20), &world, &blind, ACT, at(second + 100));
+        assert!(
+            matches!(&decision, Decision::Tell { why } if why.contains("without kernel probes")),
+            "{decision:?}"
+        );
+        // And if a plan had been made before, its guard refuses.
+        let readings = guards::read(&plan, &world, &blind);
+        let refused = guards::first_refusal(&readings).map(|reading| reading.guard);
+        assert_eq!(refused, Some(Guard::NoEventsLost), "{readings:?}");
+    }
+}

@@ -59,21 +59,22 @@ pub struct BlockError {
     pub at: Timestamp,
     /// On which device.
     pub device: DeviceNumber,
-    /// First sector.
+    /// First sector. From the kernel's log of a buffer: computed with the usual size of the device's blocks.
     pub sector: Sectors,
-    /// Length.
+    /// Length; 0 where it is not told, as in the kernel's log.
     pub length: Sectors,
     /// Errno, positive.
     pub errno: i32,
     /// What was attempted.
     pub direction: Direction,
-    /// The kernel's letters for the operation, such as `WS`.
+    /// The kernel's letters for the operation, such as `WS`; from the kernel's log its words.
     pub operation: Untrusted,
     /// Where it was seen.
     pub source: BlockSource,
 }
 
-/// `write of 8 sectors at 2048 on 253:3 failed: EIO (i/o error)`
+/// `write of 8 sectors at 2048 on 253:3 failed: EIO (i/o error)`, or
+/// `read at 40 on 253:3 failed: EIO (i/o error), says the kernel's log: logical block 5, async page read`
 impl fmt::Display for BlockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -82,13 +83,21 @@ impl fmt::Display for BlockError {
             sector,
             device,
             errno,
+            operation,
+            source,
             ..
         } = self;
-        write!(
-            f,
-            "{direction} of {length} sectors at {sector} on {device} failed: {}",
-            describe_error(*errno)
-        )
+        let errno = describe_error(*errno);
+        match source {
+            BlockSource::Request | BlockSource::Bio => write!(
+                f,
+                "{direction} of {length} sectors at {sector} on {device} failed: {errno}"
+            ),
+            BlockSource::KernelLog => write!(
+                f,
+                "{direction} at {sector} on {device} failed: {errno}, says the kernel's log: {operation}"
+            ),
+        }
     }
 }
 

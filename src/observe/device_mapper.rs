@@ -2,11 +2,14 @@
 
 use std::{
     fs, io,
+    os::fd::{AsFd as _, BorrowedFd},
     path::{Path, PathBuf},
     str::FromStr as _,
 };
 
-use devicemapper::{DM, DevId, DmError, DmFlags, DmName, DmOptions, ThinPoolStatus, ThinPoolStatusSummary};
+use devicemapper::{
+    DM, DevId, DmError, DmFlags, DmName, DmNameBuf, DmOptions, ThinPoolStatus, ThinPoolStatusSummary,
+};
 
 use crate::model::{DeviceNumber, Node, Pool, PoolActivation, PoolMode, PoolName, ThinId, Untrusted};
 
@@ -77,6 +80,9 @@ pub fn errno(error: &DmError) -> Option<i32> {
         _ => None,
     }
 }
+
+/// A dm device's number and name, and its event number.
+pub(super) type NumberedEvent = ((DeviceNumber, Vec<u8>), Option<u32>);
 
 /// A handle on device-mapper's control device.
 pub struct DeviceMapper {
@@ -152,6 +158,44 @@ impl DeviceMapper {
             }
         }
         Ok(nodes)
+    }
+
+    /// Makes [`DeviceMapper::events`] not ready until the next event of any dm device.
+    pub(super) fn arm_poll(&self) -> Result<(), DeviceMapperError> {
+        let armed = self.dm.arm_poll();
+        armed.map(|_| ()).map_err(|source| DeviceMapperError::Ask {
+            what: "its next event".to_owned(),
+            source,
+        })
+    }
+
+    /// Ready to be read from once any dm device had an event since [`DeviceMapper::arm_poll`].
+    pub(super) fn events(&self) -> BorrowedFd<'_> {
+        self.dm.file().as_fd()
+    }
+
+    /// Number and name of every dm device with its event number, where that can be had. A name that is not ASCII makes
+    /// the list unreadable for the library: then sysfs gives the names, and each device that can be named is asked. A
+    /// device without any table is not in sysfs.
+    pub(super) fn event_numbers(&self) -> Result<Vec<NumberedEvent>, DeviceMapperError> {
+        if let Ok(list) = self.dm.list_devices() {
+            let numbered = |(name, device, event): (DmNameBuf, _, _)| {
+                ((number(device), name.as_bytes().to_vec()), event)
+            };
+            return Ok(list.into_iter().map(numbered).collect());
+        }
+        let event_of = |name: &[u8]| {
+            let name = DmName::new(std::str::from_utf8(name).ok()?).ok()?;
+            let info = self.dm.device_info(&DevId::Name(name)).ok()?;
+            Some(info.event_nr())
+        };
+        let devices = dm_devices()?.into_iter();
+        Ok(devices
+            .map(|listed| {
+                let event = event_of(&listed.name);
+                ((listed.number, listed.name), event)
+            })
+            .collect())
     }
 
     /// One device; nothing when it went away meanwhile.

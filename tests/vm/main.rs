@@ -13,3 +13,4 @@ mod probes;
 mod senses;
 mod support;
 mod trouble;
+mod without_bpf;

@@ -13,4 +13,5 @@ pub mod tracefs;
 
 pub use error::ProbeError;
 pub use loader::{Means, ProbeOptions, Probes};
+pub(super) use reader::clock;
 pub use reader::{ProbeThread, Seen, start};

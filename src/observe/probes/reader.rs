@@ -225,7 +225,7 @@ impl Reader {
 }
 
 /// Wall time and monotonic time, read one after the other; set anew for each batch, so that a corrected clock counts.
-fn clock() -> Clock {
+pub(in crate::observe) fn clock() -> Clock {
     let now = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
     let monotonic = seconds

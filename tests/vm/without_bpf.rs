@@ -1,0 +1,243 @@
+//! Without kernel probes: the same breaks are found, later, and nothing is ever deleted.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use xtask::vm::{Process, Vm};
+
+use crate::support::*;
+
+const MOMENT: Duration = Duration::from_secs(30);
+/// Several rounds of reading the world, in which it would have acted.
+const ROUNDS: Duration = Duration::from_secs(12);
+
+/// A suture that does without probes. It never says that the gap is closed: it is not.
+fn blind(vm: &Vm, arguments: &[&str]) -> Result<Suture> {
+    let arguments: Vec<&str> = ["--no-bpf"].iter().chain(arguments).copied().collect();
+    let mut suture = Suture::start_blind(vm, &arguments, &[])?;
+    let told = suture.expect("degraded", |_| true)?;
+    let senses = told["senses"].as_array().context("the senses are told")?;
+    let calls = senses
+        .iter()
+        .find(|sense| sense["sense"] == "device_mapper_calls");
+    ensure!(
+        calls
+            .is_some_and(|sense| sense["quality"] == "degraded"
+                && sense["means"].to_string().contains("DM_DEV_ARM_POLL")),
+        "{told}"
+    );
+    ensure!(
+        senses
+            .iter()
+            .any(|sense| sense["sense"] == "lineage" && sense["quality"] == "missing"),
+        "{told}"
+    );
+    Ok(suture)
+}
+
+fn a_half_made_device_is_told_and_never_deleted(kernel: Kernel) -> Result<()> {
+    let vm = boot(kernel)?;
+    let mut containerd = containerd(&vm)?;
+    let kept = Kept::write(&vm, &containerd, "kept", 1)?;
+    let mut suture = blind(&vm, &["--act", "--grace", "0"])?;
+    break_and_restart(&mut containerd)?;
+    prepare_with_retries(&containerd, "again")?;
+
+    let found = suture.expect("found", |report| report["finding"]["thin_id"] == 2)?;
+    ensure!(
+        found["finding"]["class"] == "foreign-thin" && found["finding"]["provenance"]["known"] == "unknown",
+        "{found}"
+    );
+    let decided = suture.expect_ever("decided", |report| report["finding"]["thin_id"] == 2)?;
+    ensure!(decided["kind"] == "tell", "{decided}");
+    std::thread::sleep(ROUNDS);
+    ensure!(!suture.told("remedy")? && !suture.told("gap_closed")?);
+    ensure!(
+        containerd.thin_ids()? == [1, 2, 3],
+        "{:?}",
+        containerd.thin_ids()?
+    );
+    ensure!(kept.is_whole(&vm)?);
+    suture.stop()?;
+
+    // A kernel that takes no probes is met the same way without being asked to, unless that is not wanted.
+    vm.sh(
+        "umount /sys/kernel/debug; umount /sys/kernel/tracing; ! grep -E ' (tracefs|debugfs) ' /proc/mounts",
+    )?;
+    let mut suture = Suture::start_blind(&vm, &["--act", "--grace", "0"], &[])?;
+    let told = suture.expect("degraded", |_| true)?;
+    ensure!(
+        told["why"].to_string().contains("tracefs is not mounted"),
+        "{told}"
+    );
+    suture.expect_ever("decided", |report| report["finding"]["thin_id"] == 2)?;
+    suture.stop()?;
+    let refused = vm.run(["suture", "run", "--require-bpf"])?;
+    ensure!(
+        refused.status.code() == 1 && refused.stderr.contains("tracefs is not mounted"),
+        "{refused:?}"
+    );
+    ensure!(
+        containerd.thin_ids()? == [1, 2, 3],
+        "{:?}",
+        containerd.thin_ids()?
+    );
+    Ok(())
+}
+
+#[test]
+fn without_probes_a_half_made_device_is_told_and_never_deleted_on_6_1() -> Result<()> {
+    a_half_made_device_is_told_and_never_deleted(Kernel::V6_1)
+}
+
+fn what_an_earlier_suture_saw_is_not_acted_on(kernel: Kernel) -> Result<()> {
+    let vm = boot(kernel)?;
+    let mut containerd = containerd(&vm)?;
+    let mut suture = Suture::start(&vm, &["--act", "--grace", "600"], &[])?;
+    break_and_restart(&mut containerd)?;
+    prepare_with_retries(&containerd, "again")?;
+    suture.expect("found", |report| report["finding"]["class"] == "leaked-thin")?;
+    suture.stop()?;
+
+    let mut suture = blind(&vm, &["--act", "--grace", "0"])?;
+    let decided = suture.expect("decided", |report| report["finding"]["thin_id"] == 1)?;
+    ensure!(
+        decided["finding"]["class"] == "leaked-thin"
+            && decided["kind"] == "tell"
+            && decided["text"].to_string().contains("without kernel probes"),
+        "{decided}"
+    );
+    std::thread::sleep(ROUNDS);
+    ensure!(!suture.told("remedy")? && containerd.thin_ids()? == [1, 2]);
+    suture.stop()?;
+
+    // The twin: with probes the same ledger gives leave to delete it.
+    let mut suture = Suture::start(&vm, &["--act", "--grace", "0"], &[])?;
+    suture.expect_remedy("done")?;
+    ensure!(containerd.thin_ids()? == [2]);
+    suture.stop()
+}
+
+#[test]
+fn what_an_earlier_suture_saw_is_not_acted_on_without_probes_on_6_1() -> Result<()> {
+    what_an_earlier_suture_saw_is_not_acted_on(Kernel::V6_1)
+}
+
+/// A thin pool whose metadata lie on a device that can be made to fail.
+const POOL_ON_DM: &str = "truncate -s 16M /run/meta; truncate -s 64M /run/data
+    dmsetup create tmeta --table \"0 32768 linear $(losetup -f --show /run/meta) 0\"
+    dmsetup create frail --table \"0 131072 thin-pool /dev/mapper/tmeta $(losetup -f --show /run/data) 128 0 1 skip_block_zeroing\"
+    dmsetup message frail 0 'create_thin 1'
+    dmsetup create thin1 --table '0 65536 thin /dev/mapper/frail 1'
+    dd if=/dev/zero of=/dev/mapper/thin1 bs=64k count=1 oflag=direct 2>/dev/null";
+
+fn expect(watch: &mut Process, what: &str, is_it: impl Fn(&Value) -> bool) -> Result<Value> {
+    let parse = |line: &str| serde_json::from_str::<Value>(line).ok();
+    let line = watch
+        .wait_for_line(|line| parse(line).is_some_and(|value| is_it(&value)), MOMENT)
+        .with_context(|| format!("waiting for {what}"))?;
+    parse(&line).context("the line was JSON a moment ago")
+}
+
+fn expect_change(watch: &mut Process, name: &str, change: &str) -> Result<Value> {
+    expect(watch, &format!("{name} to have {change}"), |value| {
+        value["kind"] == "device_change" && value["name"] == name && value["change"] == change
+    })
+}
+
+fn devices_pools_and_disks_are_seen(kernel: Kernel) -> Result<()> {
+    let vm = boot(kernel)?;
+    vm.sh(POOL_ON_DM)?;
+    let mut watch = vm.spawn(
+        [
+            "suture", "watch", "--output", "json", "--no-bpf", "--pool", "frail",
+        ],
+        &[],
+    )?;
+    expect(&mut watch, "the pool as it is", |value| {
+        value["kind"] == "pool_status" && value["mode"] == "read_write"
+    })?;
+
+    // Devices that come and go; one goes only when its last user has closed it.
+    vm.sh("dmsetup create passing --table '0 64 zero'; sleep 2; dmsetup remove passing")?;
+    let come = expect_change(&mut watch, "passing", "appeared")?;
+    ensure!(come["since"].as_str() < come["at"].as_str(), "{come}");
+    expect_change(&mut watch, "passing", "disappeared")?;
+    vm.sh("dmsetup create busy --table '0 64 zero'; sleep 2
+        exec 3</dev/mapper/busy; dmsetup remove --deferred busy; dmsetup info busy >/dev/null; exec 3<&-")?;
+    expect_change(&mut watch, "busy", "appeared")?;
+    expect_change(&mut watch, "busy", "disappeared")?;
+
+    // A name that device-mapper's list can not be read with blinds nobody.
+    vm.sh(r#"dmsetup --manglename none create "$(printf 'evil\377')" --table '0 8 zero'; dmsetup create beside --table '0 8 zero'"#)?;
+    expect_change(&mut watch, r"evil\xff", "appeared")?;
+    expect_change(&mut watch, "beside", "appeared")?;
+    vm.sh(r#"dmsetup --manglename none remove "$(printf 'evil\377')""#)?;
+    expect_change(&mut watch, r"evil\xff", "disappeared")?;
+
+    // A disk that fails at one place; the log is the only one to tell.
+    vm.sh("modprobe sd_mod; modprobe scsi_debug dev_size_mb=8 opts=2")?;
+    vm.wait_until("the disk is there", MOMENT, || {
+        Ok(vm.run(["test", "-b", "/dev/sda"])?.status.success())
+    })?;
+    vm.sh("! dd if=/dev/sda of=/dev/null bs=512 skip=4660 count=1 iflag=direct 2>/dev/null")?;
+    let error = expect(&mut watch, "the failed read", |value| {
+        value["kind"] == "block_error"
+    })?;
+    let disk = vm.sh("cat /sys/class/block/sda/dev")?;
+    ensure!(
+        error["device"] == disk.trim() && error["sector"] == 4660 && error["source"] == "kernel_log",
+        "{error}"
+    );
+    ensure!(error["errno"] == 61 && error["direction"] == "read", "{error}");
+
+    // Of a dm device only what the page cache reads is logged. What user space writes into the log is not believed.
+    vm.sh("echo '<3>I/O error, dev sda, sector 1' > /dev/kmsg
+        dmsetup create bad --table '0 64 error'
+        ! dd if=/dev/mapper/bad of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null
+        ! dd if=/dev/mapper/bad of=/dev/null bs=4k skip=2 count=1 2>/dev/null")?;
+    let bad = vm.sh("dmsetup info -c --noheadings --separator : -o major,minor bad")?;
+    let error = expect(&mut watch, "the failed buffer", |value| {
+        value["kind"] == "block_error" && value["device"] == bad.trim()
+    })?;
+    ensure!(
+        error["errno"] == 5 && error["operation"].to_string().contains("async page read"),
+        "{error}"
+    );
+
+    // The log runs over while nobody reads it: how much was missed is told.
+    watch.kill(Signal::STOP)?;
+    vm.sh("i=0; while [ $i -lt 6000 ]; do printf '<15>%0400d' $i > /dev/kmsg; i=$((i + 1)); done")?;
+    watch.kill(Signal::CONT)?;
+    let overrun = expect(&mut watch, "the overrun", |value| {
+        value["what"] == "kernel_log_overrun"
+    })?;
+    let missed = overrun["count"].as_u64().unwrap_or_default();
+    ensure!((1..6000).contains(&missed), "{overrun}");
+
+    // The pool loses its metadata device, and needs it.
+    vm.sh("dmsetup suspend --noflush --nolockfs tmeta; dmsetup load tmeta --table '0 32768 error'; dmsetup resume tmeta
+        dd if=/dev/zero of=/dev/mapper/thin1 bs=64k count=1 seek=40 oflag=direct conv=fsync 2>/dev/null || true")?;
+    expect_change(&mut watch, "frail", "event")?;
+    let broken = expect(&mut watch, "the broken pool", |value| {
+        value["kind"] == "pool_status" && value["mode"] != "read_write"
+    })?;
+    ensure!(
+        broken["pool"] == "frail" && (broken["mode"] == "failed" || broken["mode"] == "read_only"),
+        "{broken}"
+    );
+    let lines = watch.lines_so_far()?.join("\n");
+    ensure!(!lines.contains("\"sector\":1,"), "{lines}");
+    Ok(())
+}
+
+#[test]
+fn devices_pools_and_disks_are_seen_without_probes_on_6_1() -> Result<()> {
+    devices_pools_and_disks_are_seen(Kernel::V6_1)
+}
+
+#[test]
+fn devices_pools_and_disks_are_seen_without_probes_on_6_12() -> Result<()> {
+    devices_pools_and_disks_are_seen(Kernel::V6_12)
+}
