@@ -82,10 +82,10 @@ fn pools_are_seen_from_inside(kernel: Kernel) -> Result<()> {
 
     // Create, snapshot, a snapshot that is refused, delete: each as it really ended, and each made durable.
     vm.sh("dmsetup message tp 0 'create_thin 1'")?;
-    let made = watch.pool("create_thin", None)?;
+    let created = watch.pool("create_thin", None)?;
     ensure!(
-        made["what"]["id"] == 1 && made["metadata_device"] == metadata.as_str(),
-        "{made}"
+        created["what"]["id"] == 1 && created["metadata_device"] == metadata.as_str(),
+        "{created}"
     );
     watch.pool("commit", None)?;
     let asked = watch.expect("the call", |seen| seen["kind"] == "dm_ioctl")?;
@@ -94,8 +94,11 @@ fn pools_are_seen_from_inside(kernel: Kernel) -> Result<()> {
         "{asked}"
     );
     vm.sh("dmsetup message tp 0 'create_snap 2 1'; ! dmsetup message tp 0 'create_snap 2 1' 2>/dev/null")?;
-    let made = watch.pool("create_snap", None)?;
-    ensure!(made["what"]["id"] == 2 && made["what"]["origin"] == 1, "{made}");
+    let created = watch.pool("create_snap", None)?;
+    ensure!(
+        created["what"]["id"] == 2 && created["what"]["origin"] == 1,
+        "{created}"
+    );
     watch.pool("create_snap", Some("EEXIST"))?;
     vm.sh("dmsetup message tp 0 'delete 2'")?;
     let deleted = watch.pool("delete_thin", None)?;
