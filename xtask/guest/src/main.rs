@@ -5,6 +5,7 @@
 
 mod agent;
 mod boot;
+mod flood;
 
 use std::process::{Command, ExitCode};
 
@@ -12,6 +13,8 @@ use anyhow::{Context, Result};
 
 /// The argument that makes this program the agent.
 const AGENT: &str = "agent";
+/// The argument that makes it flood the machine with what suture watches.
+const FLOOD: &str = "flood";
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(AGENT) {
@@ -19,6 +22,16 @@ fn main() -> ExitCode {
             println!("suture-vm-guest: the agent gave up: {error:#}");
         }
         return ExitCode::FAILURE;
+    }
+    if std::env::args().nth(1).as_deref() == Some(FLOOD) {
+        let arguments: Vec<String> = std::env::args().skip(2).collect();
+        return match flood::run(&arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("flood: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
     }
     if !rustix::process::getpid().is_init() {
         eprintln!("this program is the first process of suture's test VM; see `cargo xtask vm`");
