@@ -219,6 +219,22 @@ fn containerd_comes_and_goes(kernel: Kernel) -> Result<()> {
     Ok(())
 }
 
+/// A program of 32 bits, which the syscall tracepoints do not see.
+#[test]
+fn calls_of_32_bit_programs_are_seen() -> Result<()> {
+    let vm = boot(Kernel::V6_1)?;
+    let mut watch = Watch::start(&vm, &[])?;
+    pool(&vm, 64)?;
+    vm.sh("/run/suture-vm-guest compat tp 'create_thin 5'")?;
+    let call = watch.expect("the call", |seen| {
+        seen["kind"] == "dm_ioctl"
+            && seen["payload"]["message"] == "create_thin"
+            && seen["payload"]["id"] == 5
+    })?;
+    ensure!(call["error"].is_null() && call["name"] == "tp", "{call}");
+    Ok(())
+}
+
 #[test]
 fn pools_are_seen_from_inside_on_6_1() -> Result<()> {
     pools_are_seen_from_inside(Kernel::V6_1)

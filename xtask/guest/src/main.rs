@@ -5,6 +5,7 @@
 
 mod agent;
 mod boot;
+mod compat;
 mod flood;
 
 use std::process::{Command, ExitCode};
@@ -15,6 +16,8 @@ use anyhow::{Context, Result};
 const AGENT: &str = "agent";
 /// The argument that makes it flood the machine with what suture watches.
 const FLOOD: &str = "flood";
+/// The argument that makes it send a message as a 32-bit program does.
+const COMPAT: &str = "compat";
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(AGENT) {
@@ -23,15 +26,19 @@ fn main() -> ExitCode {
         }
         return ExitCode::FAILURE;
     }
-    if std::env::args().nth(1).as_deref() == Some(FLOOD) {
-        let arguments: Vec<String> = std::env::args().skip(2).collect();
-        return match flood::run(&arguments) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("flood: {error:#}");
-                ExitCode::FAILURE
-            }
-        };
+    let arguments: Vec<String> = std::env::args().skip(2).collect();
+    let tool = match std::env::args().nth(1).as_deref() {
+        Some(FLOOD) => Some(flood::run(&arguments)),
+        Some(COMPAT) => Some(compat::run(&arguments)),
+        _ => None,
+    };
+    match tool {
+        Some(Ok(())) => return ExitCode::SUCCESS,
+        Some(Err(error)) => {
+            eprintln!("{error:#}");
+            return ExitCode::FAILURE;
+        }
+        None => {}
     }
     if !rustix::process::getpid().is_init() {
         eprintln!("this program is the first process of suture's test VM; see `cargo xtask vm`");
