@@ -264,3 +264,26 @@ fn containerd_comes_and_goes_on_6_1() -> Result<()> {
 fn containerd_comes_and_goes_on_6_12() -> Result<()> {
     containerd_comes_and_goes(Kernel::V6_12)
 }
+
+/// The kernel has only so many places to watch returns from one function: enough calls that wait in it take them all.
+#[test]
+fn missed_returns_are_noticed_and_cured() -> Result<()> {
+    let vm = boot(Kernel::V6_1)?;
+    let mut containerd = containerd(&vm)?;
+    let mut suture = Suture::start(&vm, &["--act", "--verbose"], &[])?;
+    // As dmeventd waits for events of each device that it monitors.
+    vm.sh("dmsetup create waited --table '0 8 zero'
+        for each in $(seq 40); do dmsetup wait waited & done 2>/dev/null; sleep 3; echo waiting")?;
+    vm.sh("dmsetup message tp 0 'create_thin 50'")?;
+    let gap = suture.expect("gap_opened", |report| {
+        report["why"].to_string().contains("return was not seen")
+    })?;
+    eprintln!("{}", gap["why"]);
+    suture.expect("gap_closed", |_| true)?;
+    // From now on by means that miss nothing: the whole story of a break is seen, and healed.
+    break_and_restart(&mut containerd)?;
+    prepare_with_retries(&containerd, "again")?;
+    suture.expect_remedy("done")?;
+    ensure!(containerd.thin_ids()?.contains(&50));
+    suture.stop()
+}
