@@ -7,4 +7,5 @@ mod lineage;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use correlator::MAX_OPERATIONS;
 pub use correlator::{Change, Correlator, Gap};
