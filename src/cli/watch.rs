@@ -45,6 +45,14 @@ pub struct RingArguments {
     /// Bytes of the ring of block errors (40 an event); a power of two.
     #[arg(long, default_value_t = ProbeOptions::default().block_ring_bytes, value_name = "BYTES")]
     pub block_ring_bytes: u32,
+    /// device-mapper calls under way at once that are remembered (1 KiB of kernel memory each).
+    #[arg(long, default_value_t = ProbeOptions::default().dm_calls_in_flight, value_name = "CALLS",
+        value_parser = clap::value_parser!(u32).range(16..=65_536))]
+    pub dm_calls_in_flight: u32,
+    /// Processes whose parent is remembered (100 bytes of kernel memory each).
+    #[arg(long, default_value_t = ProbeOptions::default().lineage_entries, value_name = "PROCESSES",
+        value_parser = clap::value_parser!(u32).range(1024..=1_048_576))]
+    pub lineage_entries: u32,
 }
 
 impl From<RingArguments> for ProbeOptions {
@@ -52,6 +60,8 @@ impl From<RingArguments> for ProbeOptions {
         Self {
             dm_ring_bytes: arguments.dm_ring_bytes,
             block_ring_bytes: arguments.block_ring_bytes,
+            dm_calls_in_flight: arguments.dm_calls_in_flight,
+            lineage_entries: arguments.lineage_entries,
         }
     }
 }

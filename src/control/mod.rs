@@ -8,6 +8,8 @@ mod error;
 mod http;
 mod server;
 mod socket;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -72,17 +72,14 @@ async fn converse(stream: UnixStream, status: StatusFeed) {
     let own = rustix::process::geteuid().as_raw();
     let uid = stream.peer_cred().map(|credentials| credentials.uid());
     let (from, mut to) = stream.into_split();
+    // Read in any case: who is refused before he has asked dies of writing to a closed socket, and reads no sentence.
+    let mut line = Vec::new();
+    let mut from = BufReader::new(from.take(MAX_REQUEST));
+    if !matches!(from.read_until(b'\n', &mut line).await, Ok(1..)) {
+        return;
+    }
     let request = match uid {
-        Ok(uid) if uid == 0 || uid == own => {
-            let mut line = Vec::new();
-            match BufReader::new(from.take(MAX_REQUEST))
-                .read_until(b'\n', &mut line)
-                .await
-            {
-                Ok(0) | Err(_) => return,
-                Ok(_) => understand(&line),
-            }
-        }
+        Ok(uid) if uid == 0 || uid == own => understand(&line),
         Ok(uid) => Err(format!("uid {uid} may not ask; root may, and uid {own}")),
         Err(_) => Err("it can not be told who asks".to_owned()),
     };

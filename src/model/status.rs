@@ -371,7 +371,7 @@ pub struct Status {
     pub bounds: Vec<Bound>,
     /// Whether traces reach their collector; nothing when nobody wants them.
     pub traces: Option<TraceDelivery>,
-    /// Why the ledger can not be written; nothing when it can.
+    /// Why the ledger could not be written the last time; nothing when it could.
     pub ledger_trouble: Option<String>,
 }
 

@@ -5,6 +5,8 @@
 mod delivery;
 mod exposition;
 pub mod metrics;
+#[cfg(test)]
+mod metrics_tests;
 mod process;
 pub mod story;
 
