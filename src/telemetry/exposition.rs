@@ -1,4 +1,4 @@
-//! The two formats in which metrics are read. The library writes OpenMetrics; whoever does not ask for that (`curl`,
+//! The two formats in which metrics are read. The library writes `OpenMetrics`; whoever does not ask for that (`curl`,
 //! `promtool check metrics`, old agents) gets the plain text format of Prometheus, 0.0.4.
 
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 /// A format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exposition {
-    /// OpenMetrics 1.0.
+    /// `OpenMetrics` 1.0.
     OpenMetrics,
     /// Prometheus' own text format.
     Text,
@@ -33,7 +33,7 @@ impl Exposition {
     }
 }
 
-/// In OpenMetrics the family of `x_total` is called `x`, in the text format it is called `x_total`; there is no type
+/// In `OpenMetrics` the family of `x_total` is called `x`, in the text format it is called `x_total`; there is no type
 /// `info`, no unit and no end mark.
 pub(super) fn as_plain_text(open_metrics: &str) -> String {
     let types: BTreeMap<&str, &str> = open_metrics

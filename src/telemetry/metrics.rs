@@ -156,7 +156,7 @@ impl Page {
             status.overall.quality == OverallQuality::Degraded,
         );
         let qualities = [Quality::Full, Quality::Degraded, Quality::Missing];
-        let states = status.senses.iter().flat_map(|one| {
+        let qualities_of_each = status.senses.iter().flat_map(|one| {
             qualities.map(|quality| {
                 let labels = vec![
                     ("sense", one.sense.name().to_owned()),
@@ -168,7 +168,7 @@ impl Page {
         self.gauges(
             "suture_sense",
             "How well each sense works: 1 at its quality",
-            states,
+            qualities_of_each,
         );
         let means = status.senses.iter().map(|one| {
             let labels = vec![

@@ -24,12 +24,9 @@ const DEGRADED: u8 = 3;
 pub(super) const NOT_RUNNING: u8 = 4;
 
 /// Show how the running suture is: what it sees and by what means, what it found, lost and hit.
-///
-/// Exit codes: 0, it runs and nothing is amiss; 3, it runs degraded, and the first line says why; 4, none runs; 1, it
-/// could not be asked.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  suture status\n  suture status --output json | jq '.senses[] | select(.quality != \"full\")'\n\nExample:\n  suture status >/dev/null || echo \"look at suture on $(hostname)\""
+    after_help = "Exit codes:\n  0  it runs, and nothing is amiss\n  3  it runs degraded; the first line says why\n  4  none runs\n  1  it could not be asked\n\nExample:\n  suture status\n  suture status --output json | jq '.senses[] | select(.quality != \"full\")'\n  suture status >/dev/null || echo \"look at suture on $(hostname)\""
 )]
 pub(super) struct StatusArguments {
     /// How to print.

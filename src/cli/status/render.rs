@@ -18,7 +18,7 @@ pub(super) fn text(status: &Status, now: Timestamp, width: Option<u16>) -> Strin
     let mut parts = vec![verdict(status, now), facts(status, now)];
     parts.push(titled(
         "senses",
-        table(
+        &table(
             width,
             ["what it sees", "how", "by what means", "why not better"],
             status.senses.iter().map(|one| {
@@ -43,7 +43,7 @@ pub(super) fn text(status: &Status, now: Timestamp, width: Option<u16>) -> Strin
         });
         let mut part = titled(
             "findings",
-            table(width, ["class", "what", "first seen", "decision"], rows),
+            &table(width, ["class", "what", "first seen", "decision"], rows),
         );
         let more = total.saturating_sub(status.findings.len() as u64);
         if more > 0 {
@@ -54,11 +54,11 @@ pub(super) fn text(status: &Status, now: Timestamp, width: Option<u16>) -> Strin
     if !status.losses.is_empty() {
         let row = |one: &LossTotal| [one.kind.to_string(), one.total.to_string(), date_time(one.last)];
         let rows = status.losses.iter().map(row);
-        parts.push(titled("lost", table(width, ["what", "how many", "last"], rows)));
+        parts.push(titled("lost", &table(width, ["what", "how many", "last"], rows)));
     }
     parts.push(titled(
         "bounds",
-        table(
+        &table(
             width,
             ["what", "limit", "now", "times hit"],
             status.bounds.iter().map(|one| {
@@ -179,7 +179,7 @@ fn facts(status: &Status, now: Timestamp) -> String {
     })
 }
 
-fn titled(title: &str, table: Table) -> String {
+fn titled(title: &str, table: &Table) -> String {
     format!("{title}\n{table}")
 }
 
