@@ -3,6 +3,7 @@
 
 mod findings;
 mod heal;
+mod pulse;
 mod report;
 mod senses;
 mod sensors;
@@ -16,10 +17,11 @@ use std::{
 };
 
 use findings::OpenFinding;
+use pulse::Pulse;
 pub use report::{Format, Report, Reporter};
 use sensors::{ContainerdWatch, Sensed};
+use status::Listeners;
 pub use status::{Bounds, Listen};
-use status::{Listeners, Pulse};
 use storm::Storm;
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 

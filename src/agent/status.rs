@@ -4,34 +4,23 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
 };
 
-use tokio::{sync::watch, time::Instant};
-
-use super::{Agent, Options, Report, Reporter, now};
+use super::{
+    Agent, Report, Reporter, now,
+    pulse::{Pulse, reasons},
+};
 use crate::{
-    control::{ClientCounts, ControlServer, MetricsServer, ServeError, StatusFeed},
+    control::{ClientCounts, ControlServer, MetricsServer, ServeError},
     correlate,
     model::{
-        Observation, Status,
+        Status,
         observation::LossKind,
-        sense::{Quality, Sense, SenseKind},
-        status::{
-            Bound, BoundKind, ContainerdStatus, EventKind, FindingStatus, LossTotal, Mode, OpenGap, Overall,
-            ReadResult, StatusPlaces, TraceDelivery, WorldRead, WorldReads, shortcomings,
-        },
+        status::{Bound, BoundKind, FindingStatus, OpenGap, Overall, TraceDelivery},
     },
-    telemetry::{
-        self,
-        metrics::{Metrics, ReadTimes},
-    },
+    telemetry::{self, metrics::Metrics},
     words::explain,
 };
-
-/// At most so often a status is published.
-const PAUSE: Duration = Duration::from_millis(250);
 
 /// Bounds of the agent's own; those of the probes are in
 /// [`ProbeOptions`](crate::observe::probes::ProbeOptions).
@@ -56,171 +45,6 @@ pub struct Listen {
     pub metrics: Option<SocketAddr>,
 }
 
-/// What is told of suture, as far as it happened.
-pub(super) struct Pulse {
-    status: Status,
-    reads: ReadTimes,
-    to: watch::Sender<Arc<Status>>,
-    published: Instant,
-    due: Option<Instant>,
-    queue_full: bool,
-    queue_hits: u64,
-    /// How the holder is seen when it is seen.
-    holder: Option<Sense>,
-}
-
-impl Pulse {
-    pub(super) fn new(options: &Options, senses: Vec<Sense>, no_ledger: Option<String>) -> Self {
-        let at = now();
-        let heals = options.policy.act && no_ledger.is_none();
-        let status = Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            since: at,
-            at,
-            pool: options.places.pool.clone(),
-            places: StatusPlaces {
-                pool_database: options.places.pool_db(),
-                snapshot_database: options.places.snapshot_db(),
-                ledger: options.ledger.clone(),
-            },
-            mode: if heals { Mode::Heals } else { Mode::OnlyTells },
-            overall: Overall::because(Vec::new()),
-            gap: None,
-            world: WorldReads::default(),
-            containerd: ContainerdStatus::default(),
-            finding_counts: std::collections::BTreeMap::new(),
-            findings: Vec::new(),
-            open_operations: 0,
-            events: std::collections::BTreeMap::new(),
-            losses: Vec::new(),
-            bounds: Vec::new(),
-            traces: None,
-            ledger_trouble: no_ledger,
-            senses: Vec::new(),
-        };
-        Self {
-            holder: senses.iter().find(|one| one.sense == SenseKind::Holder).cloned(),
-            to: watch::Sender::new(Arc::new(status.clone())),
-            status: Status { senses, ..status },
-            reads: ReadTimes::default(),
-            published: Instant::now(),
-            due: None,
-            queue_full: false,
-            queue_hits: 0,
-        }
-    }
-
-    pub(super) fn feed(&self) -> StatusFeed {
-        self.to.subscribe()
-    }
-
-    /// Counts one observation; `waiting` are the events behind it in the queue.
-    pub(super) fn observed(&mut self, observation: &Observation, waiting: usize, queue: usize) {
-        let count = self.status.events.entry(EventKind::of(observation)).or_default();
-        *count = count.saturating_add(1);
-        if let Observation::Lost { at, what, count, .. } = observation {
-            self.lost(LossTotal {
-                kind: *what,
-                total: (*count).max(1),
-                last: *at,
-            });
-        }
-        // This one has just left the queue.
-        let full = waiting.saturating_add(1) >= queue;
-        if full && !self.queue_full {
-            self.queue_hits = self.queue_hits.saturating_add(1);
-        }
-        self.queue_full = full;
-        self.soon();
-    }
-
-    fn lost(&mut self, loss: LossTotal) {
-        match self.status.losses.iter_mut().find(|one| one.kind == loss.kind) {
-            Some(known) => {
-                known.total = known.total.saturating_add(loss.total);
-                known.last = known.last.max(loss.last);
-            }
-            // As many as there are kinds.
-            None => self.status.losses.push(loss),
-        }
-    }
-
-    /// Notes what came of a try to read the world.
-    pub(super) fn read(&mut self, result: ReadResult, took: Duration, trouble: Option<String>) {
-        let world = &mut self.status.world;
-        let count = world.results.entry(result).or_default();
-        *count = count.saturating_add(1);
-        if result != ReadResult::Late {
-            self.reads.note(took);
-        }
-        match result {
-            ReadResult::Consistent => {
-                world.trouble = None;
-                world.last = Some(WorldRead {
-                    at: now(),
-                    took_us: took.as_micros().try_into().unwrap_or(u64::MAX),
-                });
-            }
-            // It stands or not; nothing was learnt of it.
-            ReadResult::Busy => {}
-            ReadResult::Failed | ReadResult::Late => world.trouble = trouble,
-        }
-        self.soon();
-    }
-
-    /// Notes whether it can be told which containerd runs.
-    pub(super) fn holder_seen(&mut self, blind: Option<String>) {
-        let holder = self
-            .status
-            .senses
-            .iter_mut()
-            .find(|one| one.sense == SenseKind::Holder);
-        if let (Some(sense), Some(well)) = (holder, &self.holder) {
-            *sense = match &blind {
-                Some(why) => Sense {
-                    quality: Quality::Missing,
-                    means: String::new(),
-                    why: vec![why.clone()],
-                    ..well.clone()
-                },
-                None => well.clone(),
-            };
-        }
-        self.status.containerd.unknown = blind;
-        self.soon();
-    }
-
-    /// Notes whether the ledger took what was to be stored.
-    pub(super) fn ledger(&mut self, trouble: Option<String>) {
-        self.status.ledger_trouble = trouble;
-        self.soon();
-    }
-
-    fn soon(&mut self) {
-        let earliest = self.published + PAUSE;
-        self.due.get_or_insert(earliest);
-    }
-
-    /// Is done when there is something to publish, and not too early.
-    pub(super) async fn due(&self) {
-        match self.due {
-            Some(at) => tokio::time::sleep_until(at).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Whether there is something to publish now.
-    pub(super) fn is_due(&self) -> bool {
-        self.due.is_some_and(|at| at <= Instant::now())
-    }
-
-    fn losses(&self, kind: LossKind) -> u64 {
-        let of_kind = self.status.losses.iter().filter(|loss| loss.kind == kind);
-        of_kind.map(|loss| loss.total).sum()
-    }
-}
-
 /// Who can ask. What could not be had is told, and suture goes on without.
 #[derive(Default)]
 pub(super) struct Listeners {
@@ -240,7 +64,7 @@ impl Listeners {
             .inspect_err(|error| told(&listen.socket, error))
             .ok();
         let metrics = listen.metrics.and_then(|address| {
-            let metrics = Metrics::new(pulse.feed(), pulse.reads.clone());
+            let metrics = Metrics::new(pulse.feed(), pulse.read_times());
             MetricsServer::start(address, metrics)
                 .inspect_err(|error| told(Path::new(&address.to_string()), error))
                 .ok()
@@ -291,10 +115,7 @@ impl Agent {
             dropped: delivery.dropped,
         });
         status.overall = Overall::because(reasons(status, self.options.policy.act));
-        let status = Arc::new(status.clone());
-        self.pulse.to.send_replace(status);
-        self.pulse.published = Instant::now();
-        self.pulse.due = None;
+        self.pulse.send();
     }
 
     fn bounds(&self) -> Vec<Bound> {
@@ -359,23 +180,6 @@ impl Agent {
         });
         all.into()
     }
-}
-
-/// Why suture is not as good as it could be. Traces that do not get through, and what was lost before the last full read
-/// of the world, are told elsewhere: they take nothing from what it may do.
-fn reasons(status: &Status, act: bool) -> Vec<String> {
-    let mut reasons = shortcomings(&status.senses);
-    if let Some(gap) = &status.gap {
-        reasons.push(format!("a gap is open: {}", gap.why));
-    }
-    if let Some(trouble) = &status.world.trouble {
-        reasons.push(format!("the world can not be read: {trouble}"));
-    }
-    if let Some(trouble) = &status.ledger_trouble {
-        let consequence = if act { ", so nothing is healed" } else { "" };
-        reasons.push(format!("{trouble}{consequence}"));
-    }
-    reasons
 }
 
 fn count(number: usize) -> u64 {

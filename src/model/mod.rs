@@ -2,6 +2,7 @@
 //! Plain values only: nothing here reads a clock, a file or the kernel.
 //! Names are the field's own (device-mapper, thin-provisioning, containerd).
 
+pub mod bound;
 pub mod commit;
 pub mod databases;
 pub mod device_record;

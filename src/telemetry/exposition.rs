@@ -33,6 +33,35 @@ impl Exposition {
     }
 }
 
+/// Series of a metric in the order of the alphabet: the library's order is another one each time. Buckets of a
+/// histogram stay as they are, they are in order.
+pub(super) fn in_order(page: &str) -> String {
+    let mut text = String::with_capacity(page.len());
+    let mut series: Vec<&str> = Vec::new();
+    let mut histogram = false;
+    for line in page.lines().chain(["#"]) {
+        if !line.starts_with('#') {
+            series.push(line);
+            continue;
+        }
+        if !histogram {
+            series.sort_unstable();
+        }
+        for one in series.drain(..) {
+            text.push_str(one);
+            text.push('\n');
+        }
+        if line.starts_with("# TYPE ") {
+            histogram = line.ends_with(" histogram");
+        }
+        if line != "#" {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
+
 /// In `OpenMetrics` the family of `x_total` is called `x`, in the text format it is called `x_total`; there is no type
 /// `info`, no unit and no end mark.
 pub(super) fn as_plain_text(open_metrics: &str) -> String {
@@ -77,6 +106,15 @@ mod tests {
             # HELP b_info Which.\n# TYPE b_info gauge\nb_info{version=\"1\"} 1\n\
             # HELP c_seconds Times.\n# TYPE c_seconds histogram\nc_seconds_sum 1.5\n";
         assert_eq!(as_plain_text(open_metrics), text);
+    }
+
+    #[test]
+    fn series_are_in_order_and_buckets_stay() {
+        let page = "# TYPE a gauge\na{k=\"2\"} 1\na{k=\"1\"} 2\n# TYPE b histogram\nb_sum 1\nb_bucket{le=\"0.5\"} 1\n\
+            b_bucket{le=\"+Inf\"} 1\n# EOF\n";
+        let ordered = "# TYPE a gauge\na{k=\"1\"} 2\na{k=\"2\"} 1\n# TYPE b histogram\nb_sum 1\nb_bucket{le=\"0.5\"} 1\n\
+            b_bucket{le=\"+Inf\"} 1\n# EOF\n";
+        assert_eq!(in_order(page), ordered);
     }
 
     #[test]

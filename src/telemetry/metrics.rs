@@ -78,6 +78,7 @@ impl Metrics {
         page.about_the_process();
         let mut open_metrics = String::new();
         text::encode(&mut open_metrics, &page.0)?;
+        let open_metrics = exposition::in_order(&open_metrics);
         Ok(match exposition {
             Exposition::OpenMetrics => open_metrics,
             Exposition::Text => exposition::as_plain_text(&open_metrics),
@@ -170,7 +171,8 @@ impl Page {
             "How well each sense works: 1 at its quality",
             qualities_of_each,
         );
-        let means = status.senses.iter().map(|one| {
+        let by_means = status.senses.iter().filter(|one| !one.means.is_empty());
+        let means = by_means.map(|one| {
             let labels = vec![
                 ("sense", one.sense.name().to_owned()),
                 ("means", one.means.clone()),

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle};
 
 use crate::{
     model::{
@@ -13,9 +13,15 @@ use crate::{
     words::date_time,
 };
 
+/// A line above, below, and under the header: rows are short, and there are many.
+const STYLE: TableStyle = TableStyle::new()
+    .top_border(LineStyle::none().fill('─').junction('─'))
+    .header_separator(LineStyle::none().fill('═').junction('═'))
+    .bottom_border(LineStyle::none().fill('─').junction('─'));
+
 /// All of it; ends with a line end. Tables are kept to `width` characters, where one is given.
 pub(super) fn text(status: &Status, now: Timestamp, width: Option<u16>) -> String {
-    let mut parts = vec![verdict(status, now), facts(status, now)];
+    let mut parts = vec![verdict(status, now) + "\n" + &facts(status, now)];
     parts.push(titled(
         "senses",
         &table(
@@ -47,7 +53,7 @@ pub(super) fn text(status: &Status, now: Timestamp, width: Option<u16>) -> Strin
         );
         let more = total.saturating_sub(status.findings.len() as u64);
         if more > 0 {
-            let _ = write!(part, "\nand {more} more; `suture history` has them");
+            let _ = writeln!(part, "and {more} more; `suture history` has them");
         }
         parts.push(part);
     }
@@ -72,7 +78,7 @@ pub(super) fn text(status: &Status, now: Timestamp, width: Option<u16>) -> Strin
             }),
         ),
     ));
-    parts.join("\n") + "\n"
+    parts.join("\n")
 }
 
 /// The first line, and a line for each further reason.
@@ -102,6 +108,7 @@ fn verdict(status: &Status, now: Timestamp) -> String {
     }
 }
 
+/// What the reasons do not say.
 fn facts(status: &Status, now: Timestamp) -> String {
     let mut lines = vec![(
         "running",
@@ -131,16 +138,12 @@ fn facts(status: &Status, now: Timestamp) -> String {
             None => "not read yet".to_owned(),
         },
     ));
-    if let Some(trouble) = &status.world.trouble {
-        lines.push(("", format!("not since: {trouble}")));
-    }
     lines.push((
         "gap",
         match &status.gap {
             Some(gap) => format!(
-                "open since {}: {}; nothing is deleted before the world was read anew",
-                date_time(gap.noticed),
-                gap.why
+                "open since {}; nothing is deleted before the world was read anew",
+                date_time(gap.noticed)
             ),
             None => "none open".to_owned(),
         },
@@ -154,13 +157,7 @@ fn facts(status: &Status, now: Timestamp) -> String {
             counted(status.open_operations, "operation")
         ),
     ));
-    lines.push((
-        "ledger",
-        match &status.ledger_trouble {
-            Some(trouble) => format!("{}: {trouble}", status.places.ledger.display()),
-            None => status.places.ledger.display().to_string(),
-        },
-    ));
+    lines.push(("ledger", status.places.ledger.display().to_string()));
     if let Some(traces) = &status.traces {
         lines.push((
             "traces",
@@ -180,7 +177,7 @@ fn facts(status: &Status, now: Timestamp) -> String {
 }
 
 fn titled(title: &str, table: &Table) -> String {
-    format!("{title}\n{table}")
+    format!("{title}\n{table}\n")
 }
 
 fn table<const COLUMNS: usize>(
@@ -190,7 +187,7 @@ fn table<const COLUMNS: usize>(
 ) -> Table {
     let mut table = Table::new();
     table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .load_style(STYLE)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(header);
     match width {
@@ -285,14 +282,14 @@ mod tests {
             noticed: status.at,
             why: "7 device-mapper events were lost".to_owned(),
         });
-        status.world.trouble = Some("the pool is gone".to_owned());
+        status.overall = Overall::because(vec!["7 device-mapper events were lost".to_owned()]);
         status.finding_counts.insert(FindingClass::LeakedThin, 1000);
         let told = text(&status, status.at.plus(Duration::from_secs(2)), None);
         for part in [
             "the kprobe was refused",
             "kprobe dm_ctl_ioctl",
-            "7 device-mapper events were lost; nothing is deleted",
-            "not since: the pool is gone",
+            "; 7 device-mapper events were lost\n",
+            "nothing is deleted before",
             "read 3 s ago, in 12.3 ms",
             "containerd [812] is up",
             "leaked-thin",
