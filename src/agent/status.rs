@@ -144,7 +144,7 @@ impl Agent {
                     pulse.losses(LossKind::BlockRingFull),
                 ),
                 BoundKind::DmCallsInFlight => (
-                    u64::from(probes.dm_calls_in_flight),
+                    u64::from(probes.calls_in_flight),
                     None,
                     pulse.losses(LossKind::DmInFlightFull),
                 ),

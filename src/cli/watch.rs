@@ -46,9 +46,9 @@ pub struct RingArguments {
     #[arg(long, default_value_t = ProbeOptions::default().block_ring_bytes, value_name = "BYTES")]
     pub block_ring_bytes: u32,
     /// device-mapper calls under way at once that are remembered (1 KiB of kernel memory each).
-    #[arg(long, default_value_t = ProbeOptions::default().dm_calls_in_flight, value_name = "CALLS",
+    #[arg(long, default_value_t = ProbeOptions::default().calls_in_flight, value_name = "CALLS",
         value_parser = clap::value_parser!(u32).range(16..=65_536))]
-    pub dm_calls_in_flight: u32,
+    pub calls_in_flight: u32,
     /// Processes whose parent is remembered (100 bytes of kernel memory each).
     #[arg(long, default_value_t = ProbeOptions::default().lineage_entries, value_name = "PROCESSES",
         value_parser = clap::value_parser!(u32).range(1024..=1_048_576))]
@@ -60,7 +60,7 @@ impl From<RingArguments> for ProbeOptions {
         Self {
             dm_ring_bytes: arguments.dm_ring_bytes,
             block_ring_bytes: arguments.block_ring_bytes,
-            dm_calls_in_flight: arguments.dm_calls_in_flight,
+            calls_in_flight: arguments.calls_in_flight,
             lineage_entries: arguments.lineage_entries,
         }
     }

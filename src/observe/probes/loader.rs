@@ -41,7 +41,7 @@ pub struct ProbeOptions {
     /// Bytes of the ring of block errors (40 bytes an event); a power of two.
     pub block_ring_bytes: u32,
     /// device-mapper calls under way at once that are remembered (about 1 KiB of kernel memory each).
-    pub dm_calls_in_flight: u32,
+    pub calls_in_flight: u32,
     /// Processes whose parent is remembered (about 100 bytes of kernel memory each); the oldest go first.
     pub lineage_entries: u32,
 }
@@ -51,7 +51,7 @@ impl Default for ProbeOptions {
         Self {
             dm_ring_bytes: 1024 * 1024,
             block_ring_bytes: 256 * 1024,
-            dm_calls_in_flight: 512,
+            calls_in_flight: 512,
             lineage_entries: 16384,
         }
     }
@@ -88,7 +88,7 @@ impl Probes {
             .override_global("BIO_OFFSETS", &bio, true)
             .map_max_entries(DM_RING, options.dm_ring_bytes)
             .map_max_entries(BLOCK_RING, options.block_ring_bytes)
-            .map_max_entries(IN_FLIGHT, options.dm_calls_in_flight)
+            .map_max_entries(IN_FLIGHT, options.calls_in_flight)
             .map_max_entries(PARENTS, options.lineage_entries)
             .load(OBJECT)
             .map_err(|error| ProbeError::Load(Box::new(error)))?;
