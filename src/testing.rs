@@ -1,5 +1,7 @@
 //! Small makers of observations and worlds for the tests of the pure rooms.
 
+mod status;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::model::{
@@ -11,6 +13,8 @@ use crate::model::{
     dm::{CallResult, Caller, DmCommand, DmIoctl, Message, Payload, Process, Target},
     observation::LossKind,
 };
+
+pub(crate) use status::status;
 
 pub(crate) const CONTAINERD: u32 = 500;
 pub(crate) const POOL_DEVICE: DeviceNumber = DeviceNumber { major: 253, minor: 0 };

@@ -166,8 +166,10 @@ impl Agent {
     }
 
     pub(super) fn store_finding(&mut self, row: &FindingRow) {
-        if let Some(Err(error)) = self.ledger.as_ref().map(|ledger| ledger.save_finding(row)) {
-            self.ledger_failed(&error);
+        match self.ledger.as_ref().map(|ledger| ledger.save_finding(row)) {
+            Some(Ok(())) => self.pulse.ledger(None),
+            Some(Err(error)) => self.ledger_failed(&error),
+            None => {}
         }
     }
 }

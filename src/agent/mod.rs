@@ -3,8 +3,11 @@
 
 mod findings;
 mod heal;
+mod pulse;
 mod report;
+mod senses;
 mod sensors;
+mod status;
 mod storm;
 
 use std::{
@@ -14,8 +17,11 @@ use std::{
 };
 
 use findings::OpenFinding;
+use pulse::Pulse;
 pub use report::{Format, Report, Reporter};
 use sensors::{ContainerdWatch, Sensed};
+use status::Listeners;
+pub use status::{Bounds, Listen};
 use storm::Storm;
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
@@ -23,7 +29,10 @@ use crate::{
     correlate::{Change, Correlator},
     decide::Policy,
     ledger::{Ledger, LedgerError, OperationRow},
-    model::{FindingId, Observation, OperationId, OperationState, PoolName, Timestamp, World, dm::Caller},
+    model::{
+        FindingId, Observation, OperationId, OperationState, PoolName, Timestamp, World, dm::Caller,
+        status::ReadResult,
+    },
     observe::{
         containerd,
         kernel_watch::{KernelWatch, KernelWatchError, UseBpf},
@@ -47,8 +56,6 @@ const REST: u32 = 19;
 const LONGEST_REST: Duration = Duration::from_mins(1);
 /// How long an answer about an unknown containerd holds.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// Events that may wait for the agent; more wait in the rings.
-const QUEUE: usize = 4096;
 
 /// What the agent is told to do.
 #[derive(Debug, Clone)]
@@ -61,6 +68,10 @@ pub struct Options {
     pub use_bpf: UseBpf,
     /// Sizes of the rings.
     pub probes: ProbeOptions,
+    /// Its own bounds.
+    pub bounds: Bounds,
+    /// Where it can be asked how it is.
+    pub listen: Listen,
     /// Where the ledger is.
     pub ledger: PathBuf,
     /// How to tell.
@@ -108,10 +119,14 @@ pub struct Agent {
     storm: Storm,
     /// A read of the world that took too long and goes on.
     reading: Option<JoinHandle<Result<World, WorldError>>>,
+    /// When that read, or the one under way, began.
+    reading_since: Option<Instant>,
     intents_settled: bool,
     trouble: Option<String>,
     ledger_trouble: Option<String>,
     undelivered: bool,
+    pulse: Pulse,
+    listeners: Listeners,
 }
 
 /// `traceparent`s of what was told already.
@@ -135,20 +150,16 @@ impl Agent {
         let mut correlator = Correlator::new(options.places.pool.clone(), now);
         let mut traces = Traces::default();
         let mut findings = Vec::new();
-        let ledger = match Ledger::open(&options.ledger) {
-            Ok(ledger) => match take_up(
-                &ledger,
-                &options.places.pool,
-                &mut correlator,
-                &mut traces,
-                &mut findings,
-            ) {
-                Ok(()) => Some(ledger),
-                Err(error) => refuse_ledger(&mut reporter, &error),
-            },
-            Err(error) => refuse_ledger(&mut reporter, &error),
+        let ledger = Ledger::open(&options.ledger).and_then(|ledger| {
+            let pool = &options.places.pool;
+            take_up(&ledger, pool, &mut correlator, &mut traces, &mut findings)?;
+            Ok(ledger)
+        });
+        let (ledger, no_ledger) = match ledger {
+            Ok(ledger) => (Some(ledger), None),
+            Err(error) => (None, Some(refuse_ledger(&mut reporter, &error))),
         };
-        let (sender, events) = mpsc::channel(QUEUE);
+        let (sender, events) = mpsc::channel(options.bounds.queue_events);
         let probes = KernelWatch::start(
             options.use_bpf,
             options.probes,
@@ -156,6 +167,10 @@ impl Agent {
             sender,
         )?;
         let containerd = ContainerdWatch::start(options.places.pool_db()).map_err(AgentError::Thread)?;
+        let mut all_senses = probes.senses().to_vec();
+        all_senses.push(senses::holder());
+        let pulse = Pulse::new(&options, all_senses, no_ledger);
+        let listeners = Listeners::start(&options.listen, &pulse, &mut reporter);
         reporter.tell(&Report::Started {
             pool: options.places.pool.clone(),
             database: options.places.pool_db(),
@@ -167,7 +182,7 @@ impl Agent {
                 senses: probes.senses().to_vec(),
             });
         }
-        Ok(Self {
+        let mut agent = Self {
             options,
             correlator,
             findings,
@@ -184,11 +199,16 @@ impl Agent {
             stranger: None,
             storm: Storm::default(),
             reading: None,
+            reading_since: None,
             intents_settled: false,
             trouble: None,
             ledger_trouble: None,
             undelivered: false,
-        })
+            pulse,
+            listeners,
+        };
+        agent.publish();
+        Ok(agent)
     }
 
     /// Works until `stop` is done.
@@ -200,6 +220,7 @@ impl Agent {
                 seen = self.events.recv() => self.seen(seen)?,
                 sensed = self.containerd.next() => self.sensed(sensed),
                 () = tokio::time::sleep_until(self.read_at) => self.look().await?,
+                () = self.pulse.due() => self.publish(),
             }
         }
         self.reporter.tell(&Report::Stopped);
@@ -215,7 +236,11 @@ impl Agent {
                 self.take_in(&observation);
                 Ok(())
             }
-            Some(Seen::Barrier(_) | Seen::Senses(_)) => Ok(()),
+            Some(Seen::Barrier(_)) => Ok(()),
+            Some(Seen::Senses(senses)) => {
+                self.pulse.senses(senses);
+                Ok(())
+            }
             Some(Seen::Broken(why)) => Err(AgentError::Broke(why)),
             None => Err(AgentError::Broke("the thread that reads them ended".to_owned())),
         }
@@ -223,6 +248,8 @@ impl Agent {
 
     /// One fact from the kernel.
     fn take_in(&mut self, observation: &Observation) {
+        self.pulse
+            .observed(observation, self.events.len(), self.options.bounds.queue_events);
         if let Observation::DmIoctl(call) = observation
             && !call.command.is_query()
         {
@@ -289,14 +316,23 @@ impl Agent {
 
     fn sensed(&mut self, sensed: Sensed) {
         match sensed {
-            Sensed::Containerd(observation) => self.containerd_changed(&observation),
-            Sensed::Blind(why) => self.reporter.tell(&Report::Trouble {
-                what: format!("whether containerd runs can not be told, so nothing it does is known to be its own: {why}"),
-            }),
+            Sensed::Containerd(observation) => {
+                self.pulse.holder_seen(None);
+                self.containerd_changed(&observation);
+            }
+            Sensed::Nobody => self.pulse.holder_seen(None),
+            Sensed::Blind(why) => {
+                self.pulse.holder_seen(Some(why.clone()));
+                self.reporter.tell(&Report::Trouble {
+                    what: format!("whether containerd runs can not be told, so nothing it does is known to be its own: {why}"),
+                });
+            }
         }
     }
 
     fn containerd_changed(&mut self, observation: &Observation) {
+        self.pulse
+            .observed(observation, self.events.len(), self.options.bounds.queue_events);
         let changes = self.correlator.observe(observation);
         self.containerd.note(observation);
         self.reporter.tell(&Report::Observed {
@@ -355,7 +391,10 @@ impl Agent {
         }
         match stored {
             Some(Err(error)) => self.ledger_failed(&error),
-            Some(Ok(())) => self.ledger_trouble = None,
+            Some(Ok(())) => {
+                self.ledger_trouble = None;
+                self.pulse.ledger(None);
+            }
             None => {}
         }
     }
@@ -388,14 +427,18 @@ impl Agent {
                 traceparent,
             })
         });
-        if let Err(error) = ledger.save_operations(&operations.collect::<Vec<_>>()) {
-            self.ledger_failed(&error);
+        let operations: Vec<OperationRow> = operations.collect();
+        match ledger.save_operations(&operations) {
+            Ok(()) if !operations.is_empty() => self.pulse.ledger(None),
+            Ok(()) => {}
+            Err(error) => self.ledger_failed(&error),
         }
     }
 
     /// Told once, until it is another failure: a full disk fails every write.
     fn ledger_failed(&mut self, error: &LedgerError) {
         let what = format!("the ledger: {}", crate::words::explain(error));
+        self.pulse.ledger(Some(what.clone()));
         if self.ledger_trouble.as_ref() != Some(&what) {
             self.reporter.tell(&Report::Trouble { what: what.clone() });
             self.ledger_trouble = Some(what);
@@ -419,6 +462,7 @@ impl Agent {
             self.settle_intents(&world);
             self.judge(&world).await?;
         }
+        self.publish();
         Ok(())
     }
 
@@ -431,18 +475,28 @@ impl Agent {
             let buried = self.correlator.bury_unknown_actors(now());
             self.changed(buried);
         }
+        if self.pulse.is_due() {
+            self.publish();
+        }
         // A read that hangs is waited for again, not started again: hung threads must not pile up.
         let mut reading = self.reading.take().unwrap_or_else(|| {
             let (places, suspects) = (self.options.places.clone(), self.correlator.suspects());
             tokio::task::spawn_blocking(move || world::read(&places, &suspects))
         });
         let begun = Instant::now();
+        let reading_since = *self.reading_since.get_or_insert(begun);
         let waited = tokio::time::timeout(READ_DEADLINE, &mut reading).await;
         self.rested_at = Instant::now() + begun.elapsed().saturating_mul(REST).min(LONGEST_REST);
+        let took = reading_since.elapsed();
+        if waited.is_ok() {
+            self.reading_since = None;
+        }
         let result = match waited {
             Ok(Ok(result)) => result,
             Ok(Err(panicked)) => {
-                self.in_trouble(format!("reading the world broke off: {panicked}"));
+                let what = format!("reading the world broke off: {panicked}");
+                self.pulse.read(ReadResult::Failed, took, Some(what.clone()));
+                self.in_trouble(what);
                 return Ok(None);
             }
             Err(_) => {
@@ -451,12 +505,14 @@ impl Agent {
                     "reading the world took more than {} s; a device hangs",
                     READ_DEADLINE.as_secs()
                 );
+                self.pulse.read(ReadResult::Late, took, Some(what.clone()));
                 self.in_trouble(what);
                 return Ok(None);
             }
         };
         match result {
             Ok(world) => {
+                self.pulse.read(ReadResult::Consistent, took, None);
                 if self.trouble.take().is_some() {
                     self.reporter.tell(&Report::TroubleOver);
                 }
@@ -466,8 +522,12 @@ impl Agent {
             }
             Err(error) => {
                 // Busy is not trouble: the next look comes soon enough.
-                if !matches!(error, WorldError::Busy) {
-                    self.in_trouble(crate::words::explain(&error));
+                if matches!(error, WorldError::Busy) {
+                    self.pulse.read(ReadResult::Busy, took, None);
+                } else {
+                    let what = crate::words::explain(&error);
+                    self.pulse.read(ReadResult::Failed, took, Some(what.clone()));
+                    self.in_trouble(what);
                 }
                 Ok(None)
             }
@@ -554,12 +614,11 @@ fn take_up(
     Ok(())
 }
 
-/// Without a ledger suture sees and tells, and never acts.
-fn refuse_ledger(reporter: &mut Reporter, error: &LedgerError) -> Option<Ledger> {
-    reporter.tell(&Report::NoLedger {
-        why: crate::words::explain(error),
-    });
-    None
+/// Without a ledger suture sees and tells, and never acts. Gives why there is none.
+fn refuse_ledger(reporter: &mut Reporter, error: &LedgerError) -> String {
+    let why = crate::words::explain(error);
+    reporter.tell(&Report::NoLedger { why: why.clone() });
+    format!("there is no ledger: {why}")
 }
 
 /// The one clock of the agent.

@@ -32,6 +32,8 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(super) enum Sensed {
     /// A containerd started or ended.
     Containerd(Observation),
+    /// It can be told again, and none runs.
+    Nobody,
     /// It can not be told which process is containerd; said once until it can.
     Blind(String),
 }
@@ -75,6 +77,11 @@ impl ContainerdWatch {
             // The thread only ends when it is told to.
             None => std::future::pending().await,
         }
+    }
+
+    /// The containerd that runs, as far as it is known.
+    pub(super) fn up(&self) -> Option<&Incarnation> {
+        self.up.as_ref()
     }
 
     /// Whether the containerd that runs has this pid.
@@ -153,7 +160,9 @@ fn watch(database: &Path, to: &mpsc::Sender<Sensed>, looked: &AtomicBool, stop: 
                 }
             }
             Ok(None) => {
-                blind = false;
+                if std::mem::take(&mut blind) && to.blocking_send(Sensed::Nobody).is_err() {
+                    return;
+                }
                 looked.store(true, Ordering::SeqCst);
             }
             Err(error) => {

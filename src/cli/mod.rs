@@ -2,6 +2,7 @@
 
 mod history;
 mod run;
+mod status;
 mod watch;
 
 use std::{io, process::ExitCode};
@@ -10,6 +11,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
     agent::AgentError,
+    control::AskError,
     ledger::LedgerError,
     observe::{containerd::ConfigError, kernel_watch::KernelWatchError},
 };
@@ -26,6 +28,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArguments),
+    Status(status::StatusArguments),
     Watch(watch::WatchArguments),
     History(history::HistoryArguments),
 }
@@ -46,6 +49,9 @@ pub enum CliError {
     /// The agent could not start, or ended.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// A running suture could not be asked.
+    #[error(transparent)]
+    Ask(#[from] AskError),
     /// Where the snapshotter keeps its things is not known.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -73,18 +79,23 @@ pub enum CliError {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    let success = |()| ExitCode::SUCCESS;
     let result = match cli.command {
-        Command::Run(arguments) => run::run(arguments),
-        Command::Watch(arguments) => watch::run(&arguments),
-        Command::History(arguments) => history::run(&arguments),
+        Command::Run(arguments) => run::run(arguments).map(success),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Watch(arguments) => watch::run(&arguments).map(success),
+        Command::History(arguments) => history::run(&arguments).map(success),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // The reader went away (`suture watch | head`): nobody is left to tell.
         Err(CliError::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("suture: {}", crate::words::explain(&error));
-            ExitCode::FAILURE
+            match error {
+                CliError::Ask(AskError::NotRunning { .. }) => status::NOT_RUNNING.into(),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -1,13 +1,13 @@
 //! `suture run`: the sidecar.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{CliError, Output, watch::RingArguments};
+use super::{CliError, Output, status::SocketArgument, watch::RingArguments};
 use crate::{
-    agent::{Agent, Format, Options},
+    agent::{Agent, Bounds, Format, Listen, Options},
     decide::Policy,
     model::PoolName,
     observe::{containerd::read_config, kernel_watch::UseBpf, world::Places},
@@ -40,6 +40,16 @@ pub(super) struct RunArguments {
     bpf: BpfArguments,
     #[command(flatten)]
     rings: RingArguments,
+    /// Events that may wait for the agent, of about 1 KiB each; more wait in the rings.
+    #[arg(long, default_value_t = queue_default(), value_name = "EVENTS",
+        value_parser = clap::value_parser!(u32).range(64..=1_048_576))]
+    queue_events: u32,
+    #[command(flatten)]
+    socket: SocketArgument,
+    /// Serve metrics for Prometheus there, such as 127.0.0.1:9469: /metrics, and /healthz. Anybody who reaches the
+    /// address can read them.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "SUTURE_METRICS")]
+    metrics: Option<SocketAddr>,
 }
 
 /// Whether to use kernel probes.
@@ -92,6 +102,10 @@ pub(super) struct LedgerArgument {
     pub(super) ledger: PathBuf,
 }
 
+fn queue_default() -> u32 {
+    Bounds::default().queue_events.try_into().unwrap_or(u32::MAX)
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
@@ -120,6 +134,13 @@ pub(super) fn run(arguments: RunArguments) -> Result<(), CliError> {
         },
         use_bpf: arguments.bpf.into(),
         probes: arguments.rings.into(),
+        bounds: Bounds {
+            queue_events: arguments.queue_events.try_into().unwrap_or(usize::MAX),
+        },
+        listen: Listen {
+            socket: arguments.socket.socket,
+            metrics: arguments.metrics,
+        },
         ledger: arguments.ledger.ledger,
         verbose: arguments.verbose,
         format: match arguments.output {

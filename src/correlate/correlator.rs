@@ -14,7 +14,7 @@ use crate::model::{
 
 /// Operations kept. Open ones are never dropped for closed ones; beyond this many open ones the oldest goes, and with it
 /// the right to act on its device.
-const MAX_OPERATIONS: usize = 4096;
+pub(crate) const MAX_OPERATIONS: usize = 4096;
 /// Calls kept of processes whose operation is not known yet (`dev_create` comes before the table that tells the thin id).
 const MAX_RECENT: usize = 64;
 
@@ -58,6 +58,8 @@ pub struct Correlator {
     gap: Option<Gap>,
     /// Calls are not seen at all: the gap is never closed.
     blind: bool,
+    /// Open operations that were given up because too many were open.
+    given_up: u64,
 }
 
 impl Correlator {
@@ -78,6 +80,7 @@ impl Correlator {
                 why: "suture was not watching before it started".to_owned(),
             }),
             blind: false,
+            given_up: 0,
         }
     }
 
@@ -108,6 +111,12 @@ impl Correlator {
         self.by_thin_id
             .get(&id)
             .and_then(|operation| self.operations.get(operation))
+    }
+
+    /// How many open operations were given up because more than [`MAX_OPERATIONS`] were kept.
+    #[must_use]
+    pub fn given_up(&self) -> u64 {
+        self.given_up
     }
 
     /// The gap that is open, if one is.
@@ -423,7 +432,10 @@ impl Correlator {
             let Some(oldest) = oldest.map(|one| one.id.clone()) else {
                 break;
             };
-            self.operations.remove(&oldest);
+            let given_up = self.operations.remove(&oldest);
+            if given_up.is_some_and(|one| !one.state.is_closed()) {
+                self.given_up = self.given_up.saturating_add(1);
+            }
             self.by_thin_id.retain(|_, maker| *maker != oldest);
         }
     }

@@ -10,4 +10,5 @@ mod lineage;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use correlator::MAX_OPERATIONS;
 pub use correlator::{Change, Correlator, Gap};

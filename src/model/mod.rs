@@ -2,6 +2,7 @@
 //! Plain values only: nothing here reads a clock, a file or the kernel.
 //! Names are the field's own (device-mapper, thin-provisioning, containerd).
 
+pub mod bound;
 pub mod commit;
 pub mod databases;
 pub mod device_record;
@@ -14,6 +15,7 @@ pub mod operation;
 pub mod origin;
 pub mod plan;
 pub mod sense;
+pub mod status;
 pub mod text;
 pub mod time;
 pub mod world;
@@ -26,6 +28,7 @@ pub use observation::{Incarnation, Observation};
 pub use operation::{Operation, OperationId, OperationState, Side};
 pub use origin::Origin;
 pub use plan::{Action, Decision, Guard, GuardReading, Outcome, Plan};
+pub use status::Status;
 pub use text::Untrusted;
 pub use time::Timestamp;
 pub use world::{Node, Pool, PoolMode, World};

@@ -12,6 +12,7 @@ mod leaked_thin;
 mod must_not_act;
 mod probes;
 mod senses;
+mod status;
 mod support;
 mod trouble;
 mod without_bpf;
