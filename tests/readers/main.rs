@@ -8,6 +8,8 @@ mod bbolt_file;
 #[cfg(test)]
 mod databases;
 #[cfg(test)]
+mod fold;
+#[cfg(test)]
 mod thin;
 #[cfg(test)]
 mod thin_image;
