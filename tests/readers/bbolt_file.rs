@@ -231,15 +231,24 @@ impl Commit<'_> {
     }
 
     fn bucket_value(&mut self, tree: &Tree) -> Vec<u8> {
-        let plain: Option<Vec<_>> = tree
+        let size: usize = tree
             .items
             .iter()
+            .map(|(key, item)| match item {
+                Item::Bytes(value) => 16 + key.len() + value.len(),
+                Item::Bucket(_) => 0,
+            })
+            .sum();
+        let small = Some(tree).filter(|_| size <= self.layout.inline);
+        let plain: Option<Vec<_>> = small
+            .into_iter()
+            .flat_map(|tree| &tree.items)
             .map(|(key, item)| match item {
                 Item::Bytes(value) => Some((key.clone(), 0, value.clone())),
                 Item::Bucket(_) => None,
             })
             .collect();
-        let leaf = plain.map(|entries| [header(0, 2, entries.len(), 0), leaf_body(&entries)].concat());
+        let leaf = plain.filter(|_| small.is_some()).map(|entries| [header(0, 2, entries.len(), 0), leaf_body(&entries)].concat());
         let (root, leaf) = match leaf {
             Some(leaf) if leaf.len() <= self.layout.inline => (0, leaf),
             _ => (self.write_tree(tree), Vec::new()),

@@ -362,7 +362,7 @@ proptest! {
             let good = source.bytes.borrow().clone();
             // The pages that this commit wrote; the last two writes are the meta page.
             let pages = &writes[..writes.len() - 2];
-            for (page, byte, value) in &damage {
+            for (page, byte, value) in damage.iter().filter(|_| !pages.is_empty()) {
                 let (offset, bytes) = &pages[page.index(pages.len())];
                 source.bytes.borrow_mut()[offset + byte.index(bytes.len())] = *value;
             }
@@ -449,13 +449,12 @@ fn dearest_look(devices: u32) -> usize {
 #[test]
 fn one_commit_costs_the_same_in_a_small_and_in_a_large_database() {
     let (small, large) = (dearest_look(1_000), dearest_look(100_000));
-    // Four reads of meta pages before and four after, the path to each bucket, and the levels of one tree, of which
-    // the large one has two more.
+    // Two meta pages before and two after, the path to each bucket, and the changed pages, each of which may take two
+    // reads: a hundred times as many entries make for one or two levels more, and never for more than that.
     assert!(
-        large <= small + 4 && large <= 30,
+        large <= small + 8 && large <= 24,
         "{small} reads in a database of 1000 devices, {large} in one of 100000"
     );
-    eprintln!("{small} reads in a database of 1000 devices, {large} in one of 100000");
 }
 
 fn small(fill: u8) -> Tree {
