@@ -5,12 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{CliError, Output, watch::RingArguments};
+use super::{CliError, Output, places::PlaceArguments, watch::RingArguments};
 use crate::{
     agent::{Agent, Format, Options},
     decide::Policy,
-    model::PoolName,
-    observe::{containerd::read_config, world::Places},
 };
 
 /// Watch containerd's devmapper snapshotter, tell what was left half done, and heal it where that is proven safe.
@@ -40,20 +38,6 @@ pub(super) struct RunArguments {
     rings: RingArguments,
 }
 
-/// Where the snapshotter keeps its things.
-#[derive(Debug, Args)]
-struct PlaceArguments {
-    /// containerd's configuration, which tells pool and folder.
-    #[arg(long, default_value = "/etc/containerd/config.toml", value_name = "FILE")]
-    containerd_config: PathBuf,
-    /// dm name of the thin pool, instead of the configuration's.
-    #[arg(long, value_name = "NAME", requires = "root_path")]
-    pool: Option<String>,
-    /// Folder of the snapshotter's databases, instead of the configuration's.
-    #[arg(long, value_name = "FOLDER", requires = "pool")]
-    root_path: Option<PathBuf>,
-}
-
 /// Where the ledger is.
 #[derive(Debug, Args)]
 pub(super) struct LedgerArgument {
@@ -71,18 +55,6 @@ fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
         _ => Err("expected a number of seconds from 0 to 86400".to_owned()),
-    }
-}
-
-impl PlaceArguments {
-    fn places(self) -> Result<Places, CliError> {
-        match (self.pool, self.root_path) {
-            (Some(pool), Some(root)) => Ok(Places {
-                pool: PoolName::new(pool),
-                root,
-            }),
-            _ => Ok(read_config(&self.containerd_config)?.places),
-        }
     }
 }
 

@@ -4,6 +4,8 @@
 
 pub mod bbolt;
 pub mod containerd;
+pub mod core_db;
+pub mod databases;
 pub mod device_mapper;
 mod little_endian;
 pub mod pool_db;

@@ -1,0 +1,110 @@
+//! Wakes when a database may have changed: inotify on the files, for their writes, and on their folders, for files that
+//! come, go and are replaced.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem::MaybeUninit,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::inotify::{self, CreateFlags, WatchFlags},
+    io::Errno,
+};
+
+/// bbolt writes with `pwrite` (`db.go`, `ops.writeAt`), and each write raises this; so does a truncation.
+const OF_FILE: WatchFlags = WatchFlags::MODIFY;
+/// Not the writes: the folder may also hold the files that the pool itself lies on.
+const OF_FOLDER: WatchFlags = WatchFlags::CREATE
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::MOVED_FROM)
+    .union(WatchFlags::MOVED_TO)
+    .union(WatchFlags::DELETE_SELF)
+    .union(WatchFlags::MOVE_SELF)
+    .union(WatchFlags::ONLYDIR);
+
+/// The watches on all databases and their folders.
+#[derive(Debug)]
+pub(super) struct Notify {
+    queue: Result<OwnedFd, Errno>,
+    folders: BTreeMap<PathBuf, Result<i32, Errno>>,
+    files: BTreeMap<PathBuf, Result<i32, Errno>>,
+}
+
+impl Notify {
+    pub(super) fn new(folders: impl Iterator<Item = PathBuf>) -> Self {
+        let folders = folders.map(|folder| (folder, Err(Errno::NOENT))).collect();
+        let mut notify = Self {
+            queue: inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC),
+            folders,
+            files: BTreeMap::new(),
+        };
+        notify.renew();
+        notify
+    }
+
+    /// What to poll.
+    pub(super) fn handle(&self) -> Option<&OwnedFd> {
+        self.queue.as_ref().ok()
+    }
+
+    /// Watches the folders, also those that came or were replaced since the last time. Watching one again costs nothing.
+    pub(super) fn renew(&mut self) {
+        let Ok(queue) = &self.queue else { return };
+        for (folder, watch) in &mut self.folders {
+            *watch = inotify::add_watch(queue, folder, OF_FOLDER);
+        }
+    }
+
+    /// Watches the file that has this name now. To be called before the file is opened: what is written afterwards wakes.
+    pub(super) fn watch(&mut self, file: &Path) {
+        let Ok(queue) = &self.queue else { return };
+        let watch = inotify::add_watch(queue, file, OF_FILE);
+        let before = self.files.insert(file.to_owned(), watch);
+        let in_use: BTreeSet<i32> = self.files.values().filter_map(|watch| watch.ok()).collect();
+        if let Some(Ok(before)) = before
+            && !in_use.contains(&before)
+        {
+            // The kernel has removed it already when the file is gone.
+            let _ = inotify::remove_watch(queue, before);
+        }
+    }
+
+    /// Takes everything that waits. What it says does not matter, a full queue included: whoever is woken looks at all.
+    pub(super) fn drain(&mut self) {
+        let Ok(queue) = &self.queue else { return };
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(queue, &mut buffer);
+        while reader.next().is_ok() {}
+    }
+
+    /// Whether every change of a database wakes.
+    pub(super) fn sees_all(&self) -> bool {
+        // A file that is not there can not be watched; its folder tells when it comes.
+        let file = |watch: &Result<i32, Errno>| matches!(watch, Ok(_) | Err(Errno::NOENT));
+        self.queue.is_ok() && self.folders.values().all(Result::is_ok) && self.files.values().all(file)
+    }
+
+    /// Why not every change wakes.
+    pub(super) fn blind(&self) -> Vec<String> {
+        if let Err(errno) = &self.queue {
+            return vec![format!(
+                "inotify is not to be had ({errno}); see fs.inotify.max_user_instances"
+            )];
+        }
+        let refused = |(path, watch): (&PathBuf, &Result<i32, Errno>)| match watch {
+            Ok(_) => None,
+            Err(Errno::NOENT) => Some(format!("{} does not exist yet", path.display())),
+            Err(errno) => Some(format!(
+                "{} can not be watched ({errno}); see fs.inotify.max_user_watches",
+                path.display()
+            )),
+        };
+        let files = self
+            .files
+            .iter()
+            .filter(|(_, watch)| !matches!(watch, Err(Errno::NOENT)));
+        self.folders.iter().chain(files).filter_map(refused).collect()
+    }
+}
