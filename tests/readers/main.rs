@@ -13,3 +13,5 @@ mod fold;
 mod thin;
 #[cfg(test)]
 mod thin_image;
+#[cfg(test)]
+mod watch;
