@@ -89,6 +89,10 @@ impl Follower {
         }
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn folder(&self) -> Option<PathBuf> {
         self.path.parent().map(Path::to_owned)
     }

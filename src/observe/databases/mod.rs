@@ -17,7 +17,7 @@ use std::{
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-use self::{follower::Follower, notify::Notify};
+use self::{follower::Follower, notify::{Notify, Woken}};
 use super::world::Places;
 use crate::model::{
     Observation, Timestamp,
@@ -80,7 +80,7 @@ impl DatabaseWatch {
             status: Arc::clone(&status),
             stop: Arc::clone(&stop),
         };
-        thread.look();
+        thread.look(&Woken::all());
         let thread = std::thread::Builder::new()
             .name("suture-database".to_owned())
             .spawn(move || thread.run())?;
@@ -140,18 +140,17 @@ struct Thread {
 
 impl Thread {
     fn run(mut self) {
-        while self.wait() {
-            // What wakes is taken before the look: a change after it wakes again.
-            self.notify.drain();
-            if !self.look() {
+        while let Some(woken) = self.wait() {
+            if !self.look(&woken) {
                 return;
             }
         }
     }
 
-    /// Looks at every database; says whether anybody listens.
-    fn look(&mut self) -> bool {
-        for follower in &mut self.followers {
+    /// Looks; says whether anybody listens.
+    fn look(&mut self, woken: &Woken) -> bool {
+        let followers = self.followers.iter_mut();
+        for follower in followers.filter(|follower| woken.has(follower.path())) {
             for observation in follower.look(&mut self.notify) {
                 if !send(&self.to, &self.stop, observation) {
                     return false;
@@ -164,18 +163,24 @@ impl Thread {
         true
     }
 
-    /// Waits until something may have changed; says whether to go on.
-    fn wait(&mut self) -> bool {
+    /// Waits until something may have changed; nothing when it is time to end.
+    fn wait(&mut self) -> Option<Woken> {
         let pause = if self.notify.sees_all() { SAFETY_NET } else { POLL };
         let pause = Timespec::try_from(pause).ok();
         let mut sources = vec![PollFd::new(&*self.stop, PollFlags::IN)];
         sources.extend(self.notify.handle().map(|handle| PollFd::new(handle, PollFlags::IN)));
         let ready = poll(&mut sources, pause.as_ref());
         let stopped = sources.first().is_some_and(|stop| !stop.revents().is_empty());
+        if stopped {
+            return None;
+        }
+        // What wakes is taken before the look: a change after it wakes again.
+        let woken = self.notify.drain();
         if ready == Ok(0) {
             self.notify.renew();
+            return Some(Woken::all());
         }
-        !stopped
+        Some(woken)
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::{
-    fs::inotify::{self, CreateFlags, WatchFlags},
+    fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags},
     io::Errno,
 };
 
@@ -23,6 +23,27 @@ const OF_FOLDER: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::DELETE_SELF)
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::ONLYDIR);
+
+/// What there is to look at.
+#[derive(Debug, Default)]
+pub(super) struct Woken {
+    all: bool,
+    files: BTreeSet<PathBuf>,
+}
+
+impl Woken {
+    /// Everything.
+    pub(super) fn all() -> Self {
+        Self {
+            all: true,
+            files: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn has(&self, file: &Path) -> bool {
+        self.all || self.files.contains(file)
+    }
+}
 
 /// The watches on all databases and their folders.
 #[derive(Debug)]
@@ -71,12 +92,22 @@ impl Notify {
         }
     }
 
-    /// Takes everything that waits. What it says does not matter, a full queue included: whoever is woken looks at all.
-    pub(super) fn drain(&mut self) {
-        let Ok(queue) = &self.queue else { return };
+    /// Takes everything that waits, and says what to look at.
+    pub(super) fn drain(&mut self) -> Woken {
+        let mut woken = Woken::default();
+        let Ok(queue) = &self.queue else { return Woken::all() };
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(queue, &mut buffer);
-        while reader.next().is_ok() {}
+        while let Ok(event) = reader.next() {
+            // Everything but a write to a known file, a full queue included, may concern every file.
+            let written = event.events() == ReadFlags::MODIFY;
+            let known = self.files.iter().find(|(_, watch)| **watch == Ok(event.wd()));
+            match known.filter(|_| written) {
+                Some((file, _)) => drop(woken.files.insert(file.clone())),
+                None => woken.all = true,
+            }
+        }
+        woken
     }
 
     /// Whether every change of a database wakes.
