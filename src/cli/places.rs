@@ -11,7 +11,7 @@ use super::CliError;
 use crate::{
     model::PoolName,
     observe::{
-        containerd::{ConfigError, read_config},
+        containerd::{ConfigError, Devmapper, read_config},
         world::Places,
     },
     words::explain,
@@ -65,7 +65,7 @@ impl PlaceArguments {
                 None
             }
         };
-        let core = config.as_ref().map(|config| config.core_db());
+        let core = config.as_ref().map(Devmapper::core_db);
         let places = self.named().or_else(|| config.map(|config| config.places));
         Ok(places.map(|places| Databases { places, core }))
     }

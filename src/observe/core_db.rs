@@ -27,7 +27,9 @@ pub enum CoreDbError {
     #[error(transparent)]
     Database(#[from] BboltError),
     /// A bbolt database of something else.
-    #[error("{path} is a bbolt database without `v1`: it is not containerd's meta.db; check containerd's `root`")]
+    #[error(
+        "{path} is a bbolt database without `v1`: it is not containerd's meta.db; check containerd's `root`"
+    )]
     NotCore {
         /// The path.
         path: String,

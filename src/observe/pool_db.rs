@@ -172,14 +172,19 @@ impl Tables for PoolTables<'_> {
             let record = |entry| self.decode(DEVICES, key, entry, |value| decode_record(key, value));
             return Ok(EntryChange::Device {
                 name: Untrusted::from_bytes(key),
-                from: record(from)?,
-                to: record(to)?,
+                from: record(from.as_ref())?,
+                to: record(to.as_ref())?,
             });
         }
         let id = |entry| self.decode(DEVICE_IDS, key, entry, |value| decode_id(key, value));
-        let (from, to) = (id(from)?, id(to)?);
+        let (from, to) = (id(from.as_ref())?, id(to.as_ref())?);
         let Some((id, _)) = to.or(from) else {
-            return Err(bad_entry(self.path, DEVICE_IDS, key, "is neither before nor after"));
+            return Err(bad_entry(
+                self.path,
+                DEVICE_IDS,
+                key,
+                "is neither before nor after",
+            ));
         };
         Ok(EntryChange::Id {
             id,
@@ -194,7 +199,7 @@ impl PoolTables<'_> {
         &self,
         bucket: &'static str,
         key: &[u8],
-        entry: Option<Entry<'_>>,
+        entry: Option<&Entry<'_>>,
         decode: impl Fn(&[u8]) -> Result<T, String>,
     ) -> Result<Option<T>, PoolDbError> {
         let decoded = match entry {

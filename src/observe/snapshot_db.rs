@@ -11,8 +11,8 @@ use super::bbolt::{
     BboltError, Bucket, Database, FileSource, PageSource, Snapshot, Value,
     fold::{Entry, Found, Shape, Tables},
 };
-use crate::model::{SnapshotId, Untrusted, commit::EntryChange};
 pub use crate::model::databases::{Presence, SnapshotDb, SnapshotKind, SnapshotRow};
+use crate::model::{SnapshotId, Untrusted, commit::EntryChange};
 
 /// `bucketKeyStorageVersion` and `bucketKeySnapshot`, bolt.go.
 const SNAPSHOTS: [&[u8]; 2] = [b"v1", b"snapshots"];
@@ -178,7 +178,11 @@ impl SnapshotTables<'_> {
     fn row(&self, key: &[u8], entry: Option<Entry<'_>>) -> Result<Option<SnapshotRow>, SnapshotDbError> {
         let Some(entry) = entry else { return Ok(None) };
         let Entry::Parts(parts) = entry else {
-            return Err(bad_row(self.path, key, "is not the bucket of plain values that a row is"));
+            return Err(bad_row(
+                self.path,
+                key,
+                "is not the bucket of plain values that a row is",
+            ));
         };
         let part = |at: usize| parts.get(at).copied().flatten().map(<[u8]>::to_vec);
         let row = RawRow {

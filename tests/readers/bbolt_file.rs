@@ -145,7 +145,11 @@ impl Commit<'_> {
 
     fn write_page(&mut self, flags: u16, count: usize, body: &[u8]) -> u64 {
         let content = (flags, count, body.to_vec());
-        if let Some((page, pages)) = self.share.as_mut().and_then(|share| share.get_mut(&content)?.pop()) {
+        if let Some((page, pages)) = self
+            .share
+            .as_mut()
+            .and_then(|share| share.get_mut(&content)?.pop())
+        {
             self.used.extend(page..page + pages);
             self.written.entry(content).or_default().push((page, pages));
             return page;
@@ -173,7 +177,7 @@ impl Commit<'_> {
         let mut pages = Vec::new();
         let mut begin = 0;
         for (at, entry) in entries.iter().enumerate().skip(1) {
-            let cut = fnv1a(key(entry)) % u64::try_from(fan).unwrap() == 0;
+            let cut = fnv1a(key(entry)).is_multiple_of(u64::try_from(fan).unwrap());
             if at - begin >= 2 && (cut || at - begin >= 4 * fan) {
                 pages.push(&entries[begin..at]);
                 begin = at;
@@ -248,7 +252,9 @@ impl Commit<'_> {
                 Item::Bucket(_) => None,
             })
             .collect();
-        let leaf = plain.filter(|_| small.is_some()).map(|entries| [header(0, 2, entries.len(), 0), leaf_body(&entries)].concat());
+        let leaf = plain
+            .filter(|_| small.is_some())
+            .map(|entries| [header(0, 2, entries.len(), 0), leaf_body(&entries)].concat());
         let (root, leaf) = match leaf {
             Some(leaf) if leaf.len() <= self.layout.inline => (0, leaf),
             _ => (self.write_tree(tree), Vec::new()),

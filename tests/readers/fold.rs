@@ -49,7 +49,10 @@ impl Tables for Both {
     type Change = Change;
     type Error = BboltError;
 
-    fn find<'s, S: PageSource>(&self, snapshot: &'s Snapshot<'s, S>) -> Result<Vec<Found<'s, S>>, BboltError> {
+    fn find<'s, S: PageSource>(
+        &self,
+        snapshot: &'s Snapshot<'s, S>,
+    ) -> Result<Vec<Found<'s, S>>, BboltError> {
         let mut found = Vec::new();
         for (name, shape) in [("values", Shape::Values), ("rows", Shape::Parts(PARTS))] {
             if let Some(bucket) = snapshot.bucket(&[name.as_bytes()])? {

@@ -189,13 +189,21 @@ fn a_file_that_comes_is_new_and_the_other_databases_are_told_too() {
     let mut file = BboltFile::copy_on_write(LAYOUT, &snapshots);
     fs::write(&path, &file.bytes).unwrap();
     let text = next_commit(&mut told).to_string();
-    assert_eq!(text, "snapshot database transaction 1: snapshot default/1/one: none -> Active 1");
+    assert_eq!(
+        text,
+        "snapshot database transaction 1: snapshot default/1/one: none -> Active 1"
+    );
     nested(&mut snapshots, "v1", |v1| {
-        nested(v1, "snapshots", |rows| nested(rows, "default/1/one", |row| row.put(b"kind", &[3])));
+        nested(v1, "snapshots", |rows| {
+            nested(rows, "default/1/one", |row| row.put(b"kind", &[3]));
+        });
     });
     write(&path, &mut file, &snapshots);
     let text = next_commit(&mut told).to_string();
-    assert_eq!(text, "snapshot database transaction 2: snapshot default/1/one: Active 1 -> Committed 1");
+    assert_eq!(
+        text,
+        "snapshot database transaction 2: snapshot default/1/one: Active 1 -> Committed 1"
+    );
 
     let mut core = Tree::default();
     let name = |tree: &mut Tree, namespace: &str, backend: &[u8]| {
@@ -224,7 +232,10 @@ fn a_file_that_comes_is_new_and_the_other_databases_are_told_too() {
     name(&mut core, "k8s.io", b"k8s.io/2/two");
     write(&path, &mut file, &core);
     let text = next_commit(&mut told).to_string();
-    assert!(text.ends_with("of namespace k8s.io: none -> k8s.io/2/two"), "{text}");
+    assert!(
+        text.ends_with("of namespace k8s.io: none -> k8s.io/2/two"),
+        "{text}"
+    );
     core.items.clear();
     nested(&mut core, "v1", |_| ());
     write(&path, &mut file, &core);
@@ -271,7 +282,9 @@ fn damage_is_told_once_and_what_it_hid_afterwards() {
     set(&mut stage.pool, 1, 0);
     let mut file = stage.pool_file();
     let (watch, mut told) = stage.watch();
-    nested(&mut stage.pool, "devices", |devices| devices.put(b"tp-snap-1", b"no record"));
+    nested(&mut stage.pool, "devices", |devices| {
+        devices.put(b"tp-snap-1", b"no record");
+    });
     stage.commit(&mut file);
     assert_eq!(next_loss(&mut told), LossKind::DatabaseUnread { database: POOL });
     set(&mut stage.pool, 2, 1);

@@ -48,7 +48,10 @@ fn commits_are_seen_as_they_are_made(kernel: Kernel) -> Result<()> {
         MOMENT,
     )?;
     watch.wait_for_line(|line| line.contains("-> Activated"), MOMENT)?;
-    watch.wait_for_line(|line| line.contains("snapshot default/1/one: none -> Active 1"), MOMENT)?;
+    watch.wait_for_line(
+        |line| line.contains("snapshot default/1/one: none -> Active 1"),
+        MOMENT,
+    )?;
     let line = watch.wait_for_line(|line| line.contains("containerd's meta.db transaction"), MOMENT)?;
     ensure!(
         line.contains("snapshot one of namespace default: none -> default/1/one"),
@@ -56,7 +59,10 @@ fn commits_are_seen_as_they_are_made(kernel: Kernel) -> Result<()> {
     );
 
     watch.kill(Signal::TERM)?;
-    ensure!(watch.wait(MOMENT)?.status.code() == 0, "the watch did not end in order");
+    ensure!(
+        watch.wait(MOMENT)?.status.code() == 0,
+        "the watch did not end in order"
+    );
 
     // A life: made, built upon, removed.
     containerd.commit("layer", "one")?.ok()?;
@@ -95,7 +101,10 @@ fn commits_are_seen_as_they_are_made(kernel: Kernel) -> Result<()> {
     for commit in commits(&lines, "pool") {
         let changes = commit["changes"].as_array().into_iter().flatten();
         for change in changes.filter(|change| change["name"] == "tp-snap-1") {
-            ensure!(change["from"]["state"] == state, "{change} does not follow on {state}");
+            ensure!(
+                change["from"]["state"] == state,
+                "{change} does not follow on {state}"
+            );
             state = change["to"]["state"].clone();
             steps.push(state.as_i64().unwrap_or(-1));
             sums += skipped(&commit);

@@ -361,7 +361,12 @@ impl<'s, S: PageSource> Bucket<'s, S> {
     }
 
     /// The bucket that a leaf entry's value describes.
-    pub(super) fn nested(&self, value: &[u8], origin: Origin, inline: bool) -> Result<Bucket<'s, S>, BboltError> {
+    pub(super) fn nested(
+        &self,
+        value: &[u8],
+        origin: Origin,
+        inline: bool,
+    ) -> Result<Bucket<'s, S>, BboltError> {
         let damaged = |problem: &str| {
             self.snapshot
                 .damaged(origin.page, "the header of a nested bucket", problem)

@@ -107,21 +107,16 @@ impl Follower {
         let mut told = Vec::new();
         for _ in 0..OPENS {
             let begun = now();
-            let database = match self.open.take() {
-                Some(database) => database,
-                None => {
-                    notify.watch(&self.path);
-                    match Database::open(&self.path) {
-                        Ok(database) => database,
-                        Err(BboltError::Missing { .. }) => {
-                            self.nothing_there(begun, &mut told);
-                            return told;
-                        }
-                        Err(error) => {
-                            self.not_read(explain(&error), None, false, &mut told);
-                            return told;
-                        }
-                    }
+            let opened = self.open.take().map_or_else(|| self.open(notify), Ok);
+            let database = match opened {
+                Ok(database) => database,
+                Err(BboltError::Missing { .. }) => {
+                    self.nothing_there(begun, &mut told);
+                    return told;
+                }
+                Err(error) => {
+                    self.not_read(explain(&error), None, false, &mut told);
+                    return told;
                 }
             };
             if self.is_hopeless(&database) {
@@ -166,6 +161,12 @@ impl Follower {
             }
         }
         told
+    }
+
+    /// Opens the file that has the name now, watched before it is read.
+    fn open(&self, notify: &mut Notify) -> Result<Database<FileSource>, BboltError> {
+        notify.watch(&self.path);
+        Database::open(&self.path)
     }
 
     fn fold_in(&mut self, database: &Database<FileSource>) -> Result<Look<EntryChange>, FollowError> {
@@ -235,13 +236,7 @@ impl Follower {
     }
 
     /// Told once until it can be read again.
-    fn not_read(
-        &mut self,
-        why: String,
-        transaction: Option<TxId>,
-        busy: bool,
-        told: &mut Vec<Observation>,
-    ) {
+    fn not_read(&mut self, why: String, transaction: Option<TxId>, busy: bool, told: &mut Vec<Observation>) {
         if self.unread.is_none() {
             told.push(self.lost(LossKind::DatabaseUnread { database: self.kind }));
         }

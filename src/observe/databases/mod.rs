@@ -17,7 +17,10 @@ use std::{
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-use self::{follower::Follower, notify::{Notify, Woken}};
+use self::{
+    follower::Follower,
+    notify::{Notify, Woken},
+};
 use super::world::Places;
 use crate::model::{
     Observation, Timestamp,
@@ -61,10 +64,7 @@ impl DatabaseWatch {
     ///
     /// What is received are [`Observation::Commit`] and [`Observation::Lost`]. A commit that changed nothing that
     /// suture follows is not told; it counts in the transaction ids of the next one.
-    pub fn start(
-        places: &Places,
-        core: Option<PathBuf>,
-    ) -> io::Result<(Self, mpsc::Receiver<Observation>)> {
+    pub fn start(places: &Places, core: Option<PathBuf>) -> io::Result<(Self, mpsc::Receiver<Observation>)> {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let status = Arc::new(Mutex::new(Status::default()));
         let (sender, receiver) = mpsc::channel(QUEUE);
@@ -100,7 +100,11 @@ impl DatabaseWatch {
         why.extend(status.unread.iter().cloned());
         Sense {
             sense: SenseKind::Databases,
-            quality: if why.is_empty() { Quality::Full } else { Quality::Degraded },
+            quality: if why.is_empty() {
+                Quality::Full
+            } else {
+                Quality::Degraded
+            },
             means: if status.blind.is_empty() {
                 "inotify and transaction ids".to_owned()
             } else {
@@ -168,7 +172,11 @@ impl Thread {
         let pause = if self.notify.sees_all() { SAFETY_NET } else { POLL };
         let pause = Timespec::try_from(pause).ok();
         let mut sources = vec![PollFd::new(&*self.stop, PollFlags::IN)];
-        sources.extend(self.notify.handle().map(|handle| PollFd::new(handle, PollFlags::IN)));
+        sources.extend(
+            self.notify
+                .handle()
+                .map(|handle| PollFd::new(handle, PollFlags::IN)),
+        );
         let ready = poll(&mut sources, pause.as_ref());
         let stopped = sources.first().is_some_and(|stop| !stop.revents().is_empty());
         if stopped {

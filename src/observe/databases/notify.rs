@@ -95,7 +95,9 @@ impl Notify {
     /// Takes everything that waits, and says what to look at.
     pub(super) fn drain(&mut self) -> Woken {
         let mut woken = Woken::default();
-        let Ok(queue) = &self.queue else { return Woken::all() };
+        let Ok(queue) = &self.queue else {
+            return Woken::all();
+        };
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(queue, &mut buffer);
         while let Ok(event) = reader.next() {

@@ -5,8 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use super::super::page::{Meta, Node};
 use super::super::super::little_endian::{u32_at, u64_at};
+use super::super::page::{Meta, Node};
 use super::{Entry, Shape};
 
 /// The length that stands for "not there".
@@ -135,7 +135,11 @@ impl Leaf {
                 Ok(Node::Leaf(elements)) => elements
                     .into_iter()
                     .map(|element| {
-                        let raw = if element.bucket { Raw::Misfit } else { Raw::Value(element.value) };
+                        let raw = if element.bucket {
+                            Raw::Misfit
+                        } else {
+                            Raw::Value(element.value)
+                        };
                         (element.key, raw)
                     })
                     .collect(),
@@ -245,17 +249,20 @@ impl Table {
             Stored::Inline(leaf) => (Some(leaf), None),
             Stored::Pages { pages, .. } => (None, Some(pages)),
         };
-        let in_pages = pages.into_iter().flat_map(HashMap::values).filter_map(|page| match page {
-            Page::Leaf(leaf) => Some(leaf),
-            Page::Branch(_) => None,
-        });
+        let in_pages = pages
+            .into_iter()
+            .flat_map(HashMap::values)
+            .filter_map(|page| match page {
+                Page::Leaf(leaf) => Some(leaf),
+                Page::Branch(_) => None,
+            });
         inline.into_iter().chain(in_pages)
     }
 
     /// First and last key below a page; none where there is none.
     pub(super) fn edges(&self, page: u64) -> Option<(&[u8], &[u8])> {
-        let first = self.edge(page, |children| children.first())?.edges()?.0;
-        let last = self.edge(page, |children| children.last())?.edges()?.1;
+        let first = self.edge(page, <[u64]>::first)?.edges()?.0;
+        let last = self.edge(page, <[u64]>::last)?.edges()?.1;
         Some((first, last))
     }
 

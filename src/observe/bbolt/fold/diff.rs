@@ -25,19 +25,16 @@ pub(super) fn changes<T: Tables>(
         changes: Vec::new(),
         more: 0,
     };
-    let mut tell = |table: &[u8],
-                    key: &[u8],
-                    from: Option<Entry<'_>>,
-                    to: Option<Entry<'_>>|
-     -> Result<(), T::Error> {
-        let change = tables.change(table, key, from, to)?;
-        if folded.changes.len() < limit {
-            folded.changes.push(change);
-        } else {
-            folded.more += 1;
-        }
-        Ok(())
-    };
+    let mut tell =
+        |table: &[u8], key: &[u8], from: Option<Entry<'_>>, to: Option<Entry<'_>>| -> Result<(), T::Error> {
+            let change = tables.change(table, key, from, to)?;
+            if folded.changes.len() < limit {
+                folded.changes.push(change);
+            } else {
+                folded.more += 1;
+            }
+            Ok(())
+        };
     for (name, table_step) in &step.tables {
         let old = before.and_then(|state| state.table(name));
         let (from, to) = sides(old, table_step);
@@ -71,7 +68,9 @@ fn sides<'e>(old: Option<&'e Table>, step: &'e TableStep) -> (Entries<'e>, Entri
             let shared: HashSet<_> = table.leaves().map(Arc::as_ptr).collect();
             let was: Vec<_> = old.into_iter().flat_map(Table::leaves).collect();
             let before: HashSet<_> = was.iter().map(|leaf| Arc::as_ptr(leaf)).collect();
-            let was = was.into_iter().filter(|leaf| !shared.contains(&Arc::as_ptr(leaf)));
+            let was = was
+                .into_iter()
+                .filter(|leaf| !shared.contains(&Arc::as_ptr(leaf)));
             let is = table.leaves().filter(|leaf| !before.contains(&Arc::as_ptr(leaf)));
             (entries(was), entries(is))
         }

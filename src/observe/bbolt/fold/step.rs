@@ -139,7 +139,11 @@ fn table_step<S: PageSource>(
             )))
         }
         Tree::Pages { root, origin } => {
-            if trusted && old.is_some_and(|old| matches!(&old.stored, Stored::Pages { root: before, .. } if before == root)) {
+            if trusted
+                && old.is_some_and(
+                    |old| matches!(&old.stored, Stored::Pages { root: before, .. } if before == root),
+                )
+            {
                 return Ok(TableStep::Same);
             }
             reader.walk(*root, *origin, Bounds::default(), 0)?;
@@ -193,7 +197,11 @@ impl<S: PageSource> Reader<'_, '_, S> {
             let fits = old
                 .edges(page)
                 .is_none_or(|(first, last)| bounds.hold(first, last));
-            return if fits && self.kept.insert(page) { Ok(()) } else { Err(Halt::Odd) };
+            return if fits && self.kept.insert(page) {
+                Ok(())
+            } else {
+                Err(Halt::Odd)
+            };
         }
         let bytes = self.bucket.snapshot.load(page, origin)?;
         let node = self.bucket.decode(&bytes, page)?;
@@ -257,7 +265,11 @@ impl<S: PageSource> Reader<'_, '_, S> {
             && let Some(row) = old.rows.get(&root)
         {
             // A bucket that was changed begins on another page, and none moves to another key.
-            return if row.key() == element.key { Ok(row.clone()) } else { Err(Halt::Odd) };
+            return if row.key() == element.key {
+                Ok(row.clone())
+            } else {
+                Err(Halt::Odd)
+            };
         }
         let mut parts = vec![None; wanted.len()];
         let mut misfit = false;
