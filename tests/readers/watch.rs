@@ -1,6 +1,7 @@
 //! The watch over real files: what is written to them is told, and what can not be told is said to be lost.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
@@ -9,8 +10,8 @@ use std::{
 
 use suture::{
     model::{
-        Observation, PoolName, TxId,
-        commit::{Commit, DatabaseKind},
+        DeviceState, Observation, PoolName, TxId,
+        commit::{Commit, DatabaseKind, EntryChange},
         observation::LossKind,
         sense::Quality,
     },
@@ -329,6 +330,46 @@ fn a_folder_that_comes_later_is_found() {
     set(&mut pool, 1, 0);
     write(&stage.path("later/tp.db"), &mut file, &pool);
     assert_eq!(next_commit(&mut told).changes.len(), 2);
+}
+
+#[test]
+fn commits_that_come_faster_than_they_can_be_looked_at_add_up() {
+    const COMMITS: u32 = 400;
+    let mut stage = Stage::new();
+    let mut file = stage.pool_file();
+    let (watch, mut told) = stage.watch();
+    for number in 0..COMMITS {
+        set(&mut stage.pool, number % 40 + 1, number % 14);
+        stage.commit(&mut file);
+    }
+    let mut states = BTreeMap::new();
+    let mut at = TxId(1);
+    while at < TxId(file.txid) {
+        match next(&mut told) {
+            Observation::Commit(commit) => {
+                assert_eq!(commit.from, Some(at), "nothing is between two commits");
+                at = commit.to;
+                for change in commit.changes {
+                    if let EntryChange::Device { name, from, to } = change {
+                        let now = to.map(|record| record.state).unwrap();
+                        let before = states.insert(name.to_string(), now);
+                        assert_eq!(before, from.map(|record| record.state), "{name}");
+                    }
+                }
+            }
+            // While the file never rests it can not be read.
+            Observation::Lost { what, .. } => {
+                assert_eq!(what, LossKind::DatabaseUnread { database: POOL });
+            }
+            other => panic!("{other}"),
+        }
+    }
+    let expected = (COMMITS - 40..COMMITS).map(|number| {
+        let last = DeviceState::from(i64::from(number % 14));
+        (format!("tp-snap-{}", number % 40 + 1), last)
+    });
+    assert_eq!(states, expected.collect());
+    drop(watch);
 }
 
 #[test]

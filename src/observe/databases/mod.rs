@@ -11,7 +11,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -76,6 +76,7 @@ impl DatabaseWatch {
         let mut thread = Thread {
             notify: Notify::new(followers.iter().filter_map(Follower::folder)),
             followers,
+            looked_at_all: Instant::now(),
             to: sender,
             status: Arc::clone(&status),
             stop: Arc::clone(&stop),
@@ -137,6 +138,7 @@ fn now() -> Timestamp {
 struct Thread {
     notify: Notify,
     followers: Vec<Follower>,
+    looked_at_all: Instant,
     to: mpsc::Sender<Observation>,
     status: Arc<Mutex<Status>>,
     stop: Arc<OwnedFd>,
@@ -170,25 +172,27 @@ impl Thread {
     /// Waits until something may have changed; nothing when it is time to end.
     fn wait(&mut self) -> Option<Woken> {
         let pause = if self.notify.sees_all() { SAFETY_NET } else { POLL };
-        let pause = Timespec::try_from(pause).ok();
+        // Counted from the last look at everything: a database that is always written does not keep the others waiting.
+        let left = Timespec::try_from(pause.saturating_sub(self.looked_at_all.elapsed())).ok();
         let mut sources = vec![PollFd::new(&*self.stop, PollFlags::IN)];
         sources.extend(
             self.notify
                 .handle()
                 .map(|handle| PollFd::new(handle, PollFlags::IN)),
         );
-        let ready = poll(&mut sources, pause.as_ref());
-        let stopped = sources.first().is_some_and(|stop| !stop.revents().is_empty());
-        if stopped {
+        // An error is a signal; then there is nothing to look at yet.
+        let _ = poll(&mut sources, left.as_ref());
+        if sources.first().is_some_and(|stop| !stop.revents().is_empty()) {
             return None;
         }
         // What wakes is taken before the look: a change after it wakes again.
         let woken = self.notify.drain();
-        if ready == Ok(0) {
-            self.notify.renew();
-            return Some(Woken::all());
+        if self.looked_at_all.elapsed() < pause {
+            return Some(woken);
         }
-        Some(woken)
+        self.notify.renew();
+        self.looked_at_all = Instant::now();
+        Some(Woken::all())
     }
 }
 

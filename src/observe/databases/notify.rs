@@ -92,12 +92,10 @@ impl Notify {
         }
     }
 
-    /// Takes everything that waits, and says what to look at.
+    /// Takes everything that waits, and says what to look at. Without inotify that is nothing, and the clock must do.
     pub(super) fn drain(&mut self) -> Woken {
         let mut woken = Woken::default();
-        let Ok(queue) = &self.queue else {
-            return Woken::all();
-        };
+        let Ok(queue) = &self.queue else { return woken };
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(queue, &mut buffer);
         while let Ok(event) = reader.next() {
@@ -139,5 +137,53 @@ impl Notify {
             .iter()
             .filter(|(_, watch)| !matches!(watch, Err(Errno::NOENT)));
         self.folders.iter().chain(files).filter_map(refused).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn without_inotify_only_the_clock_wakes() {
+        let mut notify = Notify {
+            queue: Err(Errno::MFILE),
+            folders: BTreeMap::new(),
+            files: BTreeMap::new(),
+        };
+        notify.watch(Path::new("/"));
+        notify.renew();
+        assert!(!notify.sees_all() && notify.handle().is_none());
+        assert!(!notify.drain().has(Path::new("/any")), "only the clock wakes");
+        assert!(
+            notify.blind()[0].contains("max_user_instances"),
+            "{:?}",
+            notify.blind()
+        );
+    }
+
+    #[test]
+    fn a_write_wakes_for_its_file_and_a_change_of_the_folder_for_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
+        fs::write(&one, b"1").unwrap();
+        fs::write(&other, b"1").unwrap();
+        let mut notify = Notify::new(std::iter::once(folder.path().to_owned()));
+        notify.watch(&one);
+        notify.watch(&other);
+        assert!(notify.sees_all() && notify.blind().is_empty());
+        assert!(!notify.drain().has(&one), "nothing happened yet");
+        fs::write(&one, b"2").unwrap();
+        let woken = notify.drain();
+        assert!(woken.has(&one) && !woken.has(&other));
+        // Another file of that name: the old one is no longer watched, the new one is.
+        fs::rename(&other, &one).unwrap();
+        assert!(notify.drain().has(&other));
+        notify.watch(&one);
+        notify.drain();
+        fs::write(&one, b"3").unwrap();
+        assert!(notify.drain().has(&one));
     }
 }
