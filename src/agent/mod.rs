@@ -19,7 +19,7 @@ use std::{
 use findings::OpenFinding;
 use pulse::Pulse;
 pub use report::{Format, Report, Reporter};
-use sensors::{ContainerdWatch, Sensed};
+use sensors::{Commits, ContainerdWatch, Sensed};
 use status::Listeners;
 pub use status::{Bounds, Listen};
 use storm::Storm;
@@ -62,6 +62,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 pub struct Options {
     /// Pool and databases.
     pub places: Places,
+    /// containerd's own database, `meta.db`, where it is known.
+    pub core_db: Option<PathBuf>,
     /// What it may do by itself.
     pub policy: Policy,
     /// Whether to watch with kernel probes.
@@ -93,7 +95,7 @@ pub enum AgentError {
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
     /// A thread could not be started.
-    #[error("starting the thread that watches containerd")]
+    #[error("starting a thread that watches containerd or its databases")]
     Thread(#[source] std::io::Error),
 }
 
@@ -111,6 +113,7 @@ pub struct Agent {
     events: mpsc::Receiver<Seen>,
     probes: KernelWatch,
     containerd: ContainerdWatch,
+    databases: Commits,
     read_at: Instant,
     /// Not before this time, so that reading stays a small part of all time, however large the pool.
     rested_at: Instant,
@@ -167,8 +170,11 @@ impl Agent {
             sender,
         )?;
         let containerd = ContainerdWatch::start(options.places.pool_db()).map_err(AgentError::Thread)?;
+        let databases =
+            Commits::start(&options.places, options.core_db.clone()).map_err(AgentError::Thread)?;
         let mut all_senses = probes.senses().to_vec();
         all_senses.push(senses::holder());
+        all_senses.push(databases.senses());
         let pulse = Pulse::new(&options, all_senses, no_ledger);
         let listeners = Listeners::start(&options.listen, &pulse, &mut reporter);
         reporter.tell(&Report::Started {
@@ -194,6 +200,7 @@ impl Agent {
             events,
             probes,
             containerd,
+            databases,
             read_at: Instant::now(),
             rested_at: Instant::now(),
             stranger: None,
@@ -219,6 +226,7 @@ impl Agent {
                 () = &mut stop => break,
                 seen = self.events.recv() => self.seen(seen)?,
                 sensed = self.containerd.next() => self.sensed(sensed),
+                commit = self.databases.next() => self.take_in(&commit),
                 () = tokio::time::sleep_until(self.read_at) => self.look().await?,
                 () = self.pulse.due() => self.publish(),
             }
@@ -269,6 +277,11 @@ impl Agent {
                         count,
                     });
                 }
+            }
+            Observation::Commit(_) if self.options.verbose => {
+                self.reporter.tell(&Report::Observed {
+                    observation: observation.clone(),
+                });
             }
             // Without probes this is all there is to know that something happened.
             Observation::PoolStatus(_) => {

@@ -170,11 +170,16 @@ impl Pulse {
 
     /// Notes what is seen from now on; of senses that are not named it is as before.
     pub(super) fn senses(&mut self, senses: Vec<Sense>) {
+        self.put(senses);
+        self.soon();
+    }
+
+    /// The same, for a status that is about to be published.
+    pub(super) fn put(&mut self, senses: Vec<Sense>) {
         let named = |one: &Sense| senses.iter().any(|new| new.sense == one.sense);
         self.status.senses.retain(|one| !named(one));
         self.status.senses.extend(senses);
         self.status.senses.sort_by_key(|one| one.sense);
-        self.soon();
     }
 
     /// Notes whether the ledger took what was to be stored.
@@ -247,6 +252,7 @@ mod tests {
                 act: true,
                 grace: Duration::ZERO,
             },
+            core_db: None,
             use_bpf: crate::observe::kernel_watch::UseBpf::IfPossible,
             probes: ProbeOptions::default(),
             bounds: Bounds::default(),

@@ -19,8 +19,12 @@ use tokio::sync::mpsc;
 
 use super::now;
 use crate::{
-    model::{Incarnation, Observation},
-    observe::containerd::{ProcessError, holder_of, wait_for_end},
+    model::{Incarnation, Observation, sense::Sense},
+    observe::{
+        containerd::{ProcessError, holder_of, wait_for_end},
+        databases::DatabaseWatch,
+        world::Places,
+    },
     words::explain,
 };
 
@@ -40,6 +44,34 @@ pub(super) enum Sensed {
 
 /// How many containerds are remembered as told.
 const MAX_KNOWN: usize = 256;
+
+/// Commits to containerd's databases, as they are noticed.
+pub(super) struct Commits {
+    // Dropped first: the thread that would send ends when nobody listens.
+    commits: mpsc::Receiver<Observation>,
+    watch: DatabaseWatch,
+}
+
+impl Commits {
+    pub(super) fn start(places: &Places, core: Option<PathBuf>) -> io::Result<Self> {
+        let (watch, commits) = DatabaseWatch::start(places, core)?;
+        Ok(Self { commits, watch })
+    }
+
+    /// How well they are seen.
+    pub(super) fn senses(&self) -> Sense {
+        self.watch.senses()
+    }
+
+    /// The next commit, or what could not be seen of them.
+    pub(super) async fn next(&mut self) -> Observation {
+        match self.commits.recv().await {
+            Some(observation) => observation,
+            // The thread only ends when it is told to.
+            None => std::future::pending().await,
+        }
+    }
+}
 
 /// The sensor.
 pub(super) struct ContainerdWatch {

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand. Nothing is decided here; each command wires rooms together and prints.
 
 mod history;
+mod places;
 mod run;
 mod status;
 mod watch;
@@ -55,6 +56,9 @@ pub enum CliError {
     /// Where the snapshotter keeps its things is not known.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The databases could not be watched.
+    #[error("starting the thread that watches containerd's databases")]
+    Databases(#[source] io::Error),
     /// The ledger could not be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),

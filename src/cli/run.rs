@@ -5,12 +5,11 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{CliError, Output, status::SocketArgument, watch::RingArguments};
+use super::{CliError, Output, places::PlaceArguments, status::SocketArgument, watch::RingArguments};
 use crate::{
     agent::{Agent, Bounds, Format, Listen, Options},
     decide::Policy,
-    model::PoolName,
-    observe::{containerd::read_config, kernel_watch::UseBpf, world::Places},
+    observe::kernel_watch::UseBpf,
 };
 
 /// Watch containerd's devmapper snapshotter, tell what was left half done, and heal it where that is proven safe.
@@ -75,20 +74,6 @@ impl From<BpfArguments> for UseBpf {
     }
 }
 
-/// Where the snapshotter keeps its things.
-#[derive(Debug, Args)]
-struct PlaceArguments {
-    /// containerd's configuration, which tells pool and folder.
-    #[arg(long, default_value = "/etc/containerd/config.toml", value_name = "FILE")]
-    containerd_config: PathBuf,
-    /// dm name of the thin pool, instead of the configuration's.
-    #[arg(long, value_name = "NAME", requires = "root_path")]
-    pool: Option<String>,
-    /// Folder of the snapshotter's databases, instead of the configuration's.
-    #[arg(long, value_name = "FOLDER", requires = "pool")]
-    root_path: Option<PathBuf>,
-}
-
 /// Where the ledger is.
 #[derive(Debug, Args)]
 pub(super) struct LedgerArgument {
@@ -113,21 +98,11 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-impl PlaceArguments {
-    fn places(self) -> Result<Places, CliError> {
-        match (self.pool, self.root_path) {
-            (Some(pool), Some(root)) => Ok(Places {
-                pool: PoolName::new(pool),
-                root,
-            }),
-            _ => Ok(read_config(&self.containerd_config)?.places),
-        }
-    }
-}
-
 pub(super) fn run(arguments: RunArguments) -> Result<(), CliError> {
+    let places = arguments.places.places()?;
     let options = Options {
-        places: arguments.places.places()?,
+        core_db: arguments.places.core_db(),
+        places,
         policy: Policy {
             act: arguments.act,
             grace: Duration::from_secs_f64(arguments.grace),

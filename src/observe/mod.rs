@@ -5,6 +5,8 @@
 pub mod bbolt;
 pub mod cgroups;
 pub mod containerd;
+pub mod core_db;
+pub mod databases;
 pub mod device_mapper;
 pub mod kernel_watch;
 mod little_endian;

@@ -27,6 +27,11 @@ pub(crate) fn boot_with_disks(folder: &Path) -> Result<Vm> {
     machine().disks(folder).boot()
 }
 
+/// The same, on a kernel of choice.
+pub(crate) fn boot_on_disks(kernel: Kernel, folder: &Path) -> Result<Vm> {
+    machine().kernel(kernel).disks(folder).boot()
+}
+
 fn machine() -> VmBuilder {
     Vm::builder()
         .time_limit(Duration::from_mins(8))
