@@ -5,7 +5,6 @@ mod findings;
 mod heal;
 mod report;
 mod sensors;
-mod storm;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +15,6 @@ use std::{
 use findings::OpenFinding;
 pub use report::{Format, Report, Reporter};
 use sensors::{ContainerdWatch, Sensed};
-use storm::Storm;
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
 use crate::{
@@ -102,7 +100,6 @@ pub struct Agent {
     rested_at: Instant,
     /// The last unknown process named containerd, and when it was asked who it is.
     stranger: Option<(u32, Instant)>,
-    storm: Storm,
     /// A read of the world that took too long and goes on.
     reading: Option<JoinHandle<Result<World, WorldError>>>,
     intents_settled: bool,
@@ -168,7 +165,6 @@ impl Agent {
             read_at: Instant::now(),
             rested_at: Instant::now(),
             stranger: None,
-            storm: Storm::default(),
             reading: None,
             intents_settled: false,
             trouble: None,
@@ -220,14 +216,6 @@ impl Agent {
                 self.reporter.tell(&Report::Observed {
                     observation: observation.clone(),
                 });
-            }
-            Observation::BlockError(error) => {
-                if let Some(count) = self.storm.take_in(error) {
-                    self.reporter.tell(&Report::BlockErrors {
-                        newest: error.clone(),
-                        count,
-                    });
-                }
             }
             _ => {}
         }
@@ -290,6 +278,12 @@ impl Agent {
                 Change::GapClosed(gap) => self.reporter.tell(&Report::GapClosed { why: gap.why }),
                 Change::Began(id) | Change::Moved(id) => self.operation_moved(&id),
                 Change::Stepped(id) => self.operation_stepped(id),
+                Change::BlockErrors { newest, count } => {
+                    self.reporter.tell(&Report::BlockErrors {
+                        newest: *newest,
+                        count,
+                    });
+                }
             }
         }
     }
@@ -404,8 +398,8 @@ impl Agent {
         }
         // A read that hangs is waited for again, not started again: hung threads must not pile up.
         let mut reading = self.reading.take().unwrap_or_else(|| {
-            let (places, suspects) = (self.options.places.clone(), self.correlator.suspects());
-            tokio::task::spawn_blocking(move || world::read(&places, &suspects))
+            let (places, questions) = (self.options.places.clone(), self.correlator.questions(now()));
+            tokio::task::spawn_blocking(move || world::read(&places, &questions))
         });
         let begun = Instant::now();
         let waited = tokio::time::timeout(READ_DEADLINE, &mut reading).await;

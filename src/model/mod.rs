@@ -12,9 +12,11 @@ pub mod kernel;
 pub mod observation;
 pub mod operation;
 pub mod plan;
+pub mod ranges;
 pub mod sense;
 pub mod text;
 pub mod time;
+pub mod topology;
 pub mod world;
 
 pub use databases::{DeviceMark, PoolActivation, PoolDb, SnapshotDb, ThinDetails};
@@ -26,4 +28,5 @@ pub use operation::{Operation, OperationId, OperationState};
 pub use plan::{Action, Decision, Guard, GuardReading, Outcome, Plan};
 pub use text::Untrusted;
 pub use time::Timestamp;
-pub use world::{Node, Pool, PoolMode, World};
+pub use topology::Topology;
+pub use world::{DataOwners, Node, Pool, PoolMode, PoolView, Questions, World};

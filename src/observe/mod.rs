@@ -10,4 +10,5 @@ pub mod pool_db;
 pub mod probes;
 pub mod snapshot_db;
 pub mod thin_metadata;
+pub mod topology;
 pub mod world;
