@@ -21,7 +21,9 @@ use crate::{
     correlate::{Change, Correlator},
     decide::Policy,
     ledger::{Ledger, LedgerError, OperationRow},
-    model::{FindingId, Observation, OperationId, OperationState, PoolName, Timestamp, World, dm::Caller},
+    model::{
+        FindingId, Observation, OperationId, OperationState, PoolName, PoolView, Timestamp, World, dm::Caller,
+    },
     observe::{
         containerd,
         probes::{self, ProbeError, ProbeOptions, ProbeThread, Probes, Seen},
@@ -36,6 +38,8 @@ const PERIOD: Duration = Duration::from_secs(5);
 const SETTLE: Duration = Duration::from_millis(200);
 /// A world that takes longer to read than this is given up: some device hangs, and waiting would blind suture.
 const READ_DEADLINE: Duration = Duration::from_secs(30);
+/// The pool alone is a few calls of device-mapper's.
+const POOL_DEADLINE: Duration = Duration::from_secs(5);
 /// How long to wait for the probes' thread to catch up.
 const BARRIER_DEADLINE: Duration = Duration::from_secs(5);
 /// After a read of the world, how many times as long to rest before something new makes for another one.
@@ -102,6 +106,8 @@ pub struct Agent {
     stranger: Option<(u32, Instant)>,
     /// A read of the world that took too long and goes on.
     reading: Option<JoinHandle<Result<World, WorldError>>>,
+    /// The same, of the pool alone.
+    reading_pool: Option<JoinHandle<Result<PoolView, WorldError>>>,
     intents_settled: bool,
     trouble: Option<String>,
     ledger_trouble: Option<String>,
@@ -166,6 +172,7 @@ impl Agent {
             rested_at: Instant::now(),
             stranger: None,
             reading: None,
+            reading_pool: None,
             intents_settled: false,
             trouble: None,
             ledger_trouble: None,
@@ -383,8 +390,25 @@ impl Agent {
         if let Some(world) = self.read_world().await? {
             self.settle_intents(&world);
             self.judge(&world).await?;
+        } else if let Some(view) = self.read_pool().await {
+            self.judge_pool(&view);
         }
         Ok(())
+    }
+
+    /// Reads what can be read without databases and metadata; nothing when not even that can be.
+    async fn read_pool(&mut self) -> Option<PoolView> {
+        let mut reading = self.reading_pool.take().unwrap_or_else(|| {
+            let places = self.options.places.clone();
+            tokio::task::spawn_blocking(move || world::read_pool(&places))
+        });
+        match tokio::time::timeout(POOL_DEADLINE, &mut reading).await {
+            Ok(read) => read.ok()?.ok(),
+            Err(_) => {
+                self.reading_pool = Some(reading);
+                None
+            }
+        }
     }
 
     /// Catches up with the kernel's events, then reads the world; nothing when it could not be read, which is told.

@@ -173,7 +173,10 @@ impl BlockErrors {
                 failed.entry(kind.device).or_default().extend(&tally.sectors);
             }
         }
-        let answered = self.owners.as_ref().is_some_and(|owners| owners.incomplete.is_none());
+        let answered = self
+            .owners
+            .as_ref()
+            .is_some_and(|owners| owners.incomplete.is_none());
         let waits = self
             .asked
             .as_ref()
@@ -187,7 +190,9 @@ impl BlockErrors {
 
     /// The tallies that stand: those with an error in the last hour.
     pub fn standing(&self, now: Timestamp) -> impl Iterator<Item = (&Kind, &Tally)> {
-        self.kinds.iter().filter(move |(_, tally)| stands(tally.last, now))
+        self.kinds
+            .iter()
+            .filter(move |(_, tally)| stands(tally.last, now))
     }
 
     /// Devices with errors in the last hour.
@@ -266,9 +271,15 @@ mod tests {
         }
         let tally = only(&errors);
         assert_eq!((errors.kinds.len(), tally.count), (1, 1_000_000));
-        assert_eq!((tally.first, tally.last), (error(0, 1, 0, 0).at, error(999_999, 1, 0, 0).at));
+        assert_eq!(
+            (tally.first, tally.last),
+            (error(0, 1, 0, 0).at, error(999_999, 1, 0, 0).at)
+        );
         assert!(tally.sectors.iter().count() <= Ranges::MAX && tally.sectors.is_rough());
-        assert!((0..1_000_000).all(|nth| tally.sectors.contains(sector(nth)) && tally.sectors.contains(sector(nth) + 7)));
+        assert!(
+            (0..1_000_000)
+                .all(|nth| tally.sectors.contains(sector(nth)) && tally.sectors.contains(sector(nth) + 7))
+        );
     }
 
     #[test]
@@ -302,7 +313,10 @@ mod tests {
         errors.take_in(&error(1_000, 1, 0, 8));
         errors.take_in(&error(1_000, 2, 0, 0));
         let device = DeviceNumber { major: 253, minor: 1 };
-        assert_eq!(errors.questions(testing::at(2)).keys().collect::<Vec<_>>(), [&device]);
+        assert_eq!(
+            errors.questions(testing::at(2)).keys().collect::<Vec<_>>(),
+            [&device]
+        );
         let mut world = testing::world(2);
         world.data_owners = Some(DataOwners::default());
         errors.world(&world);

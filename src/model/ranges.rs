@@ -73,7 +73,8 @@ impl Ranges {
             .min_by_key(|(_, (one, next))| next.start.saturating_sub(one.end))
             .map(|(at, (one, next))| (at, one.start, next.end));
         if let Some((at, start, end)) = nearest {
-            self.ranges.splice(at..at.saturating_add(2), [Range { start, end }]);
+            self.ranges
+                .splice(at..at.saturating_add(2), [Range { start, end }]);
             self.rough = true;
         }
     }

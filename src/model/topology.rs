@@ -67,7 +67,9 @@ pub enum Placed {
 }
 
 impl Placed {
-    fn and(self, other: Self) -> Self {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Nowhere, other) | (other, Self::Nowhere) => other,
             (Self::At(mut one), Self::At(other)) => {
@@ -290,7 +292,11 @@ mod tests {
         assert_eq!(at(DISK, 2048, 2056), Placed::At(ranges(&[(100, 108)])));
         assert_eq!(at(DISK, 2548, 2556), Placed::At(ranges(&[(0, 8)])));
         assert_eq!(at(DISK, 0, 2048), Placed::Nowhere, "another partition's");
-        assert_eq!(at(DISK, 2248, 2256), Placed::Nowhere, "a part that no target uses");
+        assert_eq!(
+            at(DISK, 2248, 2256),
+            Placed::Nowhere,
+            "a part that no target uses"
+        );
         // The kernel tells a partition's bios with the disk's sectors.
         assert_eq!(at(PARTITION, 2048, 2056), Placed::At(ranges(&[(100, 108)])));
         assert_eq!(

@@ -160,7 +160,9 @@ impl DeviceMapper {
     /// The live table of a device: start, length, kind and parameters of each target. Nothing when there is no such
     /// device, or it has a name that no tool can pass on.
     pub fn live_table(&self, name: &[u8]) -> Result<Option<Vec<TableLine>>, DeviceMapperError> {
-        let known = std::str::from_utf8(name).ok().and_then(|name| DmName::new(name).ok());
+        let known = std::str::from_utf8(name)
+            .ok()
+            .and_then(|name| DmName::new(name).ok());
         let Some(known) = known else { return Ok(None) };
         let flags = DmFlags::DM_STATUS_TABLE | DmFlags::DM_NOFLUSH;
         match self

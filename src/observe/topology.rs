@@ -45,7 +45,9 @@ type Mount = (PathBuf, DeviceNumber);
 fn mounts() -> Result<Vec<Mount>, String> {
     let all = procfs::process::Process::myself()
         .and_then(|me| me.mountinfo())
-        .map_err(|error| format!("the mounts could not be read ({error}), so nobody knows on which disk a file lies"))?;
+        .map_err(|error| {
+            format!("the mounts could not be read ({error}), so nobody knows on which disk a file lies")
+        })?;
     let mounts = all.into_iter();
     Ok(mounts
         .filter_map(|mount| Some((mount.mount_point, mount.majmin.parse().ok()?)))
@@ -84,7 +86,10 @@ impl<T: Fn(&[u8]) -> Result<Option<Vec<TableLine>>, String>> Look<'_, T> {
     fn device(&self, topology: &mut Topology, number: DeviceNumber) -> BlockDevice {
         let folder = self.sys.join("dev/block").join(number.to_string());
         self.described(topology, &folder).unwrap_or_else(|error| {
-            topology.note_unread(format!("what {number} lies on could not be read: {}: {error}", folder.display()));
+            topology.note_unread(format!(
+                "what {number} lies on could not be read: {}: {error}",
+                folder.display()
+            ));
             BlockDevice::default()
         })
     }
@@ -119,7 +124,10 @@ impl<T: Fn(&[u8]) -> Result<Option<Vec<TableLine>>, String>> Look<'_, T> {
             let mut kinds: Vec<&str> = table.iter().map(|(_, _, kind, _)| kind.as_str()).collect();
             kinds.sort_unstable();
             kinds.dedup();
-            device.targets = kinds.iter().map(|kind| Untrusted::from_bytes(kind.as_bytes())).collect();
+            device.targets = kinds
+                .iter()
+                .map(|kind| Untrusted::from_bytes(kind.as_bytes()))
+                .collect();
             device.on = match linear(&table) {
                 Some(layers) => layers,
                 None => slaves()?.collect(),
@@ -185,7 +193,12 @@ fn optional(path: &Path) -> io::Result<Option<Vec<u8>>> {
 
 fn number_in<N: std::str::FromStr>(path: &Path) -> io::Result<N> {
     let text = fs::read_to_string(path)?;
-    let damaged = || io::Error::new(io::ErrorKind::InvalidData, format!("{} says `{}`", path.display(), text.trim()));
+    let damaged = || {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{} says `{}`", path.display(), text.trim()),
+        )
+    };
     text.trim().parse().map_err(|_| damaged())
 }
 
@@ -211,7 +224,10 @@ mod tests {
         std::os::unix::fs::symlink(sys.join(to), sys.join("dev/block").join(number.to_string())).unwrap();
     }
 
-    fn look<'s>(sys: &'s Path, table: &'static [(u64, u64, &str, &str)]) -> Look<'s, impl Fn(&[u8]) -> Result<Option<Vec<TableLine>>, String>> {
+    fn look<'s>(
+        sys: &'s Path,
+        table: &'static [(u64, u64, &str, &str)],
+    ) -> Look<'s, impl Fn(&[u8]) -> Result<Option<Vec<TableLine>>, String>> {
         Look {
             sys,
             mounts: vec![
@@ -242,7 +258,11 @@ mod tests {
             at.join("devices/virtual/block/dm-1/slaves/loop5"),
         )
         .unwrap();
-        put(at, "devices/virtual/block/loop5/loop/backing_file", "/var/lib/pool/data (deleted)\n");
+        put(
+            at,
+            "devices/virtual/block/loop5/loop/backing_file",
+            "/var/lib/pool/data (deleted)\n",
+        );
         link(at, DISK, "devices/pci/block/sda");
         link(at, PARTITION, "devices/pci/block/sda/sda2");
         for (file, text) in [("partition", "2\n"), ("start", "2048\n"), ("size", "100000\n")] {
@@ -309,8 +329,15 @@ mod tests {
         let garbage = sysfs();
         put(garbage.path(), "devices/pci/block/sda/sda2/start", "many");
         let topology = read(garbage.path(), &[(0, 4096, "linear", "7:5 0")]);
-        assert!(topology.unread[0].contains("says `many`"), "{:?}", topology.unread);
+        assert!(
+            topology.unread[0].contains("says `many`"),
+            "{:?}",
+            topology.unread
+        );
         let pool = testing::world(1).pool;
-        assert_eq!(Topology::of_pool(&pool).devices[&pool.device].on[0].lower(), pool.data_device().unwrap());
+        assert_eq!(
+            Topology::of_pool(&pool).devices[&pool.device].on[0].lower(),
+            pool.data_device().unwrap()
+        );
     }
 }

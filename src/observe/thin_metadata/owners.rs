@@ -3,7 +3,9 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
-use super::{Block, BlockSource, DeviceSource, MAX_DEPTH, Node, Superblock, ThinMetadataError, block, generation};
+use super::{
+    Block, BlockSource, DeviceSource, MAX_DEPTH, Node, Superblock, ThinMetadataError, block, generation,
+};
 use crate::{
     model::{DataOwners, DeviceNumber, ThinId, ranges::Ranges},
     observe::little_endian::u64_at,
@@ -136,7 +138,12 @@ impl Walk<'_> {
     }
 
     /// The entries of a node; none of one that can not be read, which is noted.
-    fn node<S: BlockSource>(&mut self, source: &mut S, number: u64, depth: u32) -> ControlFlow<(), Vec<Entry>> {
+    fn node<S: BlockSource>(
+        &mut self,
+        source: &mut S,
+        number: u64,
+        depth: u32,
+    ) -> ControlFlow<(), Vec<Entry>> {
         if self.read >= MAX_NODES {
             self.give_up(format!("the mappings were given up after {MAX_NODES} nodes"))?;
         }
@@ -163,7 +170,10 @@ impl Walk<'_> {
 
 fn entries(bytes: &Block, number: u64) -> Result<Vec<Entry>, String> {
     Ok(match Node::decode(bytes, number, VALUE)? {
-        Node::Internal(children) => children.into_iter().map(|(_, child)| Entry::Child(child)).collect(),
+        Node::Internal(children) => children
+            .into_iter()
+            .map(|(_, child)| Entry::Child(child))
+            .collect(),
         Node::Leaf(values) => values
             .into_iter()
             .filter_map(|(key, value)| Some(Entry::Value(key, u64_at(value, 0)?)))
