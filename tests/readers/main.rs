@@ -11,3 +11,5 @@ mod databases;
 mod thin;
 #[cfg(test)]
 mod thin_image;
+#[cfg(test)]
+mod thin_owners;
