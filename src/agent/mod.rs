@@ -402,12 +402,11 @@ impl Agent {
             let places = self.options.places.clone();
             tokio::task::spawn_blocking(move || world::read_pool(&places))
         });
-        match tokio::time::timeout(POOL_DEADLINE, &mut reading).await {
-            Ok(read) => read.ok()?.ok(),
-            Err(_) => {
-                self.reading_pool = Some(reading);
-                None
-            }
+        if let Ok(read) = tokio::time::timeout(POOL_DEADLINE, &mut reading).await {
+            read.ok()?.ok()
+        } else {
+            self.reading_pool = Some(reading);
+            None
         }
     }
 

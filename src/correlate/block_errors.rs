@@ -1,9 +1,6 @@
 //! Block errors, folded: of a dying disk's million failures a person needs what failed, how often, since when and where.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::model::{
     DataOwners, DeviceNumber, Sectors, Timestamp, World,
@@ -156,7 +153,11 @@ impl BlockErrors {
         if let Some(owners) = &world.data_owners {
             self.owners = Some(owners.clone());
         }
-        let now = world.begun;
+        self.forget(world.begun);
+    }
+
+    /// Lets go of what is over.
+    fn forget(&mut self, now: Timestamp) {
         self.kinds.retain(|_, tally| stands(tally.last, now));
         self.others.take_if(|tally| !stands(tally.last, now));
         self.lost.take_if(|lost| !stands(lost.last, now));
@@ -167,9 +168,10 @@ impl BlockErrors {
 
     /// Failed sectors by device of which the next world is to tell whose they are; nothing where that was asked already.
     pub fn questions(&mut self, now: Timestamp) -> BTreeMap<DeviceNumber, Ranges> {
+        self.forget(now);
         let mut failed: BTreeMap<DeviceNumber, Ranges> = BTreeMap::new();
         for (kind, tally) in &self.kinds {
-            if !tally.sectors.is_empty() && stands(tally.last, now) {
+            if !tally.sectors.is_empty() {
                 failed.entry(kind.device).or_default().extend(&tally.sectors);
             }
         }
@@ -193,12 +195,6 @@ impl BlockErrors {
         self.kinds
             .iter()
             .filter(move |(_, tally)| stands(tally.last, now))
-    }
-
-    /// Devices with errors in the last hour.
-    #[must_use]
-    pub fn devices(&self, now: Timestamp) -> BTreeSet<DeviceNumber> {
-        self.standing(now).map(|(kind, _)| kind.device).collect()
     }
 
     /// The errors of which only the number is known: there were too many kinds.

@@ -2,6 +2,7 @@
 //! at a dead disk must not wait for it.
 
 use std::{
+    cell::OnceCell,
     collections::VecDeque,
     fs, io,
     path::{Path, PathBuf},
@@ -23,10 +24,7 @@ pub fn read(dm: &DeviceMapper, pool: &Pool, nodes: &[Node]) -> Topology {
     let mut topology = Topology::of_pool(pool);
     let look = Look {
         sys: Path::new("/sys"),
-        mounts: mounts().unwrap_or_else(|why| {
-            topology.note_unread(why);
-            Vec::new()
-        }),
+        mounts: OnceCell::new(),
         table: |name: &[u8]| dm.live_table(name).map_err(|error| crate::words::explain(&error)),
     };
     let below = pool.data_device().into_iter().chain([pool.metadata_device]);
@@ -57,12 +55,16 @@ fn mounts() -> Result<Vec<Mount>, String> {
 /// Where to look.
 struct Look<'s, T> {
     sys: &'s Path,
-    mounts: Vec<Mount>,
+    /// Read when a file is met: on a busy node there are thousands.
+    mounts: OnceCell<Vec<Mount>>,
     /// Asks for the live table of a dm device of that name.
     table: T,
 }
 
-impl<T: Fn(&[u8]) -> Result<Option<Vec<TableLine>>, String>> Look<'_, T> {
+/// A live table; nothing of a device that is gone; in words what went wrong.
+type TableAnswer = Result<Option<Vec<TableLine>>, String>;
+
+impl<T: Fn(&[u8]) -> TableAnswer> Look<'_, T> {
     /// Reads devices and all that they lie on.
     fn down(&self, topology: &mut Topology, mut open: VecDeque<DeviceNumber>) {
         while let Some(number) = open.pop_front() {
@@ -133,7 +135,7 @@ impl<T: Fn(&[u8]) -> Result<Option<Vec<TableLine>>, String>> Look<'_, T> {
                 None => slaves()?.collect(),
             };
         } else if let Some(file) = optional(&folder.join("loop/backing_file"))? {
-            let lower = self.disk_of(&file);
+            let lower = self.disk_of(topology, &file);
             device.on.extend(lower.map(|lower| Layer::Somewhere { lower }));
         } else {
             device.on.extend(slaves()?);
@@ -142,10 +144,16 @@ impl<T: Fn(&[u8]) -> Result<Option<Vec<TableLine>>, String>> Look<'_, T> {
     }
 
     /// The device of the file system that holds a file; nothing for one without a device of its own.
-    fn disk_of(&self, file: &[u8]) -> Option<DeviceNumber> {
+    fn disk_of(&self, topology: &mut Topology, file: &[u8]) -> Option<DeviceNumber> {
         let file = String::from_utf8_lossy(file);
         let file = Path::new(file.trim_end_matches('\n'));
-        let holding = self.mounts.iter().filter(|(at, _)| file.starts_with(at));
+        let mounts = self.mounts.get_or_init(|| {
+            mounts().unwrap_or_else(|why| {
+                topology.note_unread(why);
+                Vec::new()
+            })
+        });
+        let holding = mounts.iter().filter(|(at, _)| file.starts_with(at));
         // The longest one; of those mounted over each other the last.
         let (_, device) = holding.max_by_key(|(at, _)| at.components().count())?;
         (device.major != 0).then_some(*device)
@@ -227,14 +235,14 @@ mod tests {
     fn look<'s>(
         sys: &'s Path,
         table: &'static [(u64, u64, &str, &str)],
-    ) -> Look<'s, impl Fn(&[u8]) -> Result<Option<Vec<TableLine>>, String>> {
+    ) -> Look<'s, impl Fn(&[u8]) -> TableAnswer> {
         Look {
             sys,
-            mounts: vec![
+            mounts: OnceCell::from(vec![
                 ("/".into(), DeviceNumber { major: 0, minor: 22 }),
                 ("/var/lib".into(), PARTITION),
                 ("/var/lib/x".into(), DeviceNumber { major: 0, minor: 30 }),
-            ],
+            ]),
             table: |name: &[u8]| {
                 assert_eq!(name, b"vg-tdata");
                 let own = |(start, length, kind, text): &(u64, u64, &str, &str)| {

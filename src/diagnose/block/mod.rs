@@ -10,8 +10,8 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     correlate::{BlockErrors, Kind, Tally},
     model::{
-        DeviceNumber, Finding, FindingClass, FindingId, Node, Pool, Provenance, Subject, Timestamp, Topology,
-        World, topology::Placed,
+        DeviceNumber, Finding, FindingClass, FindingId, Node, Pool, PoolMode, Provenance, Subject, Timestamp,
+        Topology, World, topology::Placed,
     },
 };
 
@@ -86,16 +86,15 @@ fn failing<'w>(scene: &Scene<'w>, errors: &'w BlockErrors, now: Timestamp) -> Ve
         let Some(part) = part(scene, kind.device, tally) else {
             continue;
         };
-        match by_device.get_mut(&kind.device) {
-            Some(known) => known.join(part, (kind, tally)),
-            None => {
-                let one = Failing {
-                    device: kind.device,
-                    part,
-                    kinds: vec![(kind, tally)],
-                };
-                by_device.insert(kind.device, one);
-            }
+        if let Some(known) = by_device.get_mut(&kind.device) {
+            known.join(part, (kind, tally));
+        } else {
+            let one = Failing {
+                device: kind.device,
+                part,
+                kinds: vec![(kind, tally)],
+            };
+            by_device.insert(kind.device, one);
         }
     }
     by_device.into_values().collect()
@@ -107,11 +106,10 @@ fn part<'w>(scene: &Scene<'w>, device: DeviceNumber, tally: &Tally) -> Option<Pa
     if data != Placed::Nowhere || metadata != Placed::Nowhere {
         return Some(Part::Below { data, metadata });
     }
-    scene
-        .nodes
-        .iter()
-        .find(|node| node.device == device)
-        .map(Part::Node)
+    let node = scene.nodes.iter().find(|node| node.device == device)?;
+    // A failed pool answers every thin device with EIO: that is the pool's finding, not one of each device.
+    let is_the_pools = scene.pool.mode == PoolMode::Failed && !scene.topology.is_error_table(device);
+    (!is_the_pools).then_some(Part::Node(node))
 }
 
 impl<'w> Failing<'w> {

@@ -35,8 +35,8 @@ fn world() -> World {
         world.topology.devices.insert(
             device,
             BlockDevice {
-                on,
                 name,
+                on,
                 ..BlockDevice::default()
             },
         );
@@ -178,6 +178,15 @@ fn a_thin_device_that_fails_alone_is_a_finding_of_its_own() {
         text.contains("the live table of tp-snap-3 (253:7) is `error`"),
         "{text}"
     );
+}
+
+#[test]
+fn what_a_failed_pool_refuses_is_the_pools_finding_and_none_of_each_device() {
+    let mut errors = BlockErrors::default();
+    fail(&mut errors, 90, NODE, 0, 8);
+    let mut world = world();
+    world.pool.mode = PoolMode::Failed;
+    assert_eq!(judge(&world, &mut errors), []);
 }
 
 #[test]
