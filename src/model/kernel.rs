@@ -176,13 +176,12 @@ pub struct ProcessChange {
 impl fmt::Display for ProcessChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(ending) = &self.ended {
-            write!(f, "{} {ending}", self.who.process)
-        } else {
-            write!(f, "{} started", self.who.process)?;
-            match self.who.ancestors.first() {
-                Some(parent) => write!(f, " under {parent}"),
-                None => Ok(()),
-            }
+            return write!(f, "{} {ending}", self.who.process);
+        }
+        write!(f, "{} started", self.who.process)?;
+        match self.who.ancestors.first() {
+            Some(parent) => write!(f, " under {parent}"),
+            None => Ok(()),
         }
     }
 }

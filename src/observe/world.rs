@@ -82,8 +82,7 @@ pub fn read(places: &Places, questions: &Questions) -> Result<World, WorldError>
         let metadata = thin_metadata::read_device(pool.metadata_device, &questions.roots)?;
         let nodes = dm.nodes(&pool)?;
         let topology = topology::read(&dm, &pool, &nodes);
-        let data_owners = data_owners(&pool, &topology, questions);
-        let world = World {
+        let mut world = World {
             begun,
             pool,
             pool_db,
@@ -92,11 +91,13 @@ pub fn read(places: &Places, questions: &Questions) -> Result<World, WorldError>
             mapping_roots: metadata.mapping_roots,
             nodes,
             topology,
-            data_owners,
+            data_owners: None,
         };
         // containerd brackets each of its pool messages between two transactions: with both databases where they were,
         // what was read in between belongs to them.
         if transactions(places)? == world.transactions() {
+            // It takes longer than all the rest, and proves nothing: it needs no transaction of its own.
+            world.data_owners = data_owners(&world.pool, &world.topology, questions);
             return Ok(world);
         }
         sleep(pause);

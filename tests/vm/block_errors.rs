@@ -95,6 +95,11 @@ fn a_failing_data_device(kernel: Kernel) -> Result<()> {
     swap(&vm, "tdata", &table)?;
     prepare_with_retries(&containerd, "three")?;
     ensure!(!suture.told("remedy")?);
+    suture.stop()?;
+    // A new suture has counted nothing; that does not make the disk a good one.
+    let mut suture = Suture::start(&vm, &["--act"], &[])?;
+    std::thread::sleep(Duration::from_secs(7));
+    ensure!(!suture.told("resolved")?, "{:?}", suture.reports()?);
     suture.stop()
 }
 

@@ -1,22 +1,31 @@
 //! Which thin devices have data in given blocks of the pool: a walk of all mapping trees, each node that snapshots share
 //! read once. It costs a read for each node, so it is done only when there are errors to attribute, and is bounded.
 
-use std::{collections::BTreeMap, ops::ControlFlow};
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
 use super::{
-    Block, BlockSource, DeviceSource, MAX_DEPTH, Node, Superblock, ThinMetadataError, block, generation,
+    Block, BlockSource, DeviceSource, Generation, MAX_DEPTH, Node, Superblock, ThinMetadataError, block,
+    generation,
 };
 use crate::{
     model::{DataOwners, DeviceNumber, ThinId, ranges::Ranges},
     observe::little_endian::u64_at,
 };
 
-/// Nodes read at most: 32 MiB, less than the second between two commits of a busy pool on any disk worth the name.
+/// Nodes read at most in one walk: 32 MiB.
 const MAX_NODES: usize = 8192;
+/// So long all walks together may take: a read of the world waits for them.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Owners told at most.
 const MAX_OWNERS: usize = 4096;
 /// Walks tried while the pool commits.
 const TRIES: usize = 3;
+/// So many nodes are read before it is looked whether the pool committed meanwhile.
+const LOOK_AFTER: usize = 64;
 /// Bytes of a value in either tree of mappings: a block of the metadata, or a data block and a time.
 const VALUE: usize = 8;
 /// In a leaf of a device's own tree the data block lies above 24 bits of time (`unpack_block_time`, dm-thin-metadata.c).
@@ -37,58 +46,84 @@ pub fn owners_of(number: DeviceNumber, blocks: &Ranges) -> DataOwners {
     }
 }
 
-/// The owners of data blocks, from a source that may be written meanwhile; a walk that a commit crossed is thrown away.
+/// The owners of data blocks, from a source that may be written meanwhile. What was read before a commit is true of the
+/// transaction before it; what may have been read after it is thrown away. Of several walks that commits broke off, the
+/// one that found most is told.
 #[must_use]
 pub fn owners(source: &mut impl BlockSource, blocks: &Ranges) -> DataOwners {
+    let until = Instant::now() + PATIENCE;
     let mut answer = DataOwners {
         blocks: blocks.clone(),
         owners: BTreeMap::new(),
-        incomplete: Some("the pool committed during each walk of its mappings".to_owned()),
+        incomplete: Some(format!("{READING} could not be walked")),
     };
     for _ in 0..TRIES {
-        match attempt(source, blocks) {
-            Ok(Some(walk)) => {
-                (answer.owners, answer.incomplete) = (walk.owners, walk.incomplete);
-                return answer;
+        match attempt(source, blocks, until) {
+            Ok(walk) => {
+                if walk.owners.len() >= answer.owners.len() || walk.incomplete.is_none() {
+                    (answer.owners, answer.incomplete) = (walk.owners, walk.incomplete);
+                }
+                if !walk.crossed {
+                    break;
+                }
             }
-            Ok(None) => {}
             Err(error) => answer.incomplete = Some(error.to_string()),
+        }
+        if Instant::now() >= until {
+            break;
         }
     }
     answer
 }
 
-/// One walk; nothing where the metadata changed in between.
 fn attempt<'b, S: BlockSource>(
     source: &mut S,
     blocks: &'b Ranges,
-) -> Result<Option<Walk<'b>>, ThinMetadataError> {
-    let before = generation(source)?;
-    let first = block(source, 0, "the superblock")?;
-    let root = Superblock::decode(&first).map_err(|problem| ThinMetadataError::NotThinMetadata {
+    until: Instant,
+) -> Result<Walk<'b>, ThinMetadataError> {
+    let generation = generation(source)?;
+    let superblock = block(source, 0, "the superblock")?;
+    let root = Superblock::decode(&superblock).map_err(|problem| ThinMetadataError::NotThinMetadata {
         file: source.name(),
         problem,
     })?;
     let mut walk = Walk {
         blocks,
+        until,
+        superblock,
+        generation,
         hits: BTreeMap::new(),
         read: 0,
+        looked: 0,
+        found: Vec::new(),
         owners: BTreeMap::new(),
         incomplete: None,
+        crossed: false,
     };
     let _ = walk.devices(source, root.data_mapping_root, 0);
-    let last = block(source, 0, "the superblock")?;
-    let quiet = first == last && before == generation(source)?;
-    Ok(quiet.then_some(walk))
+    if !walk.crossed {
+        let _ = walk.confirm(source);
+    }
+    Ok(walk)
 }
 
 struct Walk<'b> {
     blocks: &'b Ranges,
+    until: Instant,
+    /// As they were when the walk began: with either another one, a commit may have come in between.
+    superblock: Box<Block>,
+    generation: Option<Generation>,
     /// Of each node read: how many of its mappings lead to the blocks.
     hits: BTreeMap<u64, u64>,
     read: usize,
+    /// How many were read when it was looked last whether the pool committed.
+    looked: usize,
+    /// Owners found since then.
+    found: Vec<(ThinId, u64)>,
+    /// Owners found before.
     owners: BTreeMap<ThinId, u64>,
     incomplete: Option<String>,
+    crossed: bool,
 }
 
 /// A child of an inner node, or a value of a leaf.
@@ -106,16 +141,31 @@ impl Walk<'_> {
                 Entry::Value(id, root) => {
                     let hits = self.mappings(source, root, 0)?;
                     let id = u32::try_from(id).ok().map(ThinId);
-                    if let Some(id) = id.filter(|_| hits > 0) {
-                        self.owners.insert(id, hits);
+                    self.found.extend(id.filter(|_| hits > 0).map(|id| (id, hits)));
+                    if self.read.saturating_sub(self.looked) >= LOOK_AFTER {
+                        self.confirm(source)?;
                     }
-                    if self.owners.len() >= MAX_OWNERS {
-                        return self.give_up(format!("more than {MAX_OWNERS} thin devices have data there"));
+                    if self.owners.len().saturating_add(self.found.len()) >= MAX_OWNERS {
+                        self.give_up(format!("{MAX_OWNERS} thin devices and more have data there"))?;
                     }
                 }
             }
         }
         ControlFlow::Continue(())
+    }
+
+    /// What was found belongs to the transaction that the walk began in, unless the pool has committed since.
+    fn confirm<S: BlockSource>(&mut self, source: &mut S) -> ControlFlow<()> {
+        self.looked = self.read;
+        let superblock = block(source, 0, "the superblock");
+        let same = superblock.is_ok_and(|now| now == self.superblock)
+            && generation(source).is_ok_and(|now| now == self.generation);
+        if same {
+            self.owners.extend(self.found.drain(..));
+            return ControlFlow::Continue(());
+        }
+        self.crossed = true;
+        self.give_up("the pool committed while its mappings were walked".to_owned())
     }
 
     /// A device's own tree: how many of its mappings lead to the blocks.
@@ -145,7 +195,15 @@ impl Walk<'_> {
         depth: u32,
     ) -> ControlFlow<(), Vec<Entry>> {
         if self.read >= MAX_NODES {
-            self.give_up(format!("the mappings were given up after {MAX_NODES} nodes"))?;
+            self.give_up(format!(
+                "the walk of the mappings was given up after {MAX_NODES} nodes"
+            ))?;
+        }
+        if Instant::now() >= self.until {
+            self.give_up(format!(
+                "the walk of the mappings was given up after {} s",
+                PATIENCE.as_secs()
+            ))?;
         }
         self.read = self.read.saturating_add(1);
         if depth >= MAX_DEPTH {
