@@ -144,7 +144,10 @@ impl fmt::Display for Ranges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (nth, one) in self.iter().take(Self::SHOWN).enumerate() {
             let sign = if nth == 0 { "" } else { ", " };
-            write!(f, "{sign}{}-{}", one.start, one.end.saturating_sub(1))?;
+            write!(f, "{sign}{}", one.start)?;
+            if one.end.saturating_sub(one.start) > 1 {
+                write!(f, "-{}", one.end.saturating_sub(1))?;
+            }
         }
         match self.ranges.len().saturating_sub(Self::SHOWN) {
             0 => {}
@@ -202,7 +205,10 @@ mod tests {
     #[test]
     fn ranges_that_touch_are_one() {
         assert_eq!(of(&[(8, 16), (0, 8), (16, 17), (20, 20)]).to_string(), "0-16");
-        assert_eq!(of(&[(0, 8), (2048, 2056)]).to_string(), "0-7, 2048-2055");
+        assert_eq!(
+            of(&[(0, 8), (2048, 2056), (9, 10)]).to_string(),
+            "0-7, 9, 2048-2055"
+        );
     }
 
     #[test]

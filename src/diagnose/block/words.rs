@@ -79,13 +79,14 @@ pub(super) fn evidence(
 
 /// `12 reads on 253:1 (tdata) failed with EIO (i/o error), the first at .., the last at .., at sectors 0-7`
 fn failed((kind, tally): &(&Kind, &Tally), name: &str) -> String {
-    let what = match kind.direction {
-        Direction::Read => "reads",
-        Direction::Write => "writes",
-        Direction::Discard => "discards",
-        Direction::Flush => "flushes",
-        Direction::Other => "operations",
+    let (one, many) = match kind.direction {
+        Direction::Read => ("read", "reads"),
+        Direction::Write => ("write", "writes"),
+        Direction::Discard => ("discard", "discards"),
+        Direction::Flush => ("flush", "flushes"),
+        Direction::Other => ("operation", "operations"),
     };
+    let what = if tally.count == 1 { one } else { many };
     let sectors = if tally.sectors.is_empty() {
         String::new()
     } else {
@@ -171,20 +172,24 @@ fn place(placed: &Placed) -> String {
 }
 
 fn hit(world: &World, owners: &DataOwners, shared: bool, evidence: &mut Vec<String>) {
-    let blocks = if shared {
-        format!("data blocks {} (of all failing devices together)", owners.blocks)
+    let whose = if shared {
+        "the failed sectors of all failing devices together"
     } else {
-        format!("data blocks {}", owners.blocks)
+        "the failed sectors"
     };
+    evidence.push(format!(
+        "{whose} lie in data blocks {} of the pool",
+        owners.blocks
+    ));
     if owners.owners.is_empty() && owners.incomplete.is_none() {
-        evidence.push(format!("no thin device has data in {blocks}"));
+        evidence.push("no thin device has data in these blocks".to_owned());
     }
     for (id, count) in owners.owners.iter().take(NAMED) {
-        evidence.push(format!("{} has {count} of the {blocks}", who(world, *id)));
+        evidence.push(format!("{} has data in {count} of these blocks", who(world, *id)));
     }
     if owners.owners.len() > NAMED {
         let more = owners.owners.len().saturating_sub(NAMED);
-        evidence.push(format!("and {more} more thin devices have data there"));
+        evidence.push(format!("and {more} more thin devices have data in them"));
     }
     if let Some(why) = &owners.incomplete {
         evidence.push(format!("these are the least that are hit: {why}"));
