@@ -13,15 +13,22 @@ use crate::support::*;
 
 /// A containerd on a pool of which data and metadata lie on dm-linear devices, `tdata` and `tmeta`, that can be broken.
 fn on_breakable_disks(vm: &Vm) -> Result<Containerd<'_>> {
+    with_data_on(vm, "$5", 0)
+}
+
+/// The same, with the data on another disk, from a sector on.
+fn with_data_on<'vm>(vm: &'vm Vm, data: &str, from: u64) -> Result<Containerd<'vm>> {
     let mut containerd = Containerd::set_up(vm, Options::default())?;
-    vm.sh(
+    vm.sh(&format!(
         "set -- $(dmsetup table tp)
-        sectors=$2; metadata=$4; data=$5
+        metadata=$4; data={data}
+        sectors=$(($(cat /sys/dev/block/$data/size) - {from}))
         dmsetup remove tp
         dmsetup create tmeta --table \"0 $(cat /sys/dev/block/$metadata/size) linear $metadata 0\"
-        dmsetup create tdata --table \"0 $(cat /sys/dev/block/$data/size) linear $data 0\"
-        dmsetup create tp --table \"0 $sectors thin-pool /dev/mapper/tmeta /dev/mapper/tdata 128 32768 1 skip_block_zeroing\"",
-    )?;
+        dd if=/dev/zero of=/dev/mapper/tmeta bs=4k count=1 oflag=direct 2>/dev/null
+        dmsetup create tdata --table \"0 $sectors linear $data {from}\"
+        dmsetup create tp --table \"0 $sectors thin-pool /dev/mapper/tmeta /dev/mapper/tdata 128 32768 1 skip_block_zeroing\""
+    ))?;
     containerd.start()?;
     Ok(containerd)
 }
@@ -106,6 +113,44 @@ fn a_failing_data_device(kernel: Kernel) -> Result<()> {
 #[test]
 fn a_failing_data_device_is_named_with_the_snapshots_that_it_hits() -> Result<()> {
     a_failing_data_device(Kernel::V6_1)
+}
+
+/// A disk that answers requests and has a bad spot: scsi_debug can not read ten sectors from 0x1234 on.
+fn a_bad_spot(kernel: Kernel) -> Result<()> {
+    let vm = boot(kernel)?;
+    vm.sh("modprobe sd_mod; modprobe scsi_debug dev_size_mb=200 opts=2")?;
+    let disk = vm.sh("for try in 1 2 3 4 5 6 7 8 9; do
+            for one in /sys/block/sd*; do
+                if grep -q scsi_debug $one/device/model 2>/dev/null; then cat $one/dev; exit; fi
+            done
+            sleep 1
+        done
+        exit 1")?;
+    let disk = disk.trim();
+    let containerd = with_data_on(&vm, disk, 2048)?;
+    containerd.prepare("one", None)?.ok()?;
+    vm.sh("dd if=/dev/zero of=/dev/mapper/tp-snap-1 bs=1M count=64 oflag=direct 2>/dev/null")?;
+    let mut suture = Suture::start(&vm, &[], &[])?;
+    vm.sh("dd if=/dev/mapper/tp-snap-1 of=/dev/null bs=64k iflag=direct conv=noerror 2>/dev/null || true")?;
+    let found = suture.expect("found", is_class("block-errors"))?;
+    ensure!(found["finding"]["device"] == disk, "{found}");
+    // 0x1234 less where the data begin is sector 2612 of the pool, in data block 20.
+    vm.wait_until("the one block that is bad is named", PATIENCE, || {
+        let all = findings(&vm, "block-errors")?;
+        ensure!(all.len() == 1, "{all:?}");
+        let evidence = all[0]["evidence"].to_string();
+        Ok(
+            evidence.contains("the failed sectors lie in data blocks 20 of the pool")
+                && evidence.contains("containerd's tp-snap-1, active snapshot default/")
+                && evidence.contains("has data in 1 of these blocks"),
+        )
+    })?;
+    suture.stop()
+}
+
+#[test]
+fn a_bad_spot_of_a_disk_leads_to_the_one_block_that_it_hits() -> Result<()> {
+    a_bad_spot(Kernel::V6_1)
 }
 
 fn a_failing_metadata_device(kernel: Kernel) -> Result<()> {
