@@ -115,7 +115,7 @@ fn a_failing_data_device_is_named_with_the_snapshots_that_it_hits() -> Result<()
     a_failing_data_device(Kernel::V6_1)
 }
 
-/// A disk that answers requests and has a bad spot: scsi_debug can not read ten sectors from 0x1234 on.
+/// A disk that answers requests and has a bad spot: `scsi_debug` can not read ten sectors from 0x1234 on.
 fn a_bad_spot(kernel: Kernel) -> Result<()> {
     let vm = boot(kernel)?;
     vm.sh("modprobe sd_mod; modprobe scsi_debug dev_size_mb=200 opts=2")?;
