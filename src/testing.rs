@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::model::{
     Bytes, DeviceMark, DeviceNumber, DeviceRecord, DeviceState, IdState, Incarnation, Node, Observation,
     Pool, PoolActivation, PoolDb, PoolMode, PoolName, Sectors, SnapshotDb, SnapshotId, ThinDetails, ThinId,
-    Timestamp, TxId, Untrusted, World,
+    Timestamp, Topology, TxId, Untrusted, World,
     commit::{Commit, DatabaseKind, EntryChange},
     databases::{Presence, SnapshotKind, SnapshotRow},
     dm::{CallResult, Caller, DmCommand, DmIoctl, Message, Payload, Process, Target},
@@ -192,6 +192,8 @@ pub(crate) fn world(second: u64) -> World {
         thin: BTreeMap::new(),
         mapping_roots: BTreeMap::new(),
         nodes: Vec::new(),
+        topology: Topology::default(),
+        data_owners: None,
     }
 }
 

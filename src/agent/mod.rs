@@ -8,7 +8,6 @@ mod report;
 mod senses;
 mod sensors;
 mod status;
-mod storm;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +21,6 @@ pub use report::{Format, Report, Reporter};
 use sensors::{Commits, ContainerdWatch, Sensed};
 use status::Listeners;
 pub use status::{Bounds, Listen};
-use storm::Storm;
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
 use crate::{
@@ -30,8 +28,8 @@ use crate::{
     decide::Policy,
     ledger::{Ledger, LedgerError, OperationRow},
     model::{
-        FindingId, Observation, OperationId, OperationState, PoolName, Timestamp, World, dm::Caller,
-        status::ReadResult,
+        FindingId, Observation, OperationId, OperationState, PoolName, PoolView, Timestamp, World,
+        dm::Caller, status::ReadResult,
     },
     observe::{
         containerd,
@@ -48,6 +46,8 @@ const PERIOD: Duration = Duration::from_secs(5);
 const SETTLE: Duration = Duration::from_millis(200);
 /// A world that takes longer to read than this is given up: some device hangs, and waiting would blind suture.
 const READ_DEADLINE: Duration = Duration::from_secs(30);
+/// The pool alone is a few calls of device-mapper's.
+const POOL_DEADLINE: Duration = Duration::from_secs(5);
 /// How long to wait for the probes' thread to catch up.
 const BARRIER_DEADLINE: Duration = Duration::from_secs(5);
 /// After a read of the world, how many times as long to rest before something new makes for another one.
@@ -119,11 +119,12 @@ pub struct Agent {
     rested_at: Instant,
     /// The last unknown process named containerd, and when it was asked who it is.
     stranger: Option<(u32, Instant)>,
-    storm: Storm,
     /// A read of the world that took too long and goes on.
     reading: Option<JoinHandle<Result<World, WorldError>>>,
     /// When that read, or the one under way, began.
     reading_since: Option<Instant>,
+    /// The same, of the pool alone.
+    reading_pool: Option<JoinHandle<Result<PoolView, WorldError>>>,
     intents_settled: bool,
     trouble: Option<String>,
     ledger_trouble: Option<String>,
@@ -204,9 +205,9 @@ impl Agent {
             read_at: Instant::now(),
             rested_at: Instant::now(),
             stranger: None,
-            storm: Storm::default(),
             reading: None,
             reading_since: None,
+            reading_pool: None,
             intents_settled: false,
             trouble: None,
             ledger_trouble: None,
@@ -269,14 +270,6 @@ impl Agent {
                 self.reporter.tell(&Report::Observed {
                     observation: observation.clone(),
                 });
-            }
-            Observation::BlockError(error) => {
-                if let Some(count) = self.storm.take_in(error) {
-                    self.reporter.tell(&Report::BlockErrors {
-                        newest: error.clone(),
-                        count,
-                    });
-                }
             }
             Observation::Commit(_) if self.options.verbose => {
                 self.reporter.tell(&Report::Observed {
@@ -368,6 +361,12 @@ impl Agent {
                 Change::GapClosed(gap) => self.reporter.tell(&Report::GapClosed { why: gap.why }),
                 Change::Began(id) | Change::Moved(id) => self.operation_moved(&id),
                 Change::Stepped(id) => self.operation_stepped(id),
+                Change::BlockErrors { newest, count } => {
+                    self.reporter.tell(&Report::BlockErrors {
+                        newest: *newest,
+                        count,
+                    });
+                }
             }
         }
     }
@@ -474,9 +473,25 @@ impl Agent {
         if let Some(world) = self.read_world().await? {
             self.settle_intents(&world);
             self.judge(&world).await?;
+        } else if let Some(view) = self.read_pool().await {
+            self.judge_pool(&view);
         }
         self.publish();
         Ok(())
+    }
+
+    /// Reads what can be read without databases and metadata; nothing when not even that can be.
+    async fn read_pool(&mut self) -> Option<PoolView> {
+        let mut reading = self.reading_pool.take().unwrap_or_else(|| {
+            let places = self.options.places.clone();
+            tokio::task::spawn_blocking(move || world::read_pool(&places))
+        });
+        if let Ok(read) = tokio::time::timeout(POOL_DEADLINE, &mut reading).await {
+            read.ok()?.ok()
+        } else {
+            self.reading_pool = Some(reading);
+            None
+        }
     }
 
     /// Catches up with the kernel's events, then reads the world; nothing when it could not be read, which is told.
@@ -493,8 +508,8 @@ impl Agent {
         }
         // A read that hangs is waited for again, not started again: hung threads must not pile up.
         let mut reading = self.reading.take().unwrap_or_else(|| {
-            let (places, suspects) = (self.options.places.clone(), self.correlator.suspects());
-            tokio::task::spawn_blocking(move || world::read(&places, &suspects))
+            let (places, questions) = (self.options.places.clone(), self.correlator.questions(now()));
+            tokio::task::spawn_blocking(move || world::read(&places, &questions))
         });
         let begun = Instant::now();
         let reading_since = *self.reading_since.get_or_insert(begun);

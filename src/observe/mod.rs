@@ -14,5 +14,6 @@ pub mod pool_db;
 pub mod probes;
 pub mod snapshot_db;
 pub mod thin_metadata;
+pub mod topology;
 pub mod without_bpf;
 pub mod world;

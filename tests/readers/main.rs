@@ -14,4 +14,6 @@ mod thin;
 #[cfg(test)]
 mod thin_image;
 #[cfg(test)]
+mod thin_owners;
+#[cfg(test)]
 mod watch;

@@ -6,6 +6,7 @@
     reason = "a missing JSON key reads as null, and a test fails by panicking"
 )]
 
+mod block_errors;
 mod databases;
 mod flood;
 mod killed;

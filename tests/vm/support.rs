@@ -120,6 +120,11 @@ impl Suture {
         self.expect("remedy", |report| report["outcome"]["outcome"] == outcome)
     }
 
+    /// Its process id in the guest.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         self.process.kill(signal)
     }
