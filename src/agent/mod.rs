@@ -1,45 +1,45 @@
-//! Wires the rooms: what the sensors see goes to `correlate`; when something happened, or from time to time, the world
-//! is read, findings are made, decided about, told (`report`) and, where that is allowed and proven safe, remedied.
+//! The shell around the brain: what the sensors see goes to it; when something happened, or from time to time, the world
+//! is read (`look`); what follows is told and stored (`tell`) and, where that is allowed and proven safe, remedied
+//! (`heal`). All of it can be recorded (`record`), and replayed elsewhere.
 
-mod findings;
 mod heal;
-mod report;
+mod look;
+mod record;
 mod sensors;
-mod storm;
+mod tell;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
+    io,
     path::PathBuf,
     time::{Duration, SystemTime},
 };
 
-use findings::OpenFinding;
-pub use report::{Format, Report, Reporter};
+use look::Reading;
 use sensors::{ContainerdWatch, Sensed};
-use storm::Storm;
+use tell::{Traces, tell};
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
 use crate::{
-    correlate::{Change, Correlator},
+    brain::{Brain, Input, Report, Rules},
     decide::Policy,
     ledger::{Ledger, LedgerError, OperationRow},
-    model::{FindingId, Observation, OperationId, OperationState, PoolName, Timestamp, World, dm::Caller},
+    model::{Observation, OperationId, PoolName, Timestamp, dm::Caller},
     observe::{
         containerd,
         probes::{self, ProbeError, ProbeOptions, ProbeThread, Probes, Seen},
-        world::{self, Places, WorldError},
+        world::Places,
     },
+    recording::{RecordError, Recorder, RecordingOptions},
+    reporter::{Format, Reporter},
     telemetry::{Telemetry, TelemetryError},
+    words::explain,
 };
 
 /// How often the world is read when nothing happens.
 const PERIOD: Duration = Duration::from_secs(5);
 /// How long to let a burst of events end before the world is read.
 const SETTLE: Duration = Duration::from_millis(200);
-/// A world that takes longer to read than this is given up: some device hangs, and waiting would blind suture.
-const READ_DEADLINE: Duration = Duration::from_secs(30);
-/// How long to wait for the probes' thread to catch up.
-const BARRIER_DEADLINE: Duration = Duration::from_secs(5);
 /// After a read of the world, how many times as long to rest before something new makes for another one.
 const REST: u32 = 19;
 /// But never longer than this.
@@ -58,8 +58,10 @@ pub struct Options {
     pub policy: Policy,
     /// Sizes of the rings.
     pub probes: ProbeOptions,
-    /// Where the ledger is.
-    pub ledger: PathBuf,
+    /// Where the ledger is; none to do without, and never to act.
+    pub ledger: Option<PathBuf>,
+    /// Where to record everything that is seen.
+    pub record: Option<RecordingOptions>,
     /// How to tell.
     pub format: Format,
     /// Whether to tell of operations that go well too.
@@ -80,20 +82,23 @@ pub enum AgentError {
     Telemetry(#[from] TelemetryError),
     /// A thread could not be started.
     #[error("starting the thread that watches containerd")]
-    Thread(#[source] std::io::Error),
+    Thread(#[source] io::Error),
+    /// The recording could not be begun.
+    #[error(transparent)]
+    Record(#[from] RecordError),
 }
 
 /// The running agent.
 pub struct Agent {
     options: Options,
-    correlator: Correlator,
-    findings: Vec<OpenFinding>,
+    brain: Brain,
     traces: Traces,
     /// Operations with steps that are not in the ledger yet.
     unsaved: BTreeSet<OperationId>,
     ledger: Option<Ledger>,
+    recorder: Option<Recorder>,
     telemetry: Telemetry,
-    reporter: Reporter,
+    reporter: Reporter<io::Stdout>,
     events: mpsc::Receiver<Seen>,
     probes: ProbeThread,
     containerd: ContainerdWatch,
@@ -102,64 +107,64 @@ pub struct Agent {
     rested_at: Instant,
     /// The last unknown process named containerd, and when it was asked who it is.
     stranger: Option<(u32, Instant)>,
-    storm: Storm,
     /// A read of the world that took too long and goes on.
-    reading: Option<JoinHandle<Result<World, WorldError>>>,
+    reading: Option<JoinHandle<Reading>>,
     intents_settled: bool,
-    trouble: Option<String>,
     ledger_trouble: Option<String>,
     undelivered: bool,
-}
-
-/// `traceparent`s of what was told already.
-#[derive(Debug, Default)]
-struct Traces {
-    operations: BTreeMap<OperationId, String>,
 }
 
 impl Agent {
     /// Starts watching. Needs a tokio runtime around it.
     pub fn start(options: Options) -> Result<Self, AgentError> {
-        let mut reporter = Reporter::new(options.format);
+        let mut reporter = Reporter::stdout(options.format);
         let (telemetry, no_export) = Telemetry::from_environment()?;
         telemetry.install()?;
         if let Some(error) = no_export {
-            reporter.tell(&Report::NoTraces {
-                why: crate::words::explain(&error),
-            });
+            let why = explain(&error);
+            tell(&mut reporter, now(), &Report::NoTraces { why });
         }
-        let now = now();
-        let mut correlator = Correlator::new(options.places.pool.clone(), now);
-        let mut traces = Traces::default();
-        let mut findings = Vec::new();
-        let ledger = match Ledger::open(&options.ledger) {
-            Ok(ledger) => match take_up(
-                &ledger,
-                &options.places.pool,
-                &mut correlator,
-                &mut traces,
-                &mut findings,
-            ) {
-                Ok(()) => Some(ledger),
-                Err(error) => refuse_ledger(&mut reporter, &error),
-            },
-            Err(error) => refuse_ledger(&mut reporter, &error),
+        let rules = Rules {
+            policy: options.policy,
+            ledger: false,
+            verbose: options.verbose,
         };
+        let mut brain = Brain::new(options.places.pool.clone(), rules, now());
+        let mut traces = Traces::default();
+        let ledger = options.ledger.as_ref().and_then(|path| {
+            let opened = Ledger::open(path).and_then(|ledger| {
+                take_up(&ledger, &options.places.pool, &mut brain, &mut traces)?;
+                Ok(ledger)
+            });
+            // Without a ledger suture sees and tells, and never acts.
+            opened
+                .inspect_err(|error| {
+                    let why = explain(error);
+                    tell(&mut reporter, now(), &Report::NoLedger { why });
+                })
+                .ok()
+        });
+        brain.set_rules(Rules {
+            ledger: ledger.is_some(),
+            ..rules
+        });
         let (sender, events) = mpsc::channel(QUEUE);
         let probes = probes::start(Probes::attach(options.probes)?, sender)?;
         let containerd = ContainerdWatch::start(options.places.pool_db()).map_err(AgentError::Thread)?;
-        reporter.tell(&Report::Started {
+        let started = Report::Started {
             pool: options.places.pool.clone(),
             database: options.places.pool_db(),
             act: options.policy.act && ledger.is_some(),
-        });
+        };
+        tell(&mut reporter, now(), &started);
+        let recorder = record::start(&options, &brain, &mut reporter)?;
         Ok(Self {
             options,
-            correlator,
-            findings,
+            brain,
             traces,
             unsaved: BTreeSet::new(),
             ledger,
+            recorder,
             telemetry,
             reporter,
             events,
@@ -168,10 +173,8 @@ impl Agent {
             read_at: Instant::now(),
             rested_at: Instant::now(),
             stranger: None,
-            storm: Storm::default(),
             reading: None,
             intents_settled: false,
-            trouble: None,
             ledger_trouble: None,
             undelivered: false,
         })
@@ -181,14 +184,17 @@ impl Agent {
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
         tokio::pin!(stop);
         loop {
+            let flush_at = self.flush_at();
             tokio::select! {
                 () = &mut stop => break,
                 seen = self.events.recv() => self.seen(seen)?,
                 sensed = self.containerd.next() => self.sensed(sensed),
+                () = tokio::time::sleep_until(flush_at) => self.flush_recording(),
                 () = tokio::time::sleep_until(self.read_at) => self.look().await?,
             }
         }
-        self.reporter.tell(&Report::Stopped);
+        self.end_recording();
+        self.tell(&Report::Stopped);
         // The thread may be waiting to hand something over: without a receiver it stops.
         self.events.close();
         while self.events.try_recv().is_ok() {}
@@ -198,7 +204,7 @@ impl Agent {
     fn seen(&mut self, seen: Option<Seen>) -> Result<(), AgentError> {
         match seen {
             Some(Seen::Observation(observation)) => {
-                self.take_in(&observation);
+                self.take_in(observation);
                 Ok(())
             }
             Some(Seen::Barrier(_)) => Ok(()),
@@ -208,33 +214,13 @@ impl Agent {
     }
 
     /// One fact from the kernel.
-    fn take_in(&mut self, observation: &Observation) {
-        if let Observation::DmIoctl(call) = observation
+    fn take_in(&mut self, observation: Observation) {
+        if let Observation::DmIoctl(call) = &observation
             && !call.command.is_query()
         {
             self.meet_containerd(&call.caller);
         }
-        let changes = self.correlator.observe(observation);
-        match observation {
-            Observation::Lost { what, .. } if !what.hides_operations() => {
-                self.reporter.tell(&Report::Observed {
-                    observation: observation.clone(),
-                });
-            }
-            Observation::BlockError(error) => {
-                if let Some(count) = self.storm.take_in(error) {
-                    self.reporter.tell(&Report::BlockErrors {
-                        newest: error.clone(),
-                        count,
-                    });
-                }
-            }
-            _ => {}
-        }
-        if !changes.is_empty() {
-            self.changed(changes);
-            self.look_soon();
-        }
+        self.take(&Input::Observed { observation });
     }
 
     /// A containerd that started a moment ago: who it is must be known before what it did is judged.
@@ -254,245 +240,24 @@ impl Agent {
         if let Ok(Some(who)) = containerd::holder_of(&self.options.places.pool_db())
             && self.containerd.is_new(&who)
         {
-            self.containerd_changed(&Observation::ContainerdUp { at: now(), who });
+            self.containerd_changed(Observation::ContainerdUp { at: now(), who });
         }
     }
 
     fn sensed(&mut self, sensed: Sensed) {
         match sensed {
-            Sensed::Containerd(observation) => self.containerd_changed(&observation),
-            Sensed::Blind(why) => self.reporter.tell(&Report::Trouble {
-                what: format!("whether containerd runs can not be told, so nothing it does is known to be its own: {why}"),
-            }),
+            Sensed::Containerd(observation) => self.containerd_changed(observation),
+            Sensed::Blind(why) => self.take(&Input::Blind { at: now(), why }),
         }
     }
 
-    fn containerd_changed(&mut self, observation: &Observation) {
-        let changes = self.correlator.observe(observation);
-        self.containerd.note(observation);
-        self.reporter.tell(&Report::Observed {
-            observation: observation.clone(),
-        });
-        self.changed(changes);
-        if matches!(observation, Observation::ContainerdGone { .. }) {
-            // At once: the next containerd overwrites what this one was at.
-            self.read_at = Instant::now();
-        } else {
-            self.look_soon();
-        }
-    }
-
-    /// Tells and stores what changed among the operations.
-    fn changed(&mut self, changes: Vec<Change>) {
-        for change in changes {
-            match change {
-                Change::GapOpened(gap) => self.reporter.tell(&Report::GapOpened { why: gap.why }),
-                Change::GapClosed(gap) => self.reporter.tell(&Report::GapClosed { why: gap.why }),
-                Change::Began(id) | Change::Moved(id) => self.operation_moved(&id),
-                Change::Stepped(id) => self.operation_stepped(id),
-            }
-        }
-    }
-
-    /// Where an operation stands is stored at once: it is the provenance of a device.
-    fn operation_moved(&mut self, id: &OperationId) {
-        let Some(operation) = self.correlator.operation(id).cloned() else {
-            return;
-        };
-        if matches!(operation.state, OperationState::Abandoned { .. })
-            && !self.traces.operations.contains_key(id)
-        {
-            self.traces
-                .operations
-                .insert(id.clone(), self.telemetry.operation(&operation));
-        }
-        self.unsaved.remove(id);
-        let traceparent = self.traces.operations.get(id).cloned();
-        let stored = self.ledger.as_ref().map(|ledger| {
-            // What ended well and was never a story is nobody's concern any more.
-            if operation.state.is_closed() && traceparent.is_none() {
-                ledger.forget_operation(id)
-            } else {
-                ledger.save_operation(&OperationRow {
-                    operation: operation.clone(),
-                    traceparent: traceparent.clone(),
-                })
-            }
-        });
-        if self.options.verbose || traceparent.is_some() || operation.state.is_noteworthy() {
-            self.reporter.tell(&Report::Operation {
-                operation: Box::new(operation),
-            });
-        }
-        match stored {
-            Some(Err(error)) => self.ledger_failed(&error),
-            Some(Ok(())) => self.ledger_trouble = None,
-            None => {}
-        }
-    }
-
-    /// One more call is stored with the next read of the world: an fsync for each would slow down whoever shares the
-    /// disk.
-    fn operation_stepped(&mut self, id: OperationId) {
-        if self.options.verbose
-            && let Some(operation) = self.correlator.operation(&id)
-        {
-            self.reporter.tell(&Report::Operation {
-                operation: Box::new(operation.clone()),
-            });
-        }
-        self.unsaved.insert(id);
-    }
-
-    fn save_steps(&mut self) {
-        let known = &self.correlator;
-        self.traces
-            .operations
-            .retain(|id, _| known.operation(id).is_some());
-        let Some(ledger) = self.ledger.as_mut() else {
-            return;
-        };
-        let operations = std::mem::take(&mut self.unsaved).into_iter().filter_map(|id| {
-            let traceparent = self.traces.operations.get(&id).cloned();
-            Some(OperationRow {
-                operation: self.correlator.operation(&id)?.clone(),
-                traceparent,
-            })
-        });
-        if let Err(error) = ledger.save_operations(&operations.collect::<Vec<_>>()) {
-            self.ledger_failed(&error);
-        }
-    }
-
-    /// Told once, until it is another failure: a full disk fails every write.
-    fn ledger_failed(&mut self, error: &LedgerError) {
-        let what = format!("the ledger: {}", crate::words::explain(error));
-        if self.ledger_trouble.as_ref() != Some(&what) {
-            self.reporter.tell(&Report::Trouble { what: what.clone() });
-            self.ledger_trouble = Some(what);
-        }
-    }
-
-    fn look_soon(&mut self) {
-        self.look_by(Instant::now() + SETTLE);
+    fn containerd_changed(&mut self, observation: Observation) {
+        self.containerd.note(&observation);
+        self.take(&Input::Observed { observation });
     }
 
     fn look_by(&mut self, at: Instant) {
         self.read_at = self.read_at.min(at.max(self.rested_at));
-    }
-
-    /// Reads the world and does what follows from it.
-    async fn look(&mut self) -> Result<(), AgentError> {
-        self.read_at = Instant::now() + PERIOD;
-        self.tell_delivery();
-        self.save_steps();
-        if let Some(world) = self.read_world().await? {
-            self.settle_intents(&world);
-            self.judge(&world).await?;
-        }
-        Ok(())
-    }
-
-    /// Catches up with the kernel's events, then reads the world; nothing when it could not be read, which is told.
-    async fn read_world(&mut self) -> Result<Option<World>, AgentError> {
-        self.catch_up().await?;
-        // What an earlier suture left in flight under a containerd that is gone; asked only once the sensor had its say
-        // about who is up, and before the read, so that this world can already question it.
-        if self.containerd.has_looked() {
-            let buried = self.correlator.bury_unknown_actors(now());
-            self.changed(buried);
-        }
-        // A read that hangs is waited for again, not started again: hung threads must not pile up.
-        let mut reading = self.reading.take().unwrap_or_else(|| {
-            let (places, suspects) = (self.options.places.clone(), self.correlator.suspects());
-            tokio::task::spawn_blocking(move || world::read(&places, &suspects))
-        });
-        let begun = Instant::now();
-        let waited = tokio::time::timeout(READ_DEADLINE, &mut reading).await;
-        self.rested_at = Instant::now() + begun.elapsed().saturating_mul(REST).min(LONGEST_REST);
-        let result = match waited {
-            Ok(Ok(result)) => result,
-            Ok(Err(panicked)) => {
-                self.in_trouble(format!("reading the world broke off: {panicked}"));
-                return Ok(None);
-            }
-            Err(_) => {
-                self.reading = Some(reading);
-                let what = format!(
-                    "reading the world took more than {} s; a device hangs",
-                    READ_DEADLINE.as_secs()
-                );
-                self.in_trouble(what);
-                return Ok(None);
-            }
-        };
-        match result {
-            Ok(world) => {
-                if self.trouble.take().is_some() {
-                    self.reporter.tell(&Report::TroubleOver);
-                }
-                let changes = self.correlator.world(&world);
-                self.changed(changes);
-                Ok(Some(world))
-            }
-            Err(error) => {
-                // Busy is not trouble: the next look comes soon enough.
-                if !matches!(error, WorldError::Busy) {
-                    self.in_trouble(crate::words::explain(&error));
-                }
-                Ok(None)
-            }
-        }
-    }
-
-    /// Tells of trouble once, until it changes or ends.
-    fn in_trouble(&mut self, what: String) {
-        if self.trouble.as_ref() != Some(&what) {
-            self.reporter.tell(&Report::Trouble { what: what.clone() });
-            self.trouble = Some(what);
-        }
-    }
-
-    /// Takes in everything that the kernel had to say until now. A probe thread that does not answer is a gap.
-    async fn catch_up(&mut self) -> Result<(), AgentError> {
-        let wanted = self.probes.request_barrier();
-        let deadline = Instant::now() + BARRIER_DEADLINE;
-        loop {
-            match tokio::time::timeout_at(deadline, self.events.recv()).await {
-                Ok(Some(Seen::Barrier(number))) if number >= wanted => return Ok(()),
-                Ok(seen) => self.seen(seen)?,
-                Err(_) => {
-                    let changes = self
-                        .correlator
-                        .open_gap(now(), "the kernel's events could not be read in time".to_owned());
-                    self.changed(changes);
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    fn tell_delivery(&mut self) {
-        let Some(status) = self.telemetry.delivery_status() else {
-            return;
-        };
-        let failing = status.error.is_some();
-        if failing != self.undelivered {
-            self.undelivered = failing;
-            self.reporter.tell(&match status.error {
-                Some(error) => Report::TracesHeldBack {
-                    endpoint: status.endpoint,
-                    why: error,
-                },
-                None => Report::TracesDelivered {
-                    endpoint: status.endpoint,
-                },
-            });
-        }
-    }
-
-    fn finding(&mut self, id: &FindingId) -> Option<&mut OpenFinding> {
-        self.findings.iter_mut().find(|open| open.row.finding.id == *id)
     }
 }
 
@@ -500,9 +265,8 @@ impl Agent {
 fn take_up(
     ledger: &Ledger,
     pool: &PoolName,
-    correlator: &mut Correlator,
+    brain: &mut Brain,
     traces: &mut Traces,
-    findings: &mut Vec<OpenFinding>,
 ) -> Result<(), LedgerError> {
     ledger.prune()?;
     for OperationRow {
@@ -511,26 +275,23 @@ fn take_up(
     } in ledger.open_operations()?
     {
         let id = operation.id.clone();
-        if correlator.remember(operation)
+        if brain.remember_operation(operation, traceparent.is_some())
             && let Some(traceparent) = traceparent
         {
             traces.operations.insert(id, traceparent);
         }
     }
-    let of_this_pool = ledger
-        .open_findings()?
-        .into_iter()
-        .filter(|row| row.finding.pool == *pool);
-    findings.extend(of_this_pool.map(OpenFinding::again));
+    for row in ledger.open_findings()? {
+        if row.standing.finding.pool == *pool {
+            if let Some(traceparent) = row.traceparent {
+                traces
+                    .findings
+                    .insert(row.standing.finding.id.clone(), traceparent);
+            }
+            brain.remember_finding(row.standing);
+        }
+    }
     Ok(())
-}
-
-/// Without a ledger suture sees and tells, and never acts.
-fn refuse_ledger(reporter: &mut Reporter, error: &LedgerError) -> Option<Ledger> {
-    reporter.tell(&Report::NoLedger {
-        why: crate::words::explain(error),
-    });
-    None
 }
 
 /// The one clock of the agent.

@@ -1,18 +1,30 @@
 //! The command line: one file per subcommand. Nothing is decided here; each command wires rooms together and prints.
 
+#[cfg(not(feature = "node"))]
+mod absent;
+mod error;
+#[cfg(feature = "node")]
 mod history;
+#[cfg(feature = "node")]
+mod record;
+mod replay;
+#[cfg(feature = "node")]
 mod run;
+#[cfg(feature = "node")]
 mod watch;
 
 use std::{io, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{
-    agent::AgentError,
-    ledger::LedgerError,
-    observe::{containerd::ConfigError, probes::ProbeError},
-};
+#[cfg(not(feature = "node"))]
+use absent::AbsentArguments as NodeArguments;
+pub use error::CliError;
+
+use crate::reporter::Format;
+
+/// Exit code where only a part of a recording could be read.
+const DAMAGED: u8 = 3;
 
 /// Sees half-finished storage operations of containerd's devmapper snapshotter in the kernel, and heals them when that
 /// is proven safe.
@@ -23,11 +35,28 @@ pub struct Cli {
     command: Command,
 }
 
+#[cfg(feature = "node")]
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArguments),
     Watch(watch::WatchArguments),
     History(history::HistoryArguments),
+    Record(record::RecordArguments),
+    Replay(replay::ReplayArguments),
+}
+
+#[cfg(not(feature = "node"))]
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Not in this build: watch and heal a node.
+    Run(NodeArguments),
+    /// Not in this build: show device-mapper calls and block errors as they happen.
+    Watch(NodeArguments),
+    /// Not in this build: show what was found and done.
+    History(NodeArguments),
+    /// Not in this build: record what suture sees.
+    Record(NodeArguments),
+    Replay(replay::ReplayArguments),
 }
 
 /// How results are printed.
@@ -40,33 +69,20 @@ pub enum Output {
     Json,
 }
 
-/// Why a command ended early. Its message says what was being done; its sources say why that failed.
-#[derive(Debug, thiserror::Error)]
-pub enum CliError {
-    /// The agent could not start, or ended.
-    #[error(transparent)]
-    Agent(#[from] AgentError),
-    /// Where the snapshotter keeps its things is not known.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The ledger could not be read.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// The kernel could not be watched.
-    #[error("the kernel can not be watched")]
-    Probes(#[from] ProbeError),
-    /// Reading the probes broke off.
-    #[error("reading the kernel's events broke off: {0}")]
-    ProbesBroke(String),
-    /// The asynchronous runtime could not start.
-    #[error("starting the runtime's threads")]
-    Runtime(#[source] io::Error),
-    /// Standard output could not be written, other than by its reader going away.
-    #[error("writing to standard output")]
-    Print(#[source] io::Error),
-    /// A value could not be written as JSON.
-    #[error("writing a result as JSON")]
-    Json(#[from] serde_json::Error),
+impl From<Output> for Format {
+    fn from(output: Output) -> Self {
+        match output {
+            Output::Text => Self::Text,
+            Output::Json => Self::Json,
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("expected a number of seconds from 0 to 86400".to_owned()),
+    }
 }
 
 /// Runs the command that was asked for; the exit code says how it went.
@@ -74,9 +90,19 @@ pub enum CliError {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
+        #[cfg(feature = "node")]
         Command::Run(arguments) => run::run(arguments),
+        #[cfg(feature = "node")]
         Command::Watch(arguments) => watch::run(&arguments),
+        #[cfg(feature = "node")]
         Command::History(arguments) => history::run(&arguments),
+        #[cfg(feature = "node")]
+        Command::Record(arguments) => record::run(arguments),
+        #[cfg(not(feature = "node"))]
+        Command::Run(_) | Command::Watch(_) | Command::History(_) | Command::Record(_) => {
+            Err(CliError::WithoutNode)
+        }
+        Command::Replay(arguments) => replay::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -84,7 +110,10 @@ pub fn main() -> ExitCode {
         Err(CliError::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("suture: {}", crate::words::explain(&error));
-            ExitCode::FAILURE
+            match error {
+                CliError::Damaged { .. } => ExitCode::from(DAMAGED),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

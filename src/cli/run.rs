@@ -5,9 +5,9 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{CliError, Output, watch::RingArguments};
+use super::{CliError, Output, record::SizeArguments, seconds, watch::RingArguments};
 use crate::{
-    agent::{Agent, Format, Options},
+    agent::{Agent, Options},
     decide::Policy,
     model::PoolName,
     observe::{containerd::read_config, world::Places},
@@ -32,6 +32,11 @@ pub(super) struct RunArguments {
     /// How to print.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
+    /// Record everything that is seen to this file, for `suture replay`.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    #[command(flatten)]
+    size: SizeArguments,
     #[command(flatten)]
     places: PlaceArguments,
     #[command(flatten)]
@@ -42,7 +47,7 @@ pub(super) struct RunArguments {
 
 /// Where the snapshotter keeps its things.
 #[derive(Debug, Args)]
-struct PlaceArguments {
+pub(super) struct PlaceArguments {
     /// containerd's configuration, which tells pool and folder.
     #[arg(long, default_value = "/etc/containerd/config.toml", value_name = "FILE")]
     containerd_config: PathBuf,
@@ -67,15 +72,8 @@ pub(super) struct LedgerArgument {
     pub(super) ledger: PathBuf,
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
-        _ => Err("expected a number of seconds from 0 to 86400".to_owned()),
-    }
-}
-
 impl PlaceArguments {
-    fn places(self) -> Result<Places, CliError> {
+    pub(super) fn places(self) -> Result<Places, CliError> {
         match (self.pool, self.root_path) {
             (Some(pool), Some(root)) => Ok(Places {
                 pool: PoolName::new(pool),
@@ -87,20 +85,22 @@ impl PlaceArguments {
 }
 
 pub(super) fn run(arguments: RunArguments) -> Result<(), CliError> {
-    let options = Options {
+    start(Options {
         places: arguments.places.places()?,
         policy: Policy {
             act: arguments.act,
             grace: Duration::from_secs_f64(arguments.grace),
         },
         probes: arguments.rings.into(),
-        ledger: arguments.ledger.ledger,
+        ledger: Some(arguments.ledger.ledger),
+        record: arguments.record.map(|file| arguments.size.of(file)),
         verbose: arguments.verbose,
-        format: match arguments.output {
-            Output::Text => Format::Text,
-            Output::Json => Format::Json,
-        },
-    };
+        format: arguments.output.into(),
+    })
+}
+
+/// Runs an agent until it is asked to stop.
+pub(super) fn start(options: Options) -> Result<(), CliError> {
     // Two threads: the agent, and whoever reads the world or talks to the collector.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use super::lineage::Containerds;
 use crate::model::{
     DeviceNumber, Incarnation, Observation, Operation, OperationId, OperationState, PoolName, ThinId,
@@ -18,7 +20,7 @@ const MAX_RECENT: usize = 64;
 
 /// A span of time in which operations can have been missed. Until a full read of the world that began after it has
 /// closed it, nothing is deleted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// When its end was noticed.
     pub noticed: Timestamp,
@@ -41,8 +43,8 @@ pub enum Change {
     GapClosed(Gap),
 }
 
-/// Keeps the operations on one pool.
-#[derive(Debug, Clone)]
+/// Keeps the operations on one pool. All of it can be recorded and taken up again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Correlator {
     pool: PoolName,
     pool_device: Option<DeviceNumber>,

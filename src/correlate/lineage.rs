@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{
     Incarnation, Timestamp,
     dm::{Caller, Process},
+    pairs,
 };
 
 /// A dmsetup that outlives its containerd by more than this is not believed to be its child: the pid may be somebody
@@ -14,14 +17,15 @@ const OUTLIVES: Duration = Duration::from_secs(10);
 const MAX_REMEMBERED: usize = 64;
 
 /// What is known of one containerd.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Life {
     gone: Option<Timestamp>,
 }
 
 /// Every containerd that was seen holding the pool's database.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Containerds {
+    #[serde(with = "pairs")]
     known: BTreeMap<Incarnation, Life>,
 }
 

@@ -11,11 +11,12 @@ use std::{
 use super::{
     bbolt::{BboltError, Database},
     device_mapper::{DeviceMapper, DeviceMapperError},
-    pool_db::{self, PoolDbError},
-    snapshot_db::{self, SnapshotDbError},
+    pages::DatabasePages,
+    pool_db::PoolDbError,
+    snapshot_db::SnapshotDbError,
     thin_metadata::{self, ThinMetadataError},
 };
-use crate::model::{PoolName, ThinId, TxId, World};
+use crate::model::{Pool, PoolDb, PoolName, SnapshotDb, ThinId, TxId, World};
 
 /// Tries before a busy node is given up on until later.
 const TRIES: u32 = 8;
@@ -71,13 +72,24 @@ pub enum WorldError {
 /// Reads everything, of the thin devices in `with_roots` also where their mappings begin. Takes no lock and writes
 /// nothing.
 pub fn read(places: &Places, with_roots: &BTreeSet<ThinId>) -> Result<World, WorldError> {
+    read_with_pages(places, with_roots, false, &mut None).map(|(world, _)| world)
+}
+
+/// The same and, where `keep_pages` asks for them, the pages that the databases were read from. What the pool says of
+/// itself is left in `known` as soon as it is known, also where everything else can not be read.
+pub fn read_with_pages(
+    places: &Places,
+    with_roots: &BTreeSet<ThinId>,
+    keep_pages: bool,
+    known: &mut Option<Pool>,
+) -> Result<(World, Option<DatabasePages>), WorldError> {
     let dm = DeviceMapper::open()?;
     let mut pause = PAUSE;
     for _ in 0..TRIES {
         let begun = SystemTime::now().into();
         let pool = dm.pool(&places.pool)?;
-        let pool_db = pool_db::PoolDb::read(places.pool_db())?;
-        let snapshots = snapshot_db::SnapshotDb::read(places.snapshot_db())?;
+        *known = Some(pool.clone());
+        let (pool_db, snapshots, pages) = databases(places, keep_pages)?;
         let metadata = thin_metadata::read_device(pool.metadata_device, with_roots)?;
         let nodes = dm.nodes(&pool)?;
         let world = World {
@@ -92,12 +104,29 @@ pub fn read(places: &Places, with_roots: &BTreeSet<ThinId>) -> Result<World, Wor
         // containerd brackets each of its pool messages between two transactions: with both databases where they were,
         // what was read in between belongs to them.
         if transactions(places)? == world.transactions() {
-            return Ok(world);
+            return Ok((world, pages));
         }
         sleep(pause);
         pause = pause.saturating_mul(2);
     }
     Err(WorldError::Busy)
+}
+
+fn databases(
+    places: &Places,
+    keep_pages: bool,
+) -> Result<(PoolDb, SnapshotDb, Option<DatabasePages>), WorldError> {
+    if !keep_pages {
+        let pool_db = PoolDb::read(places.pool_db())?;
+        return Ok((pool_db, SnapshotDb::read(places.snapshot_db())?, None));
+    }
+    let (pool_db, pool_pages) = PoolDb::read_with_pages(places.pool_db())?;
+    let (snapshots, snapshot_pages) = SnapshotDb::read_with_pages(places.snapshot_db())?;
+    let pages = DatabasePages {
+        pool_db: pool_pages,
+        snapshots: snapshot_pages,
+    };
+    Ok((pool_db, snapshots, Some(pages)))
 }
 
 /// The transaction ids that the databases are at.

@@ -34,12 +34,6 @@ fn parse(traceparent: &str) -> Option<SpanContext> {
     context.is_valid().then_some(context)
 }
 
-/// The trace id inside a `traceparent`, for people to look up.
-#[must_use]
-pub fn trace_id(traceparent: &str) -> &str {
-    traceparent.split('-').nth(1).unwrap_or(traceparent)
-}
-
 fn under(parent: Option<&str>) -> Context {
     match parent.and_then(parse) {
         Some(context) => Context::new().with_remote_span_context(context),

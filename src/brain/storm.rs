@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{
     DeviceNumber, Timestamp,
     observation::{BlockError, Direction},
+    pairs,
 };
 
 /// At most one line in this time for each device, direction and cause.
@@ -16,15 +19,16 @@ const MAX_KINDS: usize = 256;
 type Kind = Option<(DeviceNumber, i32, Direction)>;
 
 /// How much of a kind was seen and told.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Tally {
     told: Timestamp,
     untold: u64,
 }
 
 /// Folds block errors.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Storm {
+    #[serde(with = "pairs")]
     kinds: BTreeMap<Kind, Tally>,
 }
 

@@ -1,30 +1,16 @@
-//! What the agent tells as it goes: lines for people, or JSON lines for programs, on standard output.
+//! What is told: the same from a running suture and from a replay. `Display` is for people, `Serialize` for programs.
 
-use std::{
-    fmt,
-    io::{self, Write as _},
-    path::PathBuf,
-};
+use std::{fmt, path::PathBuf};
 
 use serde::Serialize;
 
-use super::now;
 use crate::{
     model::{
-        Finding, GuardReading, Observation, Operation, OperationState, Outcome, Plan, PoolName,
+        Finding, GuardReading, Observation, Operation, OperationState, Outcome, Plan, PoolName, Timestamp,
         observation::BlockError,
     },
-    telemetry::story::trace_id,
+    words::trace_id,
 };
-
-/// How to tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Lines for people.
-    Text,
-    /// One JSON value a line.
-    Json,
-}
 
 /// One thing told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -37,6 +23,24 @@ pub enum Report {
         act: bool,
     },
     Stopped,
+    Recording {
+        file: PathBuf,
+    },
+    RecordingStopped {
+        file: PathBuf,
+        why: String,
+    },
+    Replaying {
+        pool: PoolName,
+        suture: String,
+        kernel: String,
+        began: Timestamp,
+    },
+    Replayed {
+        entries: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        damage: Option<String>,
+    },
     NoLedger {
         why: String,
     },
@@ -72,7 +76,8 @@ pub enum Report {
     },
     Found {
         finding: Finding,
-        traceparent: String,
+        /// The span that tells of it; none where nobody traces, as in a replay.
+        traceparent: Option<String>,
     },
     Decided {
         finding: Finding,
@@ -107,6 +112,31 @@ impl fmt::Display for Report {
                 write!(f, "watching pool {pool} and {}; {how}", database.display())
             }
             Self::Stopped => f.write_str("stopped"),
+            Self::Recording { file } => write!(f, "recording to {}", file.display()),
+            Self::RecordingStopped { file, why } => write!(
+                f,
+                "NO RECORDING any more to {}: {why}; suture goes on watching",
+                file.display()
+            ),
+            Self::Replaying {
+                pool,
+                suture,
+                kernel,
+                began,
+            } => write!(
+                f,
+                "replaying what suture {suture} saw of pool {pool} on Linux {kernel} from {began} on"
+            ),
+            Self::Replayed {
+                entries,
+                damage: None,
+            } => {
+                write!(f, "the recording ends here, after {entries} entries")
+            }
+            Self::Replayed {
+                entries,
+                damage: Some(why),
+            } => write!(f, "read up to entry {entries}; {why}"),
             Self::NoLedger { why } => write!(
                 f,
                 "NO LEDGER: {why}; suture only tells, because nothing is done without a durable intent"
@@ -160,7 +190,10 @@ impl fmt::Display for Report {
                 for text in &finding.evidence {
                     write!(f, "\n      - {text}")?;
                 }
-                write!(f, "\n      trace {}", trace_id(traceparent))
+                match traceparent {
+                    Some(traceparent) => write!(f, "\n      trace {}", trace_id(traceparent)),
+                    None => Ok(()),
+                }
             }
             Self::Decided {
                 finding, text, plan, ..
@@ -188,38 +221,5 @@ impl fmt::Display for Report {
             Self::NotDone { plan, why } => write!(f, "NOT DONE {}: {why}", plan.action),
             Self::Resolved { finding } => write!(f, "resolved {finding}"),
         }
-    }
-}
-
-/// Tells on standard output.
-#[derive(Debug)]
-pub struct Reporter {
-    format: Format,
-}
-
-/// A JSON line: the report and when it was told.
-#[derive(Serialize)]
-struct Line<'a> {
-    time: crate::model::Timestamp,
-    #[serde(flatten)]
-    report: &'a Report,
-}
-
-impl Reporter {
-    /// In a format.
-    #[must_use]
-    pub fn new(format: Format) -> Self {
-        Self { format }
-    }
-
-    /// Tells one thing. A reader that went away does not stop the agent.
-    pub fn tell(&mut self, report: &Report) {
-        let mut out = io::stdout().lock();
-        let at = now();
-        let line = match self.format {
-            Format::Text => format!("{} {report}", crate::words::clock_time(at)),
-            Format::Json => serde_json::to_string(&Line { time: at, report }).unwrap_or_default(),
-        };
-        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
     }
 }
