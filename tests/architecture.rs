@@ -56,7 +56,7 @@ fn the_pure_rooms_know_no_clock_no_file_no_kernel_and_no_room_that_does() {
         "crate::cli",
     ];
     assert_eq!(
-        offenders(&["model", "correlate", "diagnose", "decide"], &forbidden),
+        offenders(&["model", "correlate", "diagnose", "decide", "brain"], &forbidden),
         Vec::<String>::new()
     );
 }
@@ -65,6 +65,7 @@ fn the_pure_rooms_know_no_clock_no_file_no_kernel_and_no_room_that_does() {
 fn only_remedy_sends_messages_to_a_pool() {
     let rooms = [
         "agent",
+        "brain",
         "cli",
         "correlate",
         "decide",
@@ -72,6 +73,7 @@ fn only_remedy_sends_messages_to_a_pool() {
         "ledger",
         "model",
         "observe",
+        "recording",
         "telemetry",
     ];
     let hands = [

@@ -60,6 +60,11 @@ impl<W: Write> BlockWriter<W> {
         self.out.flush()
     }
 
+    /// What it writes to.
+    pub(super) fn into_output(self) -> W {
+        self.out
+    }
+
     /// Whether something waits for [`BlockWriter::flush`].
     pub(super) fn waits(&self) -> bool {
         !self.raw.is_empty()

@@ -21,7 +21,7 @@ use crate::{
 /// full.
 #[derive(Debug)]
 pub struct Writer<W> {
-    blocks: BlockWriter<W>,
+    pub(super) blocks: BlockWriter<W>,
     known: Known,
 }
 
@@ -65,10 +65,11 @@ impl<W: Write> Writer<W> {
         self.json(&Entry::Judge { at })
     }
 
-    /// Ends it in order; `continued` says that another file goes on from here.
-    pub fn end(mut self, continued: bool) -> Result<(), WriteError> {
+    /// Ends it in order, and gives back what it was written to; `continued` says that another file goes on from here.
+    pub fn end(mut self, continued: bool) -> Result<W, WriteError> {
         self.json(&Entry::End { continued })?;
-        self.flush()
+        self.flush()?;
+        Ok(self.blocks.into_output())
     }
 
     /// Hands everything to the operating system, so that a killed suture loses nothing of it.

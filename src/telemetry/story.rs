@@ -214,7 +214,7 @@ mod tests {
         let text = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let context = parse(text).unwrap();
         assert_eq!(traceparent(&context), text);
-        assert_eq!(trace_id(text), "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!(crate::words::trace_id(text), "0af7651916cd43dd8448eb211c80319c");
         for broken in [
             "",
             "00-xyz-1-01",

@@ -8,6 +8,8 @@ mod bbolt_file;
 #[cfg(test)]
 mod databases;
 #[cfg(test)]
+mod recorded;
+#[cfg(test)]
 mod thin;
 #[cfg(test)]
 mod thin_image;
