@@ -10,5 +10,6 @@ mod killed;
 mod leaked_thin;
 mod must_not_act;
 mod probes;
+mod recorded;
 mod support;
 mod trouble;
