@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Without anything to flush, when to ask again.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// Begins the recording, where one is asked for.
 pub(super) fn start(

@@ -160,31 +160,7 @@ impl fmt::Display for Report {
             Self::BlockErrors { newest, count } => {
                 write!(f, "{newest} ({count} of this kind since it was last told)")
             }
-            Self::Operation { operation } => {
-                write!(f, "operation: {operation}: ")?;
-                let last = operation.steps.last();
-                match &operation.state {
-                    OperationState::InFlight => match last {
-                        Some(step) => {
-                            write!(f, "{} -> {}", step.request, step.error.as_deref().unwrap_or("ok"))
-                        }
-                        None => f.write_str("in flight"),
-                    },
-                    OperationState::Orphaned { .. } => {
-                        f.write_str("its containerd is gone; was it finished?")
-                    }
-                    OperationState::Abandoned { record, .. } => match record {
-                        Some(state) => write!(f, "ABANDONED half way; containerd's record says {state}"),
-                        None => f.write_str("ABANDONED half way; containerd has no record of it"),
-                    },
-                    OperationState::Completed { .. } => f.write_str("completed"),
-                    OperationState::Failed { error } => write!(f, "refused by the kernel with {error}"),
-                    OperationState::Deleted { .. } => f.write_str("the device is deleted"),
-                    OperationState::Superseded { .. } => {
-                        f.write_str("what bears that id now may be another device")
-                    }
-                }
-            }
+            Self::Operation { operation } => tell_operation(operation, f),
             Self::Found { finding, traceparent } => {
                 write!(f, "FOUND {finding}")?;
                 for text in &finding.evidence {
@@ -221,5 +197,28 @@ impl fmt::Display for Report {
             Self::NotDone { plan, why } => write!(f, "NOT DONE {}: {why}", plan.action),
             Self::Resolved { finding } => write!(f, "resolved {finding}"),
         }
+    }
+}
+
+/// An operation, with where it stands.
+fn tell_operation(operation: &Operation, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "operation: {operation}: ")?;
+    let last = operation.steps.last();
+    match &operation.state {
+        OperationState::InFlight => match last {
+            Some(step) => {
+                write!(f, "{} -> {}", step.request, step.error.as_deref().unwrap_or("ok"))
+            }
+            None => f.write_str("in flight"),
+        },
+        OperationState::Orphaned { .. } => f.write_str("its containerd is gone; was it finished?"),
+        OperationState::Abandoned { record, .. } => match record {
+            Some(state) => write!(f, "ABANDONED half way; containerd's record says {state}"),
+            None => f.write_str("ABANDONED half way; containerd has no record of it"),
+        },
+        OperationState::Completed { .. } => f.write_str("completed"),
+        OperationState::Failed { error } => write!(f, "refused by the kernel with {error}"),
+        OperationState::Deleted { .. } => f.write_str("the device is deleted"),
+        OperationState::Superseded { .. } => f.write_str("what bears that id now may be another device"),
     }
 }

@@ -176,15 +176,13 @@ pub struct ProcessChange {
 
 impl fmt::Display for ProcessChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.ended {
-            Some(ending) => write!(f, "{} {ending}", self.who.process),
-            None => {
-                write!(f, "{} started", self.who.process)?;
-                match self.who.ancestors.first() {
-                    Some(parent) => write!(f, " under {parent}"),
-                    None => Ok(()),
-                }
-            }
+        if let Some(ending) = &self.ended {
+            return write!(f, "{} {ending}", self.who.process);
+        }
+        write!(f, "{} started", self.who.process)?;
+        match self.who.ancestors.first() {
+            Some(parent) => write!(f, " under {parent}"),
+            None => Ok(()),
         }
     }
 }

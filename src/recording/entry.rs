@@ -30,7 +30,7 @@ pub(super) enum Entry {
     /// What suture knew when the file was begun: the first entry, and only that.
     Brain(Box<Brain>),
     /// Something that happened.
-    Input(Input),
+    Input(Box<Input>),
     /// The world was read; it is what the world before it was, but for this and for the pages just before it.
     World(Box<WorldRecord>),
     /// The last world was judged.

@@ -116,7 +116,7 @@ impl<R: Read> Reader<R> {
             Entry::Brain(brain) if self.entries == 0 => Step::Brain(brain),
             Entry::Brain(_) => return wrong("holds a second beginning"),
             _ if self.entries == 0 => return wrong("is there before the beginning"),
-            Entry::Input(input) => Step::Input(Box::new(input)),
+            Entry::Input(input) => Step::Input(input),
             Entry::World(record) => {
                 let world = self.known.apply(*record)?;
                 self.has_world = true;

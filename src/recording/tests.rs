@@ -314,13 +314,13 @@ fn maps_are_told_by_what_changed_or_whole_whichever_is_less() {
     }
     let (steps, damage) = read(&writer.end(true).unwrap()).unwrap();
     assert!(damage.is_none());
-    let read: Vec<&World> = steps
+    let back: Vec<&World> = steps
         .iter()
         .filter_map(|step| match step {
             Step::World(world) => Some(&**world),
             _ => None,
         })
         .collect();
-    assert_eq!(read, worlds.iter().collect::<Vec<_>>());
-    assert!(read[2].thin.contains_key(&ThinId(5)));
+    assert_eq!(back, worlds.iter().collect::<Vec<_>>());
+    assert!(back[2].thin.contains_key(&ThinId(5)));
 }

@@ -45,7 +45,7 @@ impl<W: Write> Writer<W> {
 
     /// Something happened.
     pub fn input(&mut self, input: &Input) -> Result<(), WriteError> {
-        self.json(&Entry::Input(input.clone()))
+        self.json(&Entry::Input(Box::new(input.clone())))
     }
 
     /// The world was read, from these pages.
