@@ -59,6 +59,8 @@ impl Agent {
         if self.containerd.has_looked() {
             self.take(&Input::HoldersKnown { at: now() });
         }
+        // Nothing is flushed while the read goes on, and it may hang.
+        self.flush_recording();
         // A read that hangs is waited for again, not started again: hung threads must not pile up.
         let mut reading = self.reading.take().unwrap_or_else(|| {
             let (places, suspects) = (self.options.places.clone(), self.brain.suspects());

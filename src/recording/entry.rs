@@ -1,5 +1,7 @@
 //! What is in a recording, one record after the other.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::world::WorldRecord;
@@ -23,14 +25,14 @@ pub struct Header {
     pub began: Timestamp,
 }
 
-/// A record in JSON, but for the header.
+/// A record in JSON, but for the header. Borrowed where it is written, owned where it is read.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Entry {
+pub(super) enum Entry<'w> {
     /// What suture knew when the file was begun: the first entry, and only that.
-    Brain(Box<Brain>),
+    Brain(Cow<'w, Brain>),
     /// Something that happened.
-    Input(Box<Input>),
+    Input(Cow<'w, Input>),
     /// The world was read; it is what the world before it was, but for this and for the pages just before it.
     World(Box<WorldRecord>),
     /// The last world was judged.

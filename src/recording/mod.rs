@@ -9,6 +9,8 @@ mod reader;
 #[cfg(feature = "node")]
 mod recorder;
 mod replay;
+#[cfg(all(test, feature = "node"))]
+mod rotation_tests;
 #[cfg(test)]
 mod tests;
 mod world;

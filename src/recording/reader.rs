@@ -113,10 +113,10 @@ impl<R: Read> Reader<R> {
         let step = match entry {
             Entry::End { .. } if self.blocks.is_at_end()? => return Ok(None),
             Entry::End { .. } => return wrong("comes after the end mark"),
-            Entry::Brain(brain) if self.entries == 0 => Step::Brain(brain),
+            Entry::Brain(brain) if self.entries == 0 => Step::Brain(Box::new(brain.into_owned())),
             Entry::Brain(_) => return wrong("holds a second beginning"),
             _ if self.entries == 0 => return wrong("is there before the beginning"),
-            Entry::Input(input) => Step::Input(input),
+            Entry::Input(input) => Step::Input(Box::new(input.into_owned())),
             Entry::World(record) => {
                 let world = self.known.apply(*record)?;
                 self.has_world = true;

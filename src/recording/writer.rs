@@ -1,6 +1,6 @@
 //! Writes one recording.
 
-use std::io::Write;
+use std::{borrow::Cow, io::Write};
 
 use serde::Serialize;
 
@@ -38,14 +38,14 @@ impl<W: Write> Writer<W> {
         writer.json(header)?;
         // The header is a block of its own: it is readable whatever becomes of the rest.
         writer.flush()?;
-        writer.json(&Entry::Brain(Box::new(brain.clone())))?;
+        writer.json(&Entry::Brain(Cow::Borrowed(brain)))?;
         writer.flush()?;
         Ok(writer)
     }
 
     /// Something happened.
     pub fn input(&mut self, input: &Input) -> Result<(), WriteError> {
-        self.json(&Entry::Input(Box::new(input.clone())))
+        self.json(&Entry::Input(Cow::Borrowed(input)))
     }
 
     /// The world was read, from these pages.
