@@ -53,6 +53,8 @@ fn the_pure_rooms_know_no_clock_no_file_no_kernel_and_no_room_that_does() {
         "crate::ledger",
         "crate::telemetry",
         "crate::agent",
+        "crate::recording",
+        "crate::reporter",
         "crate::cli",
     ];
     assert_eq!(

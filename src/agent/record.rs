@@ -53,7 +53,7 @@ impl Agent {
     pub(super) fn record_world(&mut self, world: &World, pages: Option<DatabasePages>) {
         // A reading that was begun before the recording has no pages; the next one has.
         if let (Some(recorder), Some(pages)) = (&mut self.recorder, pages) {
-            let result = recorder.world(world, &pages);
+            let result = recorder.world(world, pages);
             self.recorded(result);
         }
     }

@@ -95,7 +95,7 @@ impl Recorder {
     }
 
     /// The world was read, and is about to be taken in.
-    pub fn world(&mut self, world: &World, pages: &DatabasePages) -> Result<(), RecordError> {
+    pub fn world(&mut self, world: &World, pages: DatabasePages) -> Result<(), RecordError> {
         self.writer.world(world, pages)?;
         self.flush_if_due()
     }

@@ -92,7 +92,7 @@ impl Story {
     fn look(&mut self, second: u64, fill: impl FnOnce(World) -> World) {
         let (world, pages) = real_world(second);
         let world = fill(world);
-        self.writer.world(&world, &pages).unwrap();
+        self.writer.world(&world, pages.clone()).unwrap();
         self.writer.judged(at(second)).unwrap();
         let outputs = self.brain.world(&world);
         self.tell(outputs);
@@ -280,7 +280,7 @@ proptest! {
         }
         pages.pool_db = crate::observe::bbolt::Pages::new(size, pool);
         let mut writer = Writer::begin(Vec::new(), &header(), &brain()).unwrap();
-        writer.world(&world, &pages).unwrap();
+        writer.world(&world, pages.clone()).unwrap();
         let (steps, damage) = read(&writer.end(false).unwrap()).unwrap();
         match steps.get(1) {
             Some(Step::World(read)) => prop_assert_eq!(&**read, &world),
@@ -310,7 +310,7 @@ fn maps_are_told_by_what_changed_or_whole_whichever_is_less() {
     })
     .collect();
     for world in &worlds {
-        writer.world(world, &pages).unwrap();
+        writer.world(world, pages.clone()).unwrap();
     }
     let (steps, damage) = read(&writer.end(true).unwrap()).unwrap();
     assert!(damage.is_none());

@@ -125,9 +125,9 @@ impl Known {
     pub(super) fn delta(
         &mut self,
         world: &World,
-        pages: &DatabasePages,
+        pages: DatabasePages,
     ) -> Result<(Vec<Run>, WorldRecord), WriteError> {
-        if size_of(pages) > MOST_PAGES {
+        if size_of(&pages) > MOST_PAGES {
             return Err(WriteError::TooLarge {
                 what: "what is in use of containerd's databases",
                 most: MOST_PAGES,
@@ -165,7 +165,7 @@ impl Known {
             mapping_roots: Delta::between(&self.mapping_roots, &world.mapping_roots),
             nodes: (self.nodes != world.nodes).then(|| world.nodes.clone()),
         };
-        self.pages = pages.clone();
+        self.pages = pages;
         self.thin.clone_from(&world.thin);
         self.mapping_roots.clone_from(&world.mapping_roots);
         self.nodes.clone_from(&world.nodes);

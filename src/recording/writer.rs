@@ -49,7 +49,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// The world was read, from these pages.
-    pub fn world(&mut self, world: &World, pages: &DatabasePages) -> Result<(), WriteError> {
+    pub fn world(&mut self, world: &World, pages: DatabasePages) -> Result<(), WriteError> {
         let (runs, record) = self.known.delta(world, pages)?;
         for run in runs {
             let mut bytes = vec![run.database.byte()];

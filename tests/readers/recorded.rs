@@ -175,7 +175,7 @@ proptest! {
                 None => BboltFile::new(layout, &snapshot_tree(count)),
             });
             let (world, pages) = world(&pool_file, snapshot_file.as_ref(), records);
-            writer.world(&world, &pages).unwrap();
+            writer.world(&world, pages.clone()).unwrap();
             written.push(world);
         }
         prop_assert_eq!(worlds_of(&writer.end(false).unwrap()), written);
@@ -202,11 +202,11 @@ fn what_no_walk_reaches_is_not_recorded_and_what_did_not_change_not_again() {
     let (first, pages) = world(&file, None, &many);
     assert!(!pages.pool_db.runs().values().any(|run| is_in(run)));
     let empty = writer.size();
-    writer.world(&first, &pages).unwrap();
+    writer.world(&first, pages.clone()).unwrap();
     let whole = writer.size() - empty;
     assert!(whole > 40_000, "{whole}");
     // Nothing changed: nothing but the record itself.
-    writer.world(&first, &pages).unwrap();
+    writer.world(&first, pages.clone()).unwrap();
     let again = writer.size() - empty - whole;
     assert!(again < 1000, "{again} bytes for a world that did not change");
     assert_eq!(worlds_of(&writer.end(false).unwrap()), [first.clone(), first]);
