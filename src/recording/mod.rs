@@ -9,7 +9,8 @@ mod reader;
 #[cfg(feature = "node")]
 mod recorder;
 mod replay;
-#[cfg(all(test, feature = "node"))]
+#[cfg(feature = "node")]
+#[cfg(test)]
 mod rotation_tests;
 #[cfg(test)]
 mod tests;
