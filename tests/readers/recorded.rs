@@ -18,14 +18,30 @@ use suture::recording::{Header, Reader, Step, Writer};
 
 use crate::bbolt_file::{BboltFile, Layout, Tree};
 
-/// One state of a node: records by number with the length of their error, and whether there are snapshots.
-type State = (BTreeMap<u32, u16>, Option<u8>);
+/// What happens to a node between two of its states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Happens {
+    /// A commit, and then a look.
+    Seen,
+    /// A commit that nobody looks at: pages come and go unseen.
+    Unseen,
+    /// The pool database is restored: another file, whose transactions begin anew.
+    Restored,
+}
+
+/// One state of a node: records by number with the length of their error, whether there are snapshots, and how it came about.
+type State = (BTreeMap<u32, u16>, Option<u8>, Happens);
 
 fn states() -> impl Strategy<Value = Vec<State>> {
     // Long error texts make overflow pages, and their growth and end moves them about.
     let length = prop_oneof![4 => 0..40_u16, 1 => 900..6000_u16];
     let records = proptest::collection::btree_map(0..12_u32, length, 0..9);
-    proptest::collection::vec((records, proptest::option::of(0..6_u8)), 1..8)
+    let happens = prop_oneof![
+        4 => Just(Happens::Seen),
+        4 => Just(Happens::Unseen),
+        1 => Just(Happens::Restored),
+    ];
+    proptest::collection::vec((records, proptest::option::of(0..6_u8), happens), 1..16)
 }
 
 fn pool_tree(records: &BTreeMap<u32, u16>) -> Tree {
@@ -168,12 +184,19 @@ proptest! {
         let mut snapshot_file: Option<BboltFile> = None;
         let mut writer = writer();
         let mut written = Vec::new();
-        for (records, snapshots) in &all {
-            pool_file.commit(&pool_tree(records));
+        for (records, snapshots, happens) in &all {
+            if *happens == Happens::Restored {
+                pool_file = BboltFile::new(layout, &pool_tree(records));
+            } else {
+                pool_file.commit(&pool_tree(records));
+            }
             snapshot_file = snapshots.map(|count| match snapshot_file.take() {
                 Some(mut file) => { file.commit(&snapshot_tree(count)); file }
                 None => BboltFile::new(layout, &snapshot_tree(count)),
             });
+            if *happens == Happens::Unseen {
+                continue;
+            }
             let (world, pages) = world(&pool_file, snapshot_file.as_ref(), records);
             writer.world(&world, pages.clone()).unwrap();
             written.push(world);
