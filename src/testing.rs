@@ -1,5 +1,6 @@
 //! Small makers of observations and worlds for the tests of the pure rooms.
 
+#[cfg(feature = "node")]
 mod status;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -14,6 +15,7 @@ use crate::model::{
     observation::LossKind,
 };
 
+#[cfg(feature = "node")]
 pub(crate) use status::status;
 
 pub(crate) const CONTAINERD: u32 = 500;

@@ -20,6 +20,12 @@ pub fn explain(error: &dyn Error) -> String {
     text
 }
 
+/// The trace id inside a `traceparent` of the W3C (`00-<trace>-<span>-01`), for people to look up.
+#[must_use]
+pub fn trace_id(traceparent: &str) -> &str {
+    traceparent.split('-').nth(1).unwrap_or(traceparent)
+}
+
 /// Time of day in the local zone with milliseconds.
 #[must_use]
 pub fn clock_time(at: Timestamp) -> String {

@@ -53,11 +53,13 @@ fn the_pure_rooms_know_no_clock_no_file_no_kernel_and_no_room_that_does() {
         "crate::ledger",
         "crate::telemetry",
         "crate::agent",
+        "crate::recording",
+        "crate::reporter",
         "crate::cli",
         "crate::control",
     ];
     assert_eq!(
-        offenders(&["model", "correlate", "diagnose", "decide"], &forbidden),
+        offenders(&["model", "correlate", "diagnose", "decide", "brain"], &forbidden),
         Vec::<String>::new()
     );
 }
@@ -66,6 +68,7 @@ fn the_pure_rooms_know_no_clock_no_file_no_kernel_and_no_room_that_does() {
 fn only_remedy_sends_messages_to_a_pool() {
     let rooms = [
         "agent",
+        "brain",
         "cli",
         "control",
         "correlate",
@@ -74,6 +77,7 @@ fn only_remedy_sends_messages_to_a_pool() {
         "ledger",
         "model",
         "observe",
+        "recording",
         "telemetry",
     ];
     let hands = [

@@ -34,7 +34,7 @@ fn path(folder: &tempfile::TempDir, name: &str) -> String {
 
 #[test]
 fn every_command_has_an_example_in_its_help() {
-    for command in ["run", "status", "watch", "history"] {
+    for command in ["run", "status", "watch", "history", "record", "replay"] {
         let text = String::from_utf8(suture(&[command, "--help"]).stdout).unwrap();
         assert!(text.contains("Example:\n"), "{command}: {text}");
     }
@@ -48,6 +48,8 @@ fn a_wrong_word_on_the_command_line_is_a_usage_error() {
         &["watch", "--output", "xml"],
         &["run", "--metrics", "everywhere"],
         &["run", "--queue-events", "1"],
+        &["record", "r", "--max-bytes", "1"],
+        &["record"],
         &["heal"],
     ] {
         let output = suture(wrong);

@@ -1,20 +1,14 @@
 //! From a plan to its outcome, with everything read anew just before.
 
-use std::time::Duration;
-
-use super::{Agent, AgentError, Report, now};
+use super::{Agent, AgentError, now};
 use crate::{
-    decide::guards,
-    model::{Action, FindingId, GuardReading, Outcome, Plan, Questions, Timestamp, TxId, World},
+    brain::Input,
+    model::{Action, Plan, Questions, Timestamp, TxId, World},
     observe::world::{self, Places, WorldError},
     remedy::{self, Eyes, KernelHands},
     telemetry::story,
+    words::explain,
 };
-
-/// After a remedy that changed nothing the finding is left alone for this long, and twice as long each further time.
-const AFTER_REFUSAL: Duration = Duration::from_secs(30);
-/// But never longer than this.
-const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
 /// Looks at the real world.
 struct RealEyes(Places);
@@ -39,17 +33,13 @@ impl Agent {
         let Some(world) = self.read_world().await? else {
             return Ok(());
         };
-        let readings = guards::read(plan, &world, &self.correlator);
+        let readings = self.brain.guards(plan, &world);
         let Some(ledger) = self.ledger.as_mut() else {
             return Ok(());
         };
-        let finding = self
-            .findings
-            .iter()
-            .find(|open| open.row.finding.id == plan.finding);
         let span = story::remedy_span(
             plan,
-            finding.and_then(|open| open.row.traceparent.as_deref()),
+            self.traces.findings.get(&plan.finding).map(String::as_str),
             self.traces.operations.get(&plan.operation).map(String::as_str),
         );
         let eyes = RealEyes(self.options.places.clone());
@@ -61,40 +51,20 @@ impl Agent {
             Ok((outcome, readings)) => {
                 story::conclude(&span, &readings, &outcome);
                 drop(span);
-                self.tell_remedy(plan, readings, outcome);
-            }
-            Err(error) => {
-                self.leave_alone(&plan.finding);
-                self.reporter.tell(&Report::NotDone {
+                self.take(&Input::Remedied {
+                    at: now(),
                     plan: plan.clone(),
-                    why: crate::words::explain(&error),
+                    guards: readings,
+                    outcome,
                 });
             }
+            Err(error) => self.take(&Input::NotDone {
+                at: now(),
+                plan: plan.clone(),
+                why: explain(&error),
+            }),
         }
         Ok(())
-    }
-
-    /// What was tried in vain is not tried again for a while, and for longer each time.
-    fn leave_alone(&mut self, finding: &FindingId) {
-        let Some(open) = self.finding(finding) else { return };
-        let doubled = AFTER_REFUSAL.saturating_mul(2_u32.saturating_pow(open.in_vain));
-        open.in_vain = open.in_vain.saturating_add(1);
-        open.not_before = now().plus(doubled.min(LONGEST_PAUSE));
-    }
-
-    fn tell_remedy(&mut self, plan: &Plan, guards: Vec<GuardReading>, outcome: Outcome) {
-        if outcome.changed_nothing() {
-            self.leave_alone(&plan.finding);
-        }
-        let traceparent = self
-            .finding(&plan.finding)
-            .and_then(|open| open.row.traceparent.clone());
-        self.reporter.tell(&Report::Remedy {
-            plan: plan.clone(),
-            guards,
-            outcome,
-            traceparent,
-        });
     }
 
     /// Settles what an earlier suture intended and did not conclude, by looking at this world.
@@ -120,19 +90,15 @@ impl Agent {
             Ok(settled) => {
                 self.intents_settled = true;
                 for (plan, outcome) in settled {
-                    let finding = self
-                        .findings
-                        .iter()
-                        .find(|open| open.row.finding.id == plan.finding);
-                    let traceparent = finding.and_then(|open| open.row.traceparent.clone());
+                    let finding = self.traces.findings.get(&plan.finding).map(String::as_str);
                     let operation = self.traces.operations.get(&plan.operation).map(String::as_str);
-                    let span = story::remedy_span(&plan, traceparent.as_deref(), operation);
+                    let span = story::remedy_span(&plan, finding, operation);
                     story::conclude(&span, &[], &outcome);
-                    self.reporter.tell(&Report::Remedy {
+                    drop(span);
+                    self.take(&Input::Settled {
+                        at: now(),
                         plan,
-                        guards: Vec::new(),
                         outcome,
-                        traceparent,
                     });
                 }
             }

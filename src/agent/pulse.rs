@@ -38,7 +38,7 @@ pub(super) struct Pulse {
 impl Pulse {
     pub(super) fn new(options: &Options, senses: Vec<Sense>, no_ledger: Option<String>) -> Self {
         let at = now();
-        let heals = options.policy.act && no_ledger.is_none();
+        let heals = options.policy.act && options.ledger.is_some() && no_ledger.is_none();
         let status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -257,10 +257,11 @@ mod tests {
             probes: ProbeOptions::default(),
             bounds: Bounds::default(),
             listen: Listen {
-                socket: "/nowhere/socket".into(),
+                socket: Some("/nowhere/socket".into()),
                 metrics: None,
             },
-            ledger: "/nowhere/ledger".into(),
+            ledger: Some("/nowhere/ledger".into()),
+            record: None,
             format: Format::Text,
             verbose: false,
         };

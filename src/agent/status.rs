@@ -2,15 +2,18 @@
 //! reads it, and how slowly, is nothing that the agent would notice.
 
 use std::{
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use super::{
-    Agent, Report, Reporter, now,
+    Agent, now,
     pulse::{Pulse, reasons},
+    tell::tell,
 };
 use crate::{
+    brain::Report,
     control::{ClientCounts, ControlServer, MetricsServer, ServeError},
     correlate,
     model::{
@@ -18,6 +21,7 @@ use crate::{
         observation::LossKind,
         status::{Bound, BoundKind, FindingStatus, OpenGap, Overall, TraceDelivery},
     },
+    reporter::Reporter,
     telemetry::{self, metrics::Metrics},
     words::explain,
 };
@@ -37,10 +41,10 @@ impl Default for Bounds {
 }
 
 /// Where suture can be asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Listen {
-    /// The control socket.
-    pub socket: PathBuf,
+    /// The control socket; none for a suture that only records.
+    pub socket: Option<PathBuf>,
     /// Where the metrics are served; nowhere by default.
     pub metrics: Option<SocketAddr>,
 }
@@ -53,16 +57,19 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    pub(super) fn start(listen: &Listen, pulse: &Pulse, reporter: &mut Reporter) -> Self {
+    pub(super) fn start(listen: &Listen, pulse: &Pulse, reporter: &mut Reporter<io::Stdout>) -> Self {
         let mut told = |socket: &Path, error: &ServeError| {
-            reporter.tell(&Report::NotAskable {
+            let report = Report::NotAskable {
                 place: socket.display().to_string(),
                 why: explain(error),
-            });
+            };
+            tell(reporter, now(), &report);
         };
-        let control = ControlServer::start(&listen.socket, pulse.feed())
-            .inspect_err(|error| told(&listen.socket, error))
-            .ok();
+        let control = listen.socket.as_ref().and_then(|socket| {
+            ControlServer::start(socket, pulse.feed())
+                .inspect_err(|error| told(socket, error))
+                .ok()
+        });
         let metrics = listen.metrics.and_then(|address| {
             let metrics = Metrics::new(pulse.feed(), pulse.read_times());
             MetricsServer::start(address, metrics)
@@ -81,22 +88,18 @@ impl Agent {
         let status = &mut self.pulse.status;
         status.at = now();
         status.bounds = bounds;
-        status.gap = self.correlator.gap().map(|gap| OpenGap {
+        let known = self.brain.correlator();
+        status.gap = known.gap().map(|gap| OpenGap {
             noticed: gap.noticed,
             why: gap.why.clone(),
         });
         status.containerd.up = self.containerd.up().cloned();
-        status.open_operations = count(
-            self.correlator
-                .operations()
-                .filter(|one| !one.state.is_closed())
-                .count(),
-        );
+        status.open_operations = count(known.operations().filter(|one| !one.state.is_closed()).count());
         status.finding_counts.clear();
-        for open in &self.findings {
-            *status.finding_counts.entry(open.row.finding.class).or_default() += 1;
+        let mut findings: Vec<_> = self.brain.standings().collect();
+        for standing in &findings {
+            *status.finding_counts.entry(standing.finding.class).or_default() += 1;
         }
-        let mut findings: Vec<_> = self.findings.iter().map(|open| &open.row).collect();
         findings.sort_by_key(|row| row.first_seen);
         let listed = findings
             .into_iter()
@@ -161,8 +164,8 @@ impl Agent {
                 ),
                 BoundKind::Operations => (
                     count(correlate::MAX_OPERATIONS),
-                    Some(count(self.correlator.operations().count())),
-                    self.correlator.given_up(),
+                    Some(count(self.brain.correlator().operations().count())),
+                    self.brain.correlator().given_up(),
                 ),
                 BoundKind::SpansKept => (
                     count(telemetry::MAX_SPANS_KEPT),

@@ -10,8 +10,7 @@ use super::{CliError, Output, run::LedgerArgument};
 use crate::{
     ledger::{FindingRow, Ledger, RemedyRow},
     model::{Finding, Timestamp},
-    telemetry::story::trace_id,
-    words::date_time,
+    words::{date_time, trace_id},
 };
 
 /// Show what was found and done, from the ledger.
@@ -64,17 +63,18 @@ pub(super) fn run(arguments: &HistoryArguments) -> Result<(), CliError> {
 }
 
 fn entry(ledger: &Ledger, row: FindingRow) -> Result<Entry, CliError> {
+    let standing = row.standing;
     Ok(Entry {
-        remedies: ledger.remedies_of(&row.finding.id)?,
-        first_seen: row.first_seen,
-        last_seen: row.last_seen,
-        resolved: row.resolved,
+        remedies: ledger.remedies_of(&standing.finding.id)?,
+        first_seen: standing.first_seen,
+        last_seen: standing.last_seen,
+        resolved: standing.resolved,
         trace: row
             .traceparent
             .as_deref()
             .map(|traceparent| trace_id(traceparent).to_owned()),
-        decision: row.decision,
-        finding: row.finding,
+        decision: standing.decision,
+        finding: standing.finding,
     })
 }
 

@@ -1,21 +1,36 @@
 //! The command line: one file per subcommand. Nothing is decided here; each command wires rooms together and prints.
 
+#[cfg(not(feature = "node"))]
+mod absent;
+mod error;
+#[cfg(feature = "node")]
 mod history;
+#[cfg(feature = "node")]
 mod places;
+#[cfg(feature = "node")]
+mod record;
+mod replay;
+#[cfg(feature = "node")]
 mod run;
+#[cfg(feature = "node")]
 mod status;
+#[cfg(feature = "node")]
 mod watch;
 
 use std::{io, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{
-    agent::AgentError,
-    control::AskError,
-    ledger::LedgerError,
-    observe::{containerd::ConfigError, kernel_watch::KernelWatchError},
-};
+#[cfg(not(feature = "node"))]
+use absent::AbsentArguments as NodeArguments;
+pub use error::CliError;
+
+#[cfg(feature = "node")]
+use crate::control::AskError;
+use crate::reporter::Format;
+
+/// Exit code where only a part of a recording could be read.
+const DAMAGED: u8 = 3;
 
 /// Sees half-finished storage operations of containerd's devmapper snapshotter in the kernel, and heals them when that
 /// is proven safe.
@@ -26,12 +41,31 @@ pub struct Cli {
     command: Command,
 }
 
+#[cfg(feature = "node")]
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArguments),
     Status(status::StatusArguments),
     Watch(watch::WatchArguments),
     History(history::HistoryArguments),
+    Record(record::RecordArguments),
+    Replay(replay::ReplayArguments),
+}
+
+#[cfg(not(feature = "node"))]
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Not in this build: watch and heal a node.
+    Run(NodeArguments),
+    /// Not in this build: show device-mapper calls and block errors as they happen.
+    Watch(NodeArguments),
+    /// Not in this build: show what was found and done.
+    History(NodeArguments),
+    /// Not in this build: ask a running suture how it is.
+    Status(NodeArguments),
+    /// Not in this build: record what suture sees.
+    Record(NodeArguments),
+    Replay(replay::ReplayArguments),
 }
 
 /// How results are printed.
@@ -44,39 +78,20 @@ pub enum Output {
     Json,
 }
 
-/// Why a command ended early. Its message says what was being done; its sources say why that failed.
-#[derive(Debug, thiserror::Error)]
-pub enum CliError {
-    /// The agent could not start, or ended.
-    #[error(transparent)]
-    Agent(#[from] AgentError),
-    /// A running suture could not be asked.
-    #[error(transparent)]
-    Ask(#[from] AskError),
-    /// Where the snapshotter keeps its things is not known.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The databases could not be watched.
-    #[error("starting the thread that watches containerd's databases")]
-    Databases(#[source] io::Error),
-    /// The ledger could not be read.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// The kernel could not be watched.
-    #[error(transparent)]
-    KernelWatch(#[from] KernelWatchError),
-    /// Reading the probes broke off.
-    #[error("reading the kernel's events broke off: {0}")]
-    ProbesBroke(String),
-    /// The asynchronous runtime could not start.
-    #[error("starting the runtime's threads")]
-    Runtime(#[source] io::Error),
-    /// Standard output could not be written, other than by its reader going away.
-    #[error("writing to standard output")]
-    Print(#[source] io::Error),
-    /// A value could not be written as JSON.
-    #[error("writing a result as JSON")]
-    Json(#[from] serde_json::Error),
+impl From<Output> for Format {
+    fn from(output: Output) -> Self {
+        match output {
+            Output::Text => Self::Text,
+            Output::Json => Self::Json,
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("expected a number of seconds from 0 to 86400".to_owned()),
+    }
 }
 
 /// Runs the command that was asked for; the exit code says how it went.
@@ -85,10 +100,23 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let success = |()| ExitCode::SUCCESS;
     let result = match cli.command {
+        #[cfg(feature = "node")]
         Command::Run(arguments) => run::run(arguments).map(success),
-        Command::Status(arguments) => status::run(&arguments),
+        #[cfg(feature = "node")]
         Command::Watch(arguments) => watch::run(&arguments).map(success),
+        #[cfg(feature = "node")]
         Command::History(arguments) => history::run(&arguments).map(success),
+        #[cfg(feature = "node")]
+        Command::Record(arguments) => record::run(arguments).map(success),
+        #[cfg(feature = "node")]
+        Command::Status(arguments) => status::run(&arguments),
+        #[cfg(not(feature = "node"))]
+        Command::Run(_)
+        | Command::Status(_)
+        | Command::Watch(_)
+        | Command::History(_)
+        | Command::Record(_) => Err(CliError::WithoutNode),
+        Command::Replay(arguments) => replay::run(&arguments).map(success),
     };
     match result {
         Ok(code) => code,
@@ -97,7 +125,9 @@ pub fn main() -> ExitCode {
         Err(error) => {
             eprintln!("suture: {}", crate::words::explain(&error));
             match error {
+                #[cfg(feature = "node")]
                 CliError::Ask(AskError::NotRunning { .. }) => status::NOT_RUNNING.into(),
+                CliError::Damaged { .. } => ExitCode::from(DAMAGED),
                 _ => ExitCode::FAILURE,
             }
         }

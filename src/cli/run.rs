@@ -5,9 +5,12 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{CliError, Output, places::PlaceArguments, status::SocketArgument, watch::RingArguments};
+use super::{
+    CliError, Output, places::PlaceArguments, record::SizeArguments, seconds, status::SocketArgument,
+    watch::RingArguments,
+};
 use crate::{
-    agent::{Agent, Bounds, Format, Listen, Options},
+    agent::{Agent, Bounds, Listen, Options},
     decide::Policy,
     observe::kernel_watch::UseBpf,
 };
@@ -31,6 +34,11 @@ pub(super) struct RunArguments {
     /// How to print.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
+    /// Record everything that is seen to this file, for `suture replay`.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    #[command(flatten)]
+    size: SizeArguments,
     #[command(flatten)]
     places: PlaceArguments,
     #[command(flatten)]
@@ -53,7 +61,7 @@ pub(super) struct RunArguments {
 
 /// Whether to use kernel probes.
 #[derive(Debug, Args)]
-struct BpfArguments {
+pub(super) struct BpfArguments {
     /// Do without kernel probes, as on a machine that forbids them: less is seen, later, and nothing is deleted.
     #[arg(long, conflicts_with = "require_bpf")]
     no_bpf: bool,
@@ -91,16 +99,9 @@ fn queue_default() -> u32 {
     Bounds::default().queue_events.try_into().unwrap_or(u32::MAX)
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
-        _ => Err("expected a number of seconds from 0 to 86400".to_owned()),
-    }
-}
-
 pub(super) fn run(arguments: RunArguments) -> Result<(), CliError> {
     let places = arguments.places.places()?;
-    let options = Options {
+    start(Options {
         core_db: arguments.places.core_db(),
         places,
         policy: Policy {
@@ -113,16 +114,18 @@ pub(super) fn run(arguments: RunArguments) -> Result<(), CliError> {
             queue_events: arguments.queue_events.try_into().unwrap_or(usize::MAX),
         },
         listen: Listen {
-            socket: arguments.socket.socket,
+            socket: Some(arguments.socket.socket),
             metrics: arguments.metrics,
         },
-        ledger: arguments.ledger.ledger,
+        ledger: Some(arguments.ledger.ledger),
+        record: arguments.record.map(|file| arguments.size.of(file)),
         verbose: arguments.verbose,
-        format: match arguments.output {
-            Output::Text => Format::Text,
-            Output::Json => Format::Json,
-        },
-    };
+        format: arguments.output.into(),
+    })
+}
+
+/// Runs an agent until it is asked to stop.
+pub(super) fn start(options: Options) -> Result<(), CliError> {
     // Two threads: the agent, and whoever reads the world or talks to the collector.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

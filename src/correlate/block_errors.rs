@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{
     DataOwners, DeviceNumber, Sectors, Timestamp, World,
     observation::{BlockError, BlockSource, Direction},
+    pairs,
     ranges::{Range, Ranges},
 };
 
@@ -18,7 +21,7 @@ const QUIET: Duration = Duration::from_hours(1);
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 /// What makes two errors of a kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Kind {
     /// On which device.
     pub device: DeviceNumber,
@@ -29,7 +32,7 @@ pub struct Kind {
 }
 
 /// All errors of a kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// How many.
     pub count: u64,
@@ -45,7 +48,7 @@ pub struct Tally {
 }
 
 /// What was told of a kind line by line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Told {
     at: Timestamp,
     untold: u64,
@@ -93,7 +96,7 @@ impl Tally {
 }
 
 /// Block events that were lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LostErrors {
     /// How many that can be counted.
     pub count: u64,
@@ -103,8 +106,9 @@ pub struct LostErrors {
 
 /// Tallies of block errors, of all devices of the machine. What has nothing to do with the pool is sorted out by whoever
 /// knows what lies on what.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockErrors {
+    #[serde(with = "pairs")]
     kinds: BTreeMap<Kind, Tally>,
     others: Option<Tally>,
     lost: Option<LostErrors>,

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     block_errors::BlockErrors,
     inside::Inside,
@@ -19,13 +21,13 @@ use crate::model::{
 
 /// Operations kept. Open ones are never dropped for closed ones; beyond this many open ones the oldest goes, and with it
 /// the right to act on its device.
-pub(crate) const MAX_OPERATIONS: usize = 4096;
+pub const MAX_OPERATIONS: usize = 4096;
 /// Calls kept of processes whose operation is not known yet (`dev_create` comes before the table that tells the thin id).
 const MAX_RECENT: usize = 64;
 
 /// A span of time in which operations can have been missed. Until a full read of the world that began after it has
 /// closed it, nothing is deleted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// When its end was noticed.
     pub noticed: Timestamp,
@@ -55,8 +57,8 @@ pub enum Change {
     },
 }
 
-/// Keeps the operations on one pool.
-#[derive(Debug, Clone)]
+/// Keeps the operations on one pool. All of it can be recorded and taken up again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Correlator {
     pub(super) pool: PoolName,
     pool_device: Option<DeviceNumber>,

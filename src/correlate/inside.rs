@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use super::correlator::{Change, Correlator};
 use crate::model::{
     DeviceNumber, Operation, OperationState, Side, ThinId,
@@ -20,7 +22,7 @@ const MAX_DEVICES: usize = 4096;
 const MAX_TRANSITIONS: usize = 64;
 
 /// What is remembered to tell whose a fact is.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Inside {
     devices: BTreeMap<DeviceNumber, Untrusted>,
     transitions: VecDeque<(ThinId, Step)>,

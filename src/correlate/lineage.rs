@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{
     Incarnation, Timestamp,
     dm::{Caller, Process},
     kernel::Ending,
+    pairs,
 };
 
 /// A dmsetup that outlives its containerd by more than this is not believed to be its child: the pid may be somebody
@@ -15,7 +18,7 @@ const OUTLIVES: Duration = Duration::from_secs(10);
 const MAX_REMEMBERED: usize = 64;
 
 /// What is known of one containerd.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Life {
     gone: Option<Timestamp>,
     /// How it ended, where a probe told.
@@ -34,8 +37,9 @@ pub enum Running {
 }
 
 /// Every containerd that was seen holding the pool's database.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Containerds {
+    #[serde(with = "pairs")]
     known: BTreeMap<Incarnation, Life>,
     looked: bool,
 }

@@ -14,7 +14,7 @@ mod next_record;
 mod tests;
 
 pub use block_errors::{BlockErrors, Kind, LostErrors, Tally};
-pub(crate) use correlator::MAX_OPERATIONS;
+pub use correlator::MAX_OPERATIONS;
 pub use correlator::{Change, Correlator, Gap};
 pub use lineage::Running;
 pub use next_record::Standing;

@@ -1,10 +1,12 @@
 //! The record that bears the name of the next snapshot: as long as containerd is at work on it that is how a snapshot is
 //! made, and when nobody is, no further one can be made.
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{DeviceRecord, Timestamp, TxId, World};
 
 /// The record of the next snapshot, as it has stood in one world after another.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     /// The record.
     pub record: DeviceRecord,
@@ -16,7 +18,7 @@ pub struct Standing {
 }
 
 /// Follows it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct NextRecord {
     standing: Option<Standing>,
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     correlate::Correlator,
     model::{
@@ -11,7 +13,7 @@ use crate::{
 };
 
 /// What suture may do by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     /// Whether it may change anything at all.
     pub act: bool,

@@ -55,7 +55,7 @@ fn classify(world: &World, operations: &Correlator, id: ThinId) -> Option<Findin
         ));
         if let OperationState::Abandoned { at, .. } = &maker.state {
             let how = match operations.ending_of(actor) {
-                Some(ending) => format!(", it {ending}"),
+                Some(ending) => format!("; it {ending}"),
                 None => String::new(),
             };
             evidence.push(format!("{actor} was gone at {at} and had not finished it{how}"));

@@ -3,21 +3,13 @@
 use rusqlite::{Row, params};
 
 use super::{Ledger, LedgerError};
-use crate::model::{Finding, Timestamp};
+use crate::{brain::Standing, model::Timestamp};
 
 /// A stored finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FindingRow {
-    /// The finding as it was last read.
-    pub finding: Finding,
-    /// When it was first read.
-    pub first_seen: Timestamp,
-    /// When it was last read.
-    pub last_seen: Timestamp,
-    /// When a read of the world did not have it any more.
-    pub resolved: Option<Timestamp>,
-    /// What was decided about it last, as people read it.
-    pub decision: String,
+    /// The finding and its history.
+    pub standing: Standing,
     /// The span that tells of it.
     pub traceparent: Option<String>,
 }
@@ -26,7 +18,14 @@ impl Ledger {
     /// Stores a finding, or what became of it.
     pub fn save_finding(&self, row: &FindingRow) -> Result<(), LedgerError> {
         const WHAT: &str = "storing a finding";
-        let json = serde_json::to_string(&row.finding).map_err(LedgerError::value(WHAT))?;
+        let Standing {
+            finding,
+            first_seen,
+            last_seen,
+            resolved,
+            decision,
+        } = &row.standing;
+        let json = serde_json::to_string(finding).map_err(LedgerError::value(WHAT))?;
         self.connection
             .prepare_cached(
                 "INSERT INTO findings (id, first_seen, last_seen, resolved, finding, decision, traceparent)
@@ -36,12 +35,12 @@ impl Ledger {
             )
             .and_then(|mut sql| {
                 sql.execute(params![
-                    row.finding.id.0,
-                    text(row.first_seen),
-                    text(row.last_seen),
-                    row.resolved.map(text),
+                    finding.id.0,
+                    text(*first_seen),
+                    text(*last_seen),
+                    resolved.map(text),
                     json,
-                    row.decision,
+                    decision,
                     row.traceparent
                 ])
             })
@@ -80,11 +79,13 @@ impl Ledger {
                 row.map_err(LedgerError::sql(WHAT))?;
             let time = |text: String| parse(text).map_err(LedgerError::value(WHAT));
             Ok(FindingRow {
-                finding: serde_json::from_str(&finding).map_err(LedgerError::value(WHAT))?,
-                first_seen: time(first_seen)?,
-                last_seen: time(last_seen)?,
-                resolved: resolved.map(time).transpose()?,
-                decision,
+                standing: Standing {
+                    finding: serde_json::from_str(&finding).map_err(LedgerError::value(WHAT))?,
+                    first_seen: time(first_seen)?,
+                    last_seen: time(last_seen)?,
+                    resolved: resolved.map(time).transpose()?,
+                    decision,
+                },
                 traceparent,
             })
         })

@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    brain::Standing,
     correlate::Correlator,
     model::{Finding, FindingClass, FindingId, Operation, OperationState, Provenance, ThinId},
     testing::*,
@@ -59,23 +60,23 @@ fn findings_keep_their_first_sight_and_end_resolved() {
         evidence: vec!["seen".to_owned()],
     };
     let mut row = FindingRow {
-        finding,
-        first_seen: at(1),
-        last_seen: at(2),
-        resolved: None,
-        decision: "left to a person".to_owned(),
+        standing: Standing {
+            finding,
+            first_seen: at(1),
+            last_seen: at(2),
+            resolved: None,
+            decision: "left to a person".to_owned(),
+        },
         traceparent: Some("00-1-2-01".to_owned()),
     };
     open(&folder).save_finding(&row).unwrap();
-    let again = FindingRow {
-        first_seen: at(9),
-        last_seen: at(9),
-        ..row.clone()
-    };
+    let mut again = row.clone();
+    again.standing.first_seen = at(9);
+    again.standing.last_seen = at(9);
     open(&folder).save_finding(&again).unwrap();
-    row.last_seen = at(9);
+    row.standing.last_seen = at(9);
     assert_eq!(open(&folder).open_findings().unwrap(), [row.clone()]);
-    row.resolved = Some(at(10));
+    row.standing.resolved = Some(at(10));
     open(&folder).save_finding(&row).unwrap();
     assert_eq!(open(&folder).open_findings().unwrap(), []);
     assert_eq!(open(&folder).newest_findings(10).unwrap(), [row]);

@@ -2,10 +2,9 @@
 
 use std::{fmt, time::Duration};
 
-use nix::errno::Errno;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{DeviceNumber, PoolName, Sectors, ThinId, Timestamp, text::Untrusted};
+use super::{DeviceNumber, PoolName, Sectors, ThinId, Timestamp, numbers, text::Untrusted};
 
 /// A command of device-mapper's control device (`DM_*_CMD`, include/uapi/linux/dm-ioctl.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -300,18 +299,18 @@ impl CallResult {
 /// An errno's name, such as `EEXIST`, or its number where it has none.
 #[must_use]
 pub fn error_name(number: i32) -> String {
-    match Errno::from_raw(number) {
-        Errno::UnknownErrno => format!("errno {number}"),
-        known => format!("{known:?}"),
+    match numbers::error(number) {
+        Some((name, _)) => name.to_owned(),
+        None => format!("errno {number}"),
     }
 }
 
 /// An errno as people read it: `EEXIST (file exists)`.
 #[must_use]
 pub fn describe_error(number: i32) -> String {
-    match Errno::from_raw(number) {
-        Errno::UnknownErrno => format!("errno {number}"),
-        known => format!("{known:?} ({})", known.desc().to_lowercase()),
+    match numbers::error(number) {
+        Some((name, meaning)) => format!("{name} ({meaning})"),
+        None => format!("errno {number}"),
     }
 }
 
@@ -345,11 +344,9 @@ impl<'de> Deserialize<'de> for CallResult {
 
 /// The number of an errno by its name, as [`error_name`] gives it.
 fn error_number(name: &str) -> Option<i32> {
-    /// No errno is larger (`MAX_ERRNO`, include/linux/err.h).
-    const LARGEST: i32 = 4095;
     match name.strip_prefix("errno ") {
         Some(number) => number.parse().ok().filter(|number| *number > 0),
-        None => (1..=LARGEST).find(|number| error_name(*number) == name),
+        None => numbers::error_by_name(name),
     }
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     DeviceNumber, PoolMode, PoolName, ThinId, Timestamp,
     dm::{CallResult, Caller, Process, nanoseconds},
+    numbers,
     text::Untrusted,
 };
 
@@ -152,9 +153,9 @@ impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exited { code } => write!(f, "exited with code {code}"),
-            Self::Signalled { signal } => match nix::sys::signal::Signal::try_from(*signal) {
-                Ok(name) => write!(f, "was ended by {name}"),
-                Err(_) => write!(f, "was ended by signal {signal}"),
+            Self::Signalled { signal } => match numbers::signal(*signal) {
+                Some(name) => write!(f, "was ended by {name}"),
+                None => write!(f, "was ended by signal {signal}"),
             },
             Self::OutOfMemory => f.write_str("was killed by the kernel because memory ran out"),
             Self::Unknown => f.write_str("ended"),

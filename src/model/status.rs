@@ -33,8 +33,8 @@ pub struct StatusPlaces {
     pub pool_database: PathBuf,
     /// containerd's snapshot database.
     pub snapshot_database: PathBuf,
-    /// suture's own ledger.
-    pub ledger: PathBuf,
+    /// suture's own ledger; none where it does without one.
+    pub ledger: Option<PathBuf>,
 }
 
 /// Whether suture is as good as it can be.

@@ -120,7 +120,7 @@ pub struct DataOwners {
 
 /// The pool and what it stands on, read without containerd's databases and without the pool's metadata: what is left when
 /// those can not be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolView {
     /// When reading began.
     pub begun: Timestamp,

@@ -1,19 +1,32 @@
 //! Facts, with a time and a source: from the kernel's probes, device-mapper's ioctls and the snapshotter's databases.
 //! This room only reads. It takes no lock that containerd could wait for, and changes nothing anywhere.
 //! What it reads comes from outside: every parser here answers damage with an error, never with a panic.
+//! Only what parses bytes is there without the feature `node`: a replay needs no more.
 
 pub mod bbolt;
+#[cfg(feature = "node")]
 pub mod cgroups;
+#[cfg(feature = "node")]
 pub mod containerd;
+#[cfg(feature = "node")]
 pub mod core_db;
+#[cfg(feature = "node")]
 pub mod databases;
+#[cfg(feature = "node")]
 pub mod device_mapper;
+#[cfg(feature = "node")]
 pub mod kernel_watch;
 mod little_endian;
+pub mod pages;
 pub mod pool_db;
+#[cfg(feature = "node")]
 pub mod probes;
 pub mod snapshot_db;
+#[cfg(feature = "node")]
 pub mod thin_metadata;
+#[cfg(feature = "node")]
 pub mod topology;
+#[cfg(feature = "node")]
 pub mod without_bpf;
+#[cfg(feature = "node")]
 pub mod world;

@@ -10,9 +10,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::bbolt::{
-    BboltError, Bucket, Database, FileSource, PageSource, Snapshot, Value,
+    BboltError, Bucket, Database, PageSource, Snapshot, Value,
     fold::{Entry, Found, Shape, Tables},
 };
+#[cfg(feature = "node")]
+use super::bbolt::{FileSource, Pages};
 pub use crate::model::PoolDb;
 use crate::model::{DeviceRecord, IdState, ThinId, Untrusted, commit::EntryChange};
 
@@ -23,6 +25,7 @@ const DEVICE_IDS: &str = "device_ids";
 /// Longest record that is decoded, in bytes. A record is some 150 bytes; its error text holds what `dmsetup` printed.
 const LONGEST_RECORD: usize = 1 << 20;
 /// How often the file is opened again when it was replaced meanwhile.
+#[cfg(feature = "node")]
 const OPENS: usize = 3;
 
 /// Why there is no answer about the pool database.
@@ -85,12 +88,28 @@ struct Raw {
 
 impl PoolDb {
     /// Reads the database at `path`, whether containerd runs or not. Takes no lock.
+    #[cfg(feature = "node")]
     pub fn read(path: impl AsRef<Path>) -> Result<Self, PoolDbError> {
-        let path = path.as_ref();
+        Self::open_and_read(path.as_ref(), Database::new).map(|(read, _)| read)
+    }
+
+    /// The same, with the pages that were read.
+    #[cfg(feature = "node")]
+    pub fn read_with_pages(path: impl AsRef<Path>) -> Result<(Self, Pages), PoolDbError> {
+        Self::open_and_read(path.as_ref(), Database::keeping)
+    }
+
+    #[cfg(feature = "node")]
+    fn open_and_read(
+        path: &Path,
+        open: fn(FileSource) -> Database<FileSource>,
+    ) -> Result<(Self, Pages), PoolDbError> {
         let mut opens = 1;
         loop {
-            let read = Database::<FileSource>::open(path).map_err(PoolDbError::from);
-            match read.and_then(|database| Self::read_from(&database, path)) {
+            let read = FileSource::open(path).map(open).map_err(PoolDbError::from);
+            let read =
+                read.and_then(|database| Ok((Self::read_from(&database, path)?, database.into_kept())));
+            match read {
                 Err(PoolDbError::Database(BboltError::Replaced { .. })) if opens < OPENS => opens += 1,
                 Err(PoolDbError::Database(BboltError::Missing { file })) => {
                     return Err(PoolDbError::Missing { path: file });

@@ -8,15 +8,18 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::bbolt::{
-    BboltError, Bucket, Database, FileSource, PageSource, Snapshot, Value,
+    BboltError, Bucket, Database, PageSource, Snapshot, Value,
     fold::{Entry, Found, Shape, Tables},
 };
+#[cfg(feature = "node")]
+use super::bbolt::{FileSource, Pages};
 pub use crate::model::databases::{Presence, SnapshotDb, SnapshotKind, SnapshotRow};
 use crate::model::{SnapshotId, Untrusted, commit::EntryChange};
 
 /// `bucketKeyStorageVersion` and `bucketKeySnapshot`, bolt.go.
 const SNAPSHOTS: [&[u8]; 2] = [b"v1", b"snapshots"];
 /// How often the file is opened again when it was replaced meanwhile.
+#[cfg(feature = "node")]
 const OPENS: usize = 3;
 
 /// Why there is no answer about the snapshot storage.
@@ -55,18 +58,34 @@ struct RawRow {
 
 impl SnapshotDb {
     /// Reads the database at `path`, whether containerd runs or not. Takes no lock. No file is an answer, not an error.
+    #[cfg(feature = "node")]
     pub fn read(path: impl AsRef<Path>) -> Result<Self, SnapshotDbError> {
-        let path = path.as_ref();
+        Self::open_and_read(path.as_ref(), Database::new).map(|(read, _)| read)
+    }
+
+    /// The same, with the pages that were read; none where there is no file, or an empty one.
+    #[cfg(feature = "node")]
+    pub fn read_with_pages(path: impl AsRef<Path>) -> Result<(Self, Option<Pages>), SnapshotDbError> {
+        Self::open_and_read(path.as_ref(), Database::keeping)
+    }
+
+    #[cfg(feature = "node")]
+    fn open_and_read(
+        path: &Path,
+        open: fn(FileSource) -> Database<FileSource>,
+    ) -> Result<(Self, Option<Pages>), SnapshotDbError> {
         let mut opens = 1;
         loop {
-            let read = Database::<FileSource>::open(path).map_err(SnapshotDbError::from);
-            match read.and_then(|database| Self::read_from(&database, path)) {
+            let read = FileSource::open(path).map(open).map_err(SnapshotDbError::from);
+            let read =
+                read.and_then(|database| Ok((Self::read_from(&database, path)?, Some(database.into_kept()))));
+            match read {
                 Err(SnapshotDbError::Database(BboltError::Replaced { .. })) if opens < OPENS => opens += 1,
                 Err(SnapshotDbError::Database(BboltError::Missing { .. })) => {
-                    return Ok(Self::nothing(Presence::NoFile));
+                    return Ok((Self::nothing(Presence::NoFile), None));
                 }
                 Err(SnapshotDbError::Database(BboltError::Empty { .. })) => {
-                    return Ok(Self::nothing(Presence::NoBuckets));
+                    return Ok((Self::nothing(Presence::NoBuckets), None));
                 }
                 other => return other,
             }
@@ -95,7 +114,8 @@ impl SnapshotDb {
         })
     }
 
-    fn nothing(presence: Presence) -> Self {
+    /// Of no file, or of one without anything in it.
+    pub(super) fn nothing(presence: Presence) -> Self {
         Self {
             snapshots: BTreeMap::new(),
             sequence: 0,

@@ -10,13 +10,15 @@ use std::{
 use super::{
     bbolt::{BboltError, Database},
     device_mapper::{DeviceMapper, DeviceMapperError},
-    pool_db::{self, PoolDbError},
-    snapshot_db::{self, SnapshotDbError},
+    pages::DatabasePages,
+    pool_db::PoolDbError,
+    snapshot_db::SnapshotDbError,
     thin_metadata::{self, ThinMetadataError},
     topology,
 };
 use crate::model::{
-    DataOwners, Pool, PoolName, PoolView, Questions, Topology, TxId, World, ranges::Ranges, topology::Placed,
+    DataOwners, Pool, PoolDb, PoolName, PoolView, Questions, SnapshotDb, Topology, TxId, World,
+    ranges::Ranges, topology::Placed,
 };
 
 /// Tries before a busy node is given up on until later.
@@ -70,15 +72,24 @@ pub enum WorldError {
     Busy,
 }
 
-/// Reads everything, and what is asked beside. Takes no lock and writes nothing.
+/// Reads everything, and what is asked beside. Takes no lock and writes
+/// nothing.
 pub fn read(places: &Places, questions: &Questions) -> Result<World, WorldError> {
+    read_with_pages(places, questions, false).map(|(world, _)| world)
+}
+
+/// The same and, where `keep_pages` asks for them, the pages that the databases were read from.
+pub fn read_with_pages(
+    places: &Places,
+    questions: &Questions,
+    keep_pages: bool,
+) -> Result<(World, Option<DatabasePages>), WorldError> {
     let dm = DeviceMapper::open()?;
     let mut pause = PAUSE;
     for _ in 0..TRIES {
         let begun = SystemTime::now().into();
         let pool = dm.pool(&places.pool)?;
-        let pool_db = pool_db::PoolDb::read(places.pool_db())?;
-        let snapshots = snapshot_db::SnapshotDb::read(places.snapshot_db())?;
+        let (pool_db, snapshots, pages) = databases(places, keep_pages)?;
         let metadata = thin_metadata::read_device(pool.metadata_device, &questions.roots)?;
         let nodes = dm.nodes(&pool)?;
         let topology = topology::read(&dm, &pool, &nodes);
@@ -98,7 +109,7 @@ pub fn read(places: &Places, questions: &Questions) -> Result<World, WorldError>
         if transactions(places)? == world.transactions() {
             // It takes longer than all the rest, and proves nothing: it needs no transaction of its own.
             world.data_owners = data_owners(&world.pool, &world.topology, questions);
-            return Ok(world);
+            return Ok((world, pages));
         }
         sleep(pause);
         pause = pause.saturating_mul(2);
@@ -131,6 +142,23 @@ fn data_owners(pool: &Pool, topology: &Topology, questions: &Questions) -> Optio
         }
     }
     (!blocks.is_empty()).then(|| thin_metadata::owners_of(pool.metadata_device, &blocks))
+}
+
+fn databases(
+    places: &Places,
+    keep_pages: bool,
+) -> Result<(PoolDb, SnapshotDb, Option<DatabasePages>), WorldError> {
+    if !keep_pages {
+        let pool_db = PoolDb::read(places.pool_db())?;
+        return Ok((pool_db, SnapshotDb::read(places.snapshot_db())?, None));
+    }
+    let (pool_db, pool_pages) = PoolDb::read_with_pages(places.pool_db())?;
+    let (snapshots, snapshot_pages) = SnapshotDb::read_with_pages(places.snapshot_db())?;
+    let pages = DatabasePages {
+        pool_db: pool_pages,
+        snapshots: snapshot_pages,
+    };
+    Ok((pool_db, snapshots, Some(pages)))
 }
 
 /// The transaction ids that the databases are at.

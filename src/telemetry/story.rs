@@ -34,12 +34,6 @@ fn parse(traceparent: &str) -> Option<SpanContext> {
     context.is_valid().then_some(context)
 }
 
-/// The trace id inside a `traceparent`, for people to look up.
-#[must_use]
-pub fn trace_id(traceparent: &str) -> &str {
-    traceparent.split('-').nth(1).unwrap_or(traceparent)
-}
-
 fn under(parent: Option<&str>) -> Context {
     match parent.and_then(parse) {
         Some(context) => Context::new().with_remote_span_context(context),
@@ -225,7 +219,7 @@ mod tests {
         let text = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let context = parse(text).unwrap();
         assert_eq!(traceparent(&context), text);
-        assert_eq!(trace_id(text), "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!(crate::words::trace_id(text), "0af7651916cd43dd8448eb211c80319c");
         for broken in [
             "",
             "00-xyz-1-01",

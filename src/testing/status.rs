@@ -24,7 +24,7 @@ pub(crate) fn status() -> Status {
         places: StatusPlaces {
             pool_database: "/var/lib/containerd/devmapper/tp.db".into(),
             snapshot_database: "/var/lib/containerd/devmapper/metadata.db".into(),
-            ledger: "/var/lib/suture/ledger.db".into(),
+            ledger: Some("/var/lib/suture/ledger.db".into()),
         },
         mode: Mode::Heals,
         overall: Overall::because(Vec::new()),

@@ -10,6 +10,8 @@ mod databases;
 #[cfg(test)]
 mod fold;
 #[cfg(test)]
+mod recorded;
+#[cfg(test)]
 mod thin;
 #[cfg(test)]
 mod thin_image;

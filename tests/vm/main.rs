@@ -13,6 +13,7 @@ mod killed;
 mod leaked_thin;
 mod must_not_act;
 mod probes;
+mod recorded;
 mod senses;
 mod status;
 mod support;

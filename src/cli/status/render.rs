@@ -157,7 +157,11 @@ fn facts(status: &Status, now: Timestamp) -> String {
             counted(status.open_operations, "operation")
         ),
     ));
-    lines.push(("ledger", status.places.ledger.display().to_string()));
+    let ledger = status.places.ledger.as_ref();
+    lines.push((
+        "ledger",
+        ledger.map_or_else(|| "none".to_owned(), |path| path.display().to_string()),
+    ));
     if let Some(traces) = &status.traces {
         lines.push((
             "traces",

@@ -16,16 +16,25 @@
 //! read here.
 
 mod error;
+#[cfg(feature = "node")]
+mod file;
 pub mod fold;
 mod page;
+mod pages;
 mod source;
 mod walk;
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+#[cfg(feature = "node")]
 use std::path::Path;
 use std::time::Duration;
 
 pub use error::BboltError;
-pub use source::{FileSource, PageSource};
+#[cfg(feature = "node")]
+pub use file::FileSource;
+pub use pages::Pages;
+pub use source::PageSource;
 pub use walk::{Bucket, Snapshot, Value};
 
 use crate::model::TxId;
@@ -54,8 +63,11 @@ struct Newest {
 #[derive(Debug)]
 pub struct Database<S> {
     source: S,
+    /// What the last good read reached, where that is to be kept.
+    kept: Option<RefCell<Pages>>,
 }
 
+#[cfg(feature = "node")]
 impl Database<FileSource> {
     /// Opens the file at `path`. It is not locked and not changed. An empty file opens; reading it says
     /// [`BboltError::Empty`].
@@ -67,7 +79,21 @@ impl Database<FileSource> {
 impl<S: PageSource> Database<S> {
     /// A database over any source of bytes.
     pub fn new(source: S) -> Self {
-        Self { source }
+        Self { source, kept: None }
+    }
+
+    /// The same; the pages that are read are kept for [`Database::into_kept`].
+    pub fn keeping(source: S) -> Self {
+        Self {
+            source,
+            kept: Some(RefCell::default()),
+        }
+    }
+
+    /// The pages that the last successful read reached; nothing in them where that was not asked for.
+    #[must_use]
+    pub fn into_kept(self) -> Pages {
+        self.kept.map(RefCell::into_inner).unwrap_or_default()
     }
 
     /// The newest committed transaction, at some instant of this call. It costs four small reads, so it is the cheap
@@ -106,8 +132,10 @@ impl<S: PageSource> Database<S> {
             let meta = newest.meta;
             seen = Some((seen.map_or(meta.txid, |(first, _)| first), meta.txid));
             let size = self.size()?;
-            let answer = read(&Snapshot::new(&self.source, size, meta, newest.older));
-            if self.is_newest(newest)? {
+            let snapshot = Snapshot::new(&self.source, size, meta, newest.older, self.kept.is_some());
+            let answer = read(&snapshot);
+            let reached = snapshot.into_reached();
+            if self.is_newest(newest)? && self.keep(newest, reached)? {
                 self.ensure_current()?;
                 return answer.map(|answer| (answer, TxId(meta.txid)));
             }
@@ -121,6 +149,21 @@ impl<S: PageSource> Database<S> {
             last,
         }
         .into())
+    }
+
+    /// Keeps what was reached, where that is asked for, with the beginning of the meta page that leads to it. False when
+    /// that one is gone already.
+    fn keep(&self, newest: Newest, mut reached: BTreeMap<u64, Vec<u8>>) -> Result<bool, BboltError> {
+        let Some(kept) = &self.kept else { return Ok(true) };
+        let Some(bytes) = self.meta_page(newest.own, self.size()?)? else {
+            return Ok(false);
+        };
+        if bytes.get(HEADER..).map(Meta::decode) != Some(Ok(newest.meta)) {
+            return Ok(false);
+        }
+        reached.insert(newest.own / u64::from(newest.meta.page_size), bytes.to_vec());
+        kept.replace(Pages::new(newest.meta.page_size, reached));
+        Ok(true)
     }
 
     fn ensure_current(&self) -> Result<(), BboltError> {

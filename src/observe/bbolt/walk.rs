@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
@@ -44,17 +45,25 @@ pub struct Snapshot<'d, S> {
     /// Every page read so far, with its owner. In a tree each page has one, so a second owner is damage; this is
     /// what makes loops, shared subtrees and overlapping overflow runs end at once.
     claims: RefCell<HashMap<u64, Claim>>,
+    /// The bytes of every page read so far, with its overflow, where they are to be kept.
+    reached: Option<RefCell<BTreeMap<u64, Vec<u8>>>>,
 }
 
 impl<'d, S: PageSource> Snapshot<'d, S> {
-    pub(super) fn new(source: &'d S, size: u64, meta: Meta, older: Option<Meta>) -> Self {
+    pub(super) fn new(source: &'d S, size: u64, meta: Meta, older: Option<Meta>, keep: bool) -> Self {
         Self {
             source,
             size,
             meta,
             older,
             claims: RefCell::default(),
+            reached: keep.then(RefCell::default),
         }
+    }
+
+    /// The pages that were read, where they were to be kept.
+    pub(super) fn into_reached(self) -> BTreeMap<u64, Vec<u8>> {
+        self.reached.map(RefCell::into_inner).unwrap_or_default()
     }
 
     /// Which transaction is being read.
@@ -134,7 +143,8 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
         }
         let pages = u64::from(header.overflow) + 1;
         let last = page.checked_add(pages).filter(|end| *end <= self.meta.high_water);
-        if last.is_none() || end_of(pages).is_none() {
+        let overflow = pages.saturating_sub(1).saturating_mul(page_size);
+        if last.is_none() || end_of(pages).is_none() || (pages > 1 && !self.holds(end, overflow)?) {
             let problem = format!(
                 "claims {} overflow pages, beyond the end of the data",
                 header.overflow
@@ -143,7 +153,10 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
         }
         self.claim(page, pages, origin)?;
         if pages > 1 {
-            bytes.extend(self.read(end, (pages - 1) * page_size)?);
+            bytes.extend(self.read(end, overflow)?);
+        }
+        if let Some(reached) = &self.reached {
+            reached.borrow_mut().insert(page, bytes.clone());
         }
         Ok(bytes)
     }
@@ -169,6 +182,16 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
             }
         }
         Ok(())
+    }
+
+    fn holds(&self, offset: u64, length: u64) -> Result<bool, BboltError> {
+        self.source
+            .holds(offset, length)
+            .map_err(|source| BboltError::Io {
+                doing: format!("look for {length} bytes at offset {offset} of"),
+                file: self.source.name(),
+                source,
+            })
     }
 
     /// Reads bytes that are known to lie inside the file, so the length is bounded by what is really there.

@@ -49,6 +49,8 @@ pub fn suture(profile: Profile) -> Result<PathBuf> {
             "suture",
             "--bin",
             "suture",
+            "--features",
+            "node",
             "--target-dir",
         ])
         .arg(&target);

@@ -5,13 +5,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
+use super::relay::Relay;
 use crate::vm::containerd::{Containerd, Options};
-use crate::vm::{Kernel, Process, Signal, Vm};
-
-/// How long one step may take: emulation is slow, and the machine may be busy.
-const PATIENCE: Duration = Duration::from_mins(2);
+use crate::vm::{Kernel, Vm};
 
 /// Tells the story; fails if suture did not heal.
 pub fn run(suture: &Path, kernel: Kernel) -> Result<ExitCode> {
@@ -35,10 +33,8 @@ pub fn run(suture: &Path, kernel: Kernel) -> Result<ExitCode> {
     ));
 
     chapter("suture starts beside it: kernel probes on, and leave to heal what is proven safe");
-    let mut told = Relay {
-        process: vm.spawn(["suture", "run", "--act", "--verbose", "--grace", "10"], &[])?,
-        shown: 0,
-    };
+    let arguments = ["suture", "run", "--act", "--verbose", "--grace", "10"];
+    let mut told = Relay::of(vm.spawn(arguments, &[])?);
     told.until("gap closed")?;
 
     chapter("The break: containerd is killed (SIGKILL) the moment the device of a new snapshot appears");
@@ -92,8 +88,7 @@ pub fn run(suture: &Path, kernel: Kernel) -> Result<ExitCode> {
     containerd.prepare("and-on", None)?.ok()?;
     say("containerd goes on creating snapshots. What suture keeps of it (`suture history`):");
     println!("{}", vm.run(["suture", "history"])?.ok()?.stdout);
-    told.process.kill(Signal::TERM)?;
-    told.process.wait(PATIENCE).context("ending suture")?;
+    told.end()?;
     let expected: Vec<u64> = before.into_iter().filter(|id| *id != 2).collect();
     if after != expected {
         bail!("suture should have deleted device 2 and nothing else");
@@ -112,37 +107,4 @@ fn chapter(title: &str) {
 
 fn say(text: &str) {
     println!("   {text}");
-}
-
-/// Shows what suture tells, as it tells it.
-struct Relay {
-    process: Process,
-    shown: usize,
-}
-
-impl Relay {
-    /// Shows line after line until one contains `text`, and the lines that belong to that one.
-    fn until(&mut self, text: &str) -> Result<()> {
-        let begun = Instant::now();
-        let mut found = false;
-        loop {
-            let lines = self.process.lines_so_far()?.to_vec();
-            for line in lines.iter().skip(self.shown) {
-                // Evidence and guards come as indented lines below their report.
-                if found && !line.starts_with(' ') {
-                    return Ok(());
-                }
-                println!("   suture | {line}");
-                self.shown += 1;
-                found |= line.contains(text);
-            }
-            if found {
-                return Ok(());
-            }
-            if begun.elapsed() > PATIENCE {
-                bail!("suture did not tell of `{text}`");
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
 }

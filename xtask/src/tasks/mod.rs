@@ -2,6 +2,8 @@
 
 pub mod build;
 pub mod demo;
+pub mod recordings;
+mod relay;
 pub mod run;
 pub mod setup;
 pub mod test;

@@ -1,30 +1,16 @@
-//! What the agent tells as it goes: lines for people, or JSON lines for programs, on standard output.
+//! What is told: the same from a running suture and from a replay. `Display` is for people, `Serialize` for programs.
 
-use std::{
-    fmt,
-    io::{self, Write as _},
-    path::PathBuf,
-};
+use std::{fmt, path::PathBuf};
 
 use serde::Serialize;
 
-use super::now;
 use crate::{
     model::{
-        Finding, GuardReading, Observation, Operation, OperationState, Outcome, Plan, PoolName,
+        Finding, GuardReading, Observation, Operation, OperationState, Outcome, Plan, PoolName, Timestamp,
         observation::BlockError, sense::Sense,
     },
-    telemetry::story::trace_id,
+    words::trace_id,
 };
-
-/// How to tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Lines for people.
-    Text,
-    /// One JSON value a line.
-    Json,
-}
 
 /// One thing told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -40,6 +26,24 @@ pub enum Report {
     Degraded {
         why: String,
         senses: Vec<Sense>,
+    },
+    Recording {
+        file: PathBuf,
+    },
+    RecordingStopped {
+        file: PathBuf,
+        why: String,
+    },
+    Replaying {
+        pool: PoolName,
+        suture: String,
+        kernel: String,
+        began: Timestamp,
+    },
+    Replayed {
+        entries: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        damage: Option<String>,
     },
     NoLedger {
         why: String,
@@ -80,7 +84,8 @@ pub enum Report {
     },
     Found {
         finding: Finding,
-        traceparent: String,
+        /// The span that tells of it; none where nobody traces, as in a replay.
+        traceparent: Option<String>,
     },
     Decided {
         finding: Finding,
@@ -122,6 +127,31 @@ impl fmt::Display for Report {
                 )?;
                 senses.iter().try_for_each(|sense| write!(f, "\n      - {sense}"))
             }
+            Self::Recording { file } => write!(f, "recording to {}", file.display()),
+            Self::RecordingStopped { file, why } => write!(
+                f,
+                "NO RECORDING any more to {}: {why}; suture goes on watching",
+                file.display()
+            ),
+            Self::Replaying {
+                pool,
+                suture,
+                kernel,
+                began,
+            } => write!(
+                f,
+                "replaying what suture {suture} saw of pool {pool} on Linux {kernel} from {began} on"
+            ),
+            Self::Replayed {
+                entries,
+                damage: None,
+            } => {
+                write!(f, "the recording ends here, after {entries} entries")
+            }
+            Self::Replayed {
+                entries,
+                damage: Some(why),
+            } => write!(f, "read up to entry {entries}; {why}"),
             Self::NoLedger { why } => write!(
                 f,
                 "NO LEDGER: {why}; suture only tells, because nothing is done without a durable intent"
@@ -146,38 +176,8 @@ impl fmt::Display for Report {
             Self::BlockErrors { newest, count } => {
                 write!(f, "{newest} ({count} of this kind since it was last told)")
             }
-            Self::Operation { operation } => {
-                write!(f, "operation: {operation}: ")?;
-                let last = operation.steps.last();
-                match &operation.state {
-                    OperationState::InFlight => match last {
-                        Some(step) => {
-                            write!(f, "{} -> {}", step.request, step.error.as_deref().unwrap_or("ok"))
-                        }
-                        None => f.write_str("in flight"),
-                    },
-                    OperationState::Orphaned { .. } => {
-                        f.write_str("its containerd is gone; was it finished?")
-                    }
-                    OperationState::Abandoned { record, .. } => match record {
-                        Some(state) => write!(f, "ABANDONED half way; containerd's record says {state}"),
-                        None => f.write_str("ABANDONED half way; containerd has no record of it"),
-                    },
-                    OperationState::Completed { .. } => f.write_str("completed"),
-                    OperationState::Failed { error } => write!(f, "refused by the kernel with {error}"),
-                    OperationState::Deleted { .. } => f.write_str("the device is deleted"),
-                    OperationState::Superseded { .. } => {
-                        f.write_str("what bears that id now may be another device")
-                    }
-                }
-            }
-            Self::Found { finding, traceparent } => {
-                write!(f, "FOUND {finding}")?;
-                for text in &finding.evidence {
-                    write!(f, "\n      - {text}")?;
-                }
-                write!(f, "\n      trace {}", trace_id(traceparent))
-            }
+            Self::Operation { operation } => tell_operation(operation, f),
+            Self::Found { finding, traceparent } => tell_found(finding, traceparent.as_deref(), f),
             Self::Decided {
                 finding, text, plan, ..
             } => {
@@ -207,35 +207,36 @@ impl fmt::Display for Report {
     }
 }
 
-/// Tells on standard output.
-#[derive(Debug)]
-pub struct Reporter {
-    format: Format,
-}
-
-/// A JSON line: the report and when it was told.
-#[derive(Serialize)]
-struct Line<'a> {
-    time: crate::model::Timestamp,
-    #[serde(flatten)]
-    report: &'a Report,
-}
-
-impl Reporter {
-    /// In a format.
-    #[must_use]
-    pub fn new(format: Format) -> Self {
-        Self { format }
+/// An operation, with where it stands.
+fn tell_found(finding: &Finding, traceparent: Option<&str>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "FOUND {finding}")?;
+    for text in &finding.evidence {
+        write!(f, "\n      - {text}")?;
     }
+    match traceparent {
+        Some(traceparent) => write!(f, "\n      trace {}", trace_id(traceparent)),
+        None => Ok(()),
+    }
+}
 
-    /// Tells one thing. A reader that went away does not stop the agent.
-    pub fn tell(&mut self, report: &Report) {
-        let mut out = io::stdout().lock();
-        let at = now();
-        let line = match self.format {
-            Format::Text => format!("{} {report}", crate::words::clock_time(at)),
-            Format::Json => serde_json::to_string(&Line { time: at, report }).unwrap_or_default(),
-        };
-        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+fn tell_operation(operation: &Operation, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "operation: {operation}: ")?;
+    let last = operation.steps.last();
+    match &operation.state {
+        OperationState::InFlight => match last {
+            Some(step) => {
+                write!(f, "{} -> {}", step.request, step.error.as_deref().unwrap_or("ok"))
+            }
+            None => f.write_str("in flight"),
+        },
+        OperationState::Orphaned { .. } => f.write_str("its containerd is gone; was it finished?"),
+        OperationState::Abandoned { record, .. } => match record {
+            Some(state) => write!(f, "ABANDONED half way; containerd's record says {state}"),
+            None => f.write_str("ABANDONED half way; containerd has no record of it"),
+        },
+        OperationState::Completed { .. } => f.write_str("completed"),
+        OperationState::Failed { error } => write!(f, "refused by the kernel with {error}"),
+        OperationState::Deleted { .. } => f.write_str("the device is deleted"),
+        OperationState::Superseded { .. } => f.write_str("what bears that id now may be another device"),
     }
 }

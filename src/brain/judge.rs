@@ -1,0 +1,278 @@
+//! Findings that stand open: since when, what was decided, what was told, what was tried.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Brain, Look, Output, Report};
+use crate::{
+    decide::{self, Policy},
+    diagnose,
+    model::{
+        Decision, Finding, FindingClass, FindingId, GuardReading, Outcome, Plan, PoolView, Timestamp, World,
+    },
+};
+
+/// After a remedy that changed nothing the finding is left alone for this long, and twice as long each further time.
+const AFTER_REFUSAL: Duration = Duration::from_secs(30);
+/// But never longer than this.
+const LONGEST_PAUSE: Duration = Duration::from_hours(1);
+
+/// A storm of block errors changes its numbers all the time: they are stored this often.
+const EVIDENCE_PAUSE: Duration = Duration::from_secs(30);
+/// Failed sectors that an earlier suture counted are not known any more; for so long after its last word the finding
+/// stands all the same.
+const REMEMBERED: Duration = Duration::from_hours(1);
+
+/// A finding and its history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// The finding as it was last read.
+    pub finding: Finding,
+    /// When it was first read.
+    pub first_seen: Timestamp,
+    /// When it was last read.
+    pub last_seen: Timestamp,
+    /// When a read of the world did not have it any more.
+    pub resolved: Option<Timestamp>,
+    /// What was decided about it last, as people read it.
+    pub decision: String,
+}
+
+/// A finding that stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OpenFinding {
+    standing: Standing,
+    /// Not before this time is it acted on again: a refusal is not fought.
+    not_before: Timestamp,
+    /// How often in a row a remedy changed nothing.
+    in_vain: u32,
+    /// What was told of it last, not to tell it twice.
+    told: Option<String>,
+    /// When its evidence was stored last; nothing where only an earlier suture has found it.
+    stored: Option<Timestamp>,
+}
+
+impl OpenFinding {
+    /// One that an earlier suture knew, or that is new.
+    pub(super) fn again(standing: Standing) -> Self {
+        Self {
+            standing,
+            not_before: Timestamp::default(),
+            in_vain: 0,
+            told: None,
+            stored: None,
+        }
+    }
+
+    pub(super) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+}
+
+impl Brain {
+    /// Findings of a world that was taken in already, and what is decided about each.
+    pub fn judge(&mut self, world: &World, at: Timestamp) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        let current = diagnose::all(world, &self.correlator, at);
+        self.resolve_missing(&current, at, |_| true, &mut outputs);
+        for finding in current {
+            self.note(finding, at, &mut outputs);
+        }
+        for index in 0..self.findings.len() {
+            let Some(open) = self.findings.get(index) else {
+                break;
+            };
+            let decision = self.decide(open, world, at);
+            let act = self.rules.policy.act;
+            if let Some(open) = self.findings.get_mut(index) {
+                open.tell(&decision, act, at, &mut outputs);
+            }
+            match decision {
+                Decision::Act(plan) => {
+                    // One at a time: what was done changes what the others rest on.
+                    outputs.push(Output::Act(Box::new(plan)));
+                    break;
+                }
+                Decision::Wait { until, .. } => outputs.push(Output::Look(Look::By(until))),
+                Decision::Propose(_) | Decision::Tell { .. } => {}
+            }
+        }
+        outputs
+    }
+
+    /// Findings of what is left when the world could not be read. The others stand where they stood.
+    pub(super) fn judge_pool(&mut self, view: &PoolView, at: Timestamp) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        let current = diagnose::of_pool(view, &self.correlator, at);
+        self.resolve_missing(&current, at, diagnose::is_of_pool, &mut outputs);
+        for finding in current {
+            self.note(finding, at, &mut outputs);
+        }
+        let act = self.rules.policy.act;
+        for open in &mut self.findings {
+            if diagnose::is_of_pool(open.standing.finding.class) {
+                let decision = decide::without_world(&open.standing.finding);
+                open.tell(&decision, act, at, &mut outputs);
+            }
+        }
+        outputs
+    }
+
+    fn decide(&self, open: &OpenFinding, world: &World, at: Timestamp) -> Decision {
+        // Without a ledger there is no durable intent, and without that no act.
+        let policy = Policy {
+            act: self.rules.policy.act && self.rules.ledger,
+            ..self.rules.policy
+        };
+        let Standing {
+            finding, first_seen, ..
+        } = &open.standing;
+        let decision = decide::decide(finding, *first_seen, world, &self.correlator, policy, at);
+        match decision {
+            Decision::Act(_) if at < open.not_before => Decision::Wait {
+                until: open.not_before,
+                why: "its last remedy was refused a moment ago".to_owned(),
+            },
+            other => other,
+        }
+    }
+
+    /// Findings that are not there any more, of those classes that were looked for.
+    fn resolve_missing(
+        &mut self,
+        current: &[Finding],
+        at: Timestamp,
+        looked_for: impl Fn(FindingClass) -> bool,
+        outputs: &mut Vec<Output>,
+    ) {
+        let stands = |open: &OpenFinding| {
+            let Standing {
+                finding, last_seen, ..
+            } = &open.standing;
+            let remembered = open.stored.is_none()
+                && finding.class == FindingClass::BlockErrors
+                && at.since(*last_seen) < REMEMBERED;
+            remembered || !looked_for(finding.class) || current.iter().any(|one| one.id == finding.id)
+        };
+        let (still, gone): (Vec<OpenFinding>, Vec<OpenFinding>) = self.findings.drain(..).partition(stands);
+        self.findings = still;
+        for OpenFinding { mut standing, .. } in gone {
+            standing.resolved = Some(at);
+            standing.last_seen = standing.last_seen.max(at);
+            let finding = standing.finding.clone();
+            outputs.push(Output::tell(at, Report::Resolved { finding }));
+            outputs.push(Output::Standing(Box::new(standing)));
+        }
+    }
+
+    /// A finding of this world: new, or one that stands.
+    fn note(&mut self, finding: Finding, at: Timestamp, outputs: &mut Vec<Output>) {
+        if let Some(open) = self.finding(&finding.id) {
+            open.standing.last_seen = at;
+            if open.standing.finding.evidence == finding.evidence {
+                return;
+            }
+            let moves = finding.class == FindingClass::BlockErrors;
+            if moves
+                && open
+                    .stored
+                    .is_some_and(|stored| at.since(stored) < EVIDENCE_PAUSE)
+            {
+                return;
+            }
+            open.stored = Some(at);
+            open.standing.finding = finding;
+            outputs.push(Output::Standing(Box::new(open.standing.clone())));
+            return;
+        }
+        outputs.push(Output::Found {
+            at,
+            finding: Box::new(finding.clone()),
+        });
+        let standing = Standing {
+            finding,
+            first_seen: at,
+            last_seen: at,
+            resolved: None,
+            decision: String::new(),
+        };
+        outputs.push(Output::Standing(Box::new(standing.clone())));
+        self.findings.push(OpenFinding {
+            stored: Some(at),
+            ..OpenFinding::again(standing)
+        });
+    }
+
+    pub(super) fn remedied(
+        &mut self,
+        at: Timestamp,
+        plan: &Plan,
+        guards: &[GuardReading],
+        outcome: &Outcome,
+    ) -> Vec<Output> {
+        if outcome.changed_nothing() {
+            self.leave_alone(&plan.finding, at);
+        }
+        vec![Output::Remedied {
+            at,
+            plan: Box::new(plan.clone()),
+            guards: guards.to_vec(),
+            outcome: outcome.clone(),
+        }]
+    }
+
+    pub(super) fn not_done(&mut self, at: Timestamp, plan: &Plan, why: &str) -> Vec<Output> {
+        self.leave_alone(&plan.finding, at);
+        let (plan, why) = (plan.clone(), why.to_owned());
+        vec![Output::tell(at, Report::NotDone { plan, why })]
+    }
+
+    /// What was tried in vain is not tried again for a while, and for longer each time.
+    fn leave_alone(&mut self, finding: &FindingId, at: Timestamp) {
+        let Some(open) = self.finding(finding) else { return };
+        let doubled = AFTER_REFUSAL.saturating_mul(2_u32.saturating_pow(open.in_vain));
+        open.in_vain = open.in_vain.saturating_add(1);
+        open.not_before = at.plus(doubled.min(LONGEST_PAUSE));
+    }
+
+    fn finding(&mut self, id: &FindingId) -> Option<&mut OpenFinding> {
+        self.findings
+            .iter_mut()
+            .find(|open| open.standing.finding.id == *id)
+    }
+}
+
+impl OpenFinding {
+    /// Tells what was decided, unless that was told already. `act` says whether acting is allowed at all.
+    fn tell(&mut self, decision: &Decision, act: bool, at: Timestamp, outputs: &mut Vec<Output>) {
+        let (kind, text) = match decision {
+            Decision::Act(plan) => ("act", format!("{}, if its guards hold", plan.action)),
+            Decision::Propose(plan) if act => (
+                "propose",
+                format!("would {}, but has no ledger to write the intent to", plan.action),
+            ),
+            Decision::Propose(plan) => (
+                "propose",
+                format!("would {}; start with --act to allow it", plan.action),
+            ),
+            Decision::Wait { why, .. } => ("wait", format!("waits: {why}")),
+            Decision::Tell { why } => ("tell", format!("left to a person: {why}")),
+        };
+        if self.told.as_ref() == Some(&text) {
+            return;
+        }
+        self.told = Some(text.clone());
+        self.standing.decision.clone_from(&text);
+        outputs.push(Output::tell(
+            at,
+            Report::Decided {
+                finding: self.standing.finding.clone(),
+                kind,
+                text,
+                plan: decision.plan().cloned(),
+            },
+        ));
+        outputs.push(Output::Standing(Box::new(self.standing.clone())));
+    }
+}

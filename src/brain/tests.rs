@@ -1,0 +1,224 @@
+use std::time::Duration;
+
+use super::*;
+use crate::{
+    model::{DeviceState, IdState, Outcome, observation::LossKind},
+    testing::*,
+};
+
+fn rules(act: bool) -> Rules {
+    Rules {
+        policy: Policy {
+            act,
+            grace: Duration::from_secs(15),
+        },
+        ledger: true,
+        verbose: false,
+    }
+}
+
+/// A brain that must not notice being stored and taken up again between any two inputs.
+struct Stored(Brain);
+
+impl Stored {
+    fn new(act: bool) -> Self {
+        Self(Brain::new(pool(), rules(act), at(0)))
+    }
+
+    fn again(&mut self) -> &mut Brain {
+        let json = serde_json::to_vec(&self.0).unwrap();
+        let again: Brain = serde_json::from_slice(&json).unwrap();
+        assert_eq!(again, self.0);
+        self.0 = again;
+        &mut self.0
+    }
+
+    fn see(&mut self, observation: Observation) -> Vec<Output> {
+        self.again().take(&Input::Observed { observation })
+    }
+
+    fn look(&mut self, world: &World, second: u64) -> Vec<Output> {
+        let mut outputs = self.again().world(world);
+        outputs.extend(self.again().judge(world, at(second)));
+        outputs
+    }
+}
+
+fn told(outputs: &[Output]) -> Vec<String> {
+    let told = outputs.iter().cloned().filter_map(Output::untraced);
+    told.map(|(_, report)| report.to_string()).collect()
+}
+
+fn leaked(second: u64) -> World {
+    world(second).thin(7).id(7, IdState::Faulty)
+}
+
+/// containerd made a device and died; it came back, marked the id faulty and forgot the name.
+fn broken(act: bool) -> Stored {
+    let mut brain = Stored::new(act);
+    brain.see(up(1));
+    brain.look(&world(2), 2);
+    brain.see(message(10, "create_thin 7", 0, by_containerd()));
+    let dead = brain.see(gone(11));
+    assert!(dead.contains(&Output::Look(Look::Now)), "{dead:?}");
+    let record = world(12).thin(7).record("tp-snap-7", 7, DeviceState::Activating);
+    let read = brain.look(&record, 12);
+    assert!(
+        matches!(
+            read.as_slice(),
+            [Output::Story(_), Output::Keep(_), Output::Tell { .. }]
+        ),
+        "{read:?}"
+    );
+    brain
+}
+
+fn plan_of(outputs: &[Output]) -> Plan {
+    match outputs.last() {
+        Some(Output::Act(plan)) => (**plan).clone(),
+        other => panic!("no plan in the end, but {other:?}"),
+    }
+}
+
+#[test]
+fn a_leaked_device_is_found_told_once_and_acted_on_after_its_grace() {
+    let mut brain = broken(true);
+    let first = brain.look(&leaked(20), 20);
+    assert!(first.iter().any(|output| matches!(output, Output::Found { .. })));
+    assert_eq!(first.last(), Some(&Output::Look(Look::By(at(35)))));
+    assert_eq!(
+        told(&brain.look(&leaked(25), 25)),
+        Vec::<String>::new(),
+        "told already"
+    );
+    let plan = plan_of(&brain.look(&leaked(35), 35));
+    assert!(
+        brain
+            .again()
+            .guards(&plan, &leaked(36))
+            .iter()
+            .all(|guard| guard.holds)
+    );
+    let done = Input::Remedied {
+        at: at(36),
+        plan,
+        guards: Vec::new(),
+        outcome: Outcome::Done,
+    };
+    assert_eq!(
+        told(&brain.again().take(&done)),
+        ["REMEDY delete thin device 7 from pool tp: done"]
+    );
+    let over = told(&brain.look(&world(40), 40));
+    assert!(
+        over.iter().any(|line| line.starts_with("resolved leaked-thin")),
+        "{over:?}"
+    );
+}
+
+#[test]
+fn a_refused_plan_is_left_alone_and_longer_each_time() {
+    let mut brain = broken(true);
+    brain.look(&leaked(20), 20);
+    let plan = plan_of(&brain.look(&leaked(35), 35));
+    let refused = |second| Input::Remedied {
+        at: at(second),
+        plan: plan.clone(),
+        guards: Vec::new(),
+        outcome: Outcome::Refused {
+            why: "open".to_owned(),
+        },
+    };
+    brain.again().take(&refused(35));
+    assert_eq!(
+        brain.look(&leaked(64), 64).last(),
+        Some(&Output::Look(Look::By(at(65))))
+    );
+    plan_of(&brain.look(&leaked(65), 65));
+    brain.again().take(&refused(65));
+    assert_eq!(
+        brain.look(&leaked(124), 124).last(),
+        Some(&Output::Look(Look::By(at(125))))
+    );
+    plan_of(&brain.look(&leaked(125), 125));
+}
+
+#[test]
+fn without_leave_or_without_a_ledger_a_plan_is_only_proposed() {
+    let mut brain = broken(false);
+    brain.look(&leaked(20), 20);
+    let lines = told(&brain.look(&leaked(35), 35));
+    assert!(
+        lines.iter().any(|line| line.contains("start with --act")),
+        "{lines:?}"
+    );
+    let mut brain = broken(true);
+    brain.0.set_rules(Rules {
+        ledger: false,
+        ..rules(true)
+    });
+    brain.look(&leaked(20), 20);
+    let lines = told(&brain.look(&leaked(35), 35));
+    assert!(
+        lines.iter().any(|line| line.contains("has no ledger")),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn trouble_is_told_once_until_it_changes_or_ends_and_a_busy_containerd_is_none() {
+    let mut brain = Stored::new(false);
+    let unreadable = |second, why: Option<&str>| Input::Unreadable {
+        at: at(second),
+        why: why.map(str::to_owned),
+    };
+    let mut told_of = |second, why| told(&brain.again().take(&unreadable(second, why)));
+    assert_eq!(told_of(1, None), Vec::<String>::new());
+    assert_eq!(told_of(2, Some("no pool")), ["TROUBLE: no pool"]);
+    assert_eq!(told_of(3, Some("no pool")), Vec::<String>::new());
+    assert_eq!(told_of(4, None), Vec::<String>::new());
+    assert_eq!(told_of(5, Some("no file")), ["TROUBLE: no file"]);
+    let lines = told(&brain.look(&world(6), 6));
+    assert!(
+        lines.iter().any(|line| line.starts_with("the trouble is over")),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn what_was_remembered_is_told_of_when_its_story_was() {
+    let mut earlier = broken(true);
+    earlier.look(&leaked(20), 20);
+    let operation = earlier.0.correlator.operations().next().unwrap().clone();
+    for was_story in [true, false] {
+        let mut brain = Stored::new(true);
+        assert!(brain.0.remember_operation(operation.clone(), was_story));
+        let outputs = brain.look(&world(40), 40);
+        let is_told = told(&outputs)
+            .iter()
+            .any(|line| line.contains("the device is deleted"));
+        assert_eq!(is_told, was_story);
+        assert_eq!(
+            outputs.iter().any(|one| matches!(one, Output::Forget(_))),
+            !was_story
+        );
+    }
+}
+
+#[test]
+fn losses_are_told_as_gaps_where_they_hide_operations_and_plainly_where_not() {
+    let mut brain = Stored::new(true);
+    let plain = told(&brain.see(lost(1, LossKind::BlockRingFull)));
+    assert_eq!(plain, ["LOST 3 block errors: the ring buffer was full"]);
+    let gap = brain.see(lost(2, LossKind::DmRingFull));
+    assert!(
+        told(&gap)
+            .iter()
+            .all(|line| line.starts_with("GAP: 3 device-mapper events")),
+        "{gap:?}"
+    );
+    assert_eq!(gap.last(), Some(&Output::Look(Look::Soon)));
+    assert!(
+        told(&brain.again().take(&Input::Behind { at: at(3) }))[0].starts_with("GAP: the kernel's events")
+    );
+}

@@ -1,0 +1,88 @@
+//! Why a command ended early.
+
+use std::io;
+
+use crate::recording::{Damage, NotARecording};
+#[cfg(feature = "node")]
+use crate::{
+    agent::AgentError,
+    control::AskError,
+    ledger::LedgerError,
+    observe::{containerd::ConfigError, kernel_watch::KernelWatchError},
+};
+
+/// Why a command ended early. Its message says what was being done; its sources say why that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The agent could not start, or ended.
+    #[cfg(feature = "node")]
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// Where the snapshotter keeps its things is not known.
+    #[cfg(feature = "node")]
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The ledger could not be read.
+    #[cfg(feature = "node")]
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The kernel could not be watched.
+    #[cfg(feature = "node")]
+    #[error(transparent)]
+    KernelWatch(#[from] KernelWatchError),
+    /// A running suture could not be asked.
+    #[cfg(feature = "node")]
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// The databases could not be watched.
+    #[cfg(feature = "node")]
+    #[error("starting the thread that watches containerd's databases")]
+    Databases(#[source] io::Error),
+    /// Reading the probes broke off.
+    #[cfg(feature = "node")]
+    #[error("reading the kernel's events broke off: {0}")]
+    ProbesBroke(String),
+    /// The asynchronous runtime could not start.
+    #[cfg(feature = "node")]
+    #[error("starting the runtime's threads")]
+    Runtime(#[source] io::Error),
+    /// A value could not be written as JSON.
+    #[cfg(feature = "node")]
+    #[error("writing a result as JSON")]
+    Json(#[from] serde_json::Error),
+    /// The command touches a node, and this suture can not.
+    #[cfg(not(feature = "node"))]
+    #[error(
+        "this suture was built without the node's parts; build it with `cargo build --release --features node` (or `cargo xtask build`)"
+    )]
+    WithoutNode,
+    /// A file could not be opened.
+    #[error("opening {file}")]
+    Open {
+        /// Its name.
+        file: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nothing of a file can be replayed.
+    #[error("{file}")]
+    NotARecording {
+        /// Its name.
+        file: String,
+        /// Why.
+        source: NotARecording,
+    },
+    /// Only a part of a recording could be read.
+    #[error("{file}: read up to entry {entries}")]
+    Damaged {
+        /// Its name.
+        file: String,
+        /// How many entries were read.
+        entries: u64,
+        /// Why no more.
+        source: Box<Damage>,
+    },
+    /// Standard output could not be written, other than by its reader going away.
+    #[error("writing to standard output")]
+    Print(#[source] io::Error),
+}
