@@ -32,6 +32,7 @@ impl Agent {
         self.read_at = Instant::now() + PERIOD;
         self.tell_delivery();
         self.save_steps();
+        self.say_watching(false);
         if let Some(world) = self.read_world().await? {
             self.settle_intents(&world);
             self.judge(&world).await?;

@@ -30,7 +30,10 @@ use crate::{
     brain::{Brain, Input, Report, Rules},
     decide::Policy,
     ledger::{Ledger, LedgerError, OperationRow},
-    model::{Observation, OperationId, PoolName, PoolView, Timestamp, dm::Caller, sense::Sense},
+    model::{
+        Observation, OperationId, PoolName, PoolView, Timestamp, dm::Caller, observation::LossKind,
+        sense::Sense,
+    },
     observe::{
         containerd,
         kernel_watch::{KernelWatch, KernelWatchError, UseBpf},
@@ -127,6 +130,8 @@ pub struct Agent {
     reading_since: Option<Instant>,
     /// The same, of the pool alone.
     reading_pool: Option<JoinHandle<Result<PoolView, WorldError>>>,
+    /// When the ledger was told last that somebody is watching.
+    said_watching: Option<Instant>,
     intents_settled: bool,
     ledger_trouble: Option<String>,
     undelivered: bool,
@@ -216,6 +221,7 @@ impl Agent {
             reading: None,
             reading_since: None,
             reading_pool: None,
+            said_watching: None,
             intents_settled: false,
             ledger_trouble: None,
             undelivered: false,
@@ -223,6 +229,7 @@ impl Agent {
             listeners,
         };
         agent.senses_are(senses);
+        agent.was_not_watching();
         agent.publish();
         Ok(agent)
     }
@@ -243,6 +250,7 @@ impl Agent {
             }
         }
         self.end_recording();
+        self.say_watching(true);
         self.tell(&Report::Stopped);
         // The thread may be waiting to hand something over: without a receiver it stops.
         self.events.close();
@@ -281,6 +289,25 @@ impl Agent {
             self.meet_containerd(&call.caller);
         }
         self.take(&Input::Observed { observation });
+    }
+
+    /// What happened since the last suture ended was not seen.
+    fn was_not_watching(&mut self) {
+        let until = self.ledger.as_ref().map(Ledger::watched_until);
+        let since = match until {
+            Some(Ok(until)) => until,
+            Some(Err(error)) => {
+                self.ledger_failed(&error);
+                None
+            }
+            None => None,
+        };
+        self.take_in(Observation::Lost {
+            since: since.unwrap_or_default(),
+            at: now(),
+            what: LossKind::NotWatching,
+            count: 0,
+        });
     }
 
     fn count(&mut self, observation: &Observation) {

@@ -1,6 +1,6 @@
 //! What follows from what the brain takes in: told, stored, traced.
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, time::Duration};
 
 use tokio::time::Instant;
 
@@ -11,6 +11,9 @@ use crate::{
     model::{Finding, FindingId, Operation, OperationId, Plan, Provenance, Timestamp},
     reporter::Reporter,
 };
+
+/// How often the ledger is told that suture is watching: a write to the disk each time.
+const SAY_WATCHING: Duration = Duration::from_mins(1);
 
 /// `traceparent`s of what was told already.
 #[derive(Debug, Default)]
@@ -163,6 +166,20 @@ impl Agent {
             Ok(()) => {}
             Err(error) => self.ledger_failed(&error),
         }
+    }
+
+    /// Says in the ledger that suture is watching, so that a later one knows since when nobody was; from time to time,
+    /// or now.
+    pub(super) fn say_watching(&mut self, even_so: bool) {
+        let due = self
+            .said_watching
+            .is_none_or(|said| said.elapsed() >= SAY_WATCHING);
+        let Some(ledger) = self.ledger.as_ref().filter(|_| due || even_so) else {
+            return;
+        };
+        let said = ledger.is_watching(now());
+        self.said_watching = Some(Instant::now());
+        self.stored(Some(said));
     }
 
     /// Told once, until it is another failure: a full disk fails every write.

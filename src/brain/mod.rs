@@ -23,7 +23,7 @@ use crate::{
     decide::{Policy, guards},
     model::{
         GuardReading, Observation, Operation, OperationId, OperationState, Plan, PoolName, Questions,
-        Timestamp, World, sense::Sense,
+        Timestamp, World, observation::LossKind, sense::Sense,
     },
 };
 use judge::OpenFinding;
@@ -197,7 +197,7 @@ impl Brain {
         let mut outputs = Vec::new();
         let mut look = (!changes.is_empty()).then_some(Look::Soon);
         match observation {
-            Observation::Lost { what, .. } if !what.hides_operations() => {
+            Observation::Lost { what, .. } if !what.hides_operations() || *what == LossKind::NotWatching => {
                 outputs.push(Output::observed(observation));
             }
             Observation::Commit(_) if self.rules.verbose => outputs.push(Output::observed(observation)),

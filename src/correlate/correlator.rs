@@ -191,6 +191,13 @@ impl Correlator {
                     format!("{count} {what}")
                 };
                 self.blind |= *what == LossKind::Polling;
+                if *what == LossKind::NotWatching
+                    && let Some(gap) = &mut self.gap
+                {
+                    // One gap is enough: it ends when the last of them does.
+                    gap.noticed = gap.noticed.max(*at);
+                    return Vec::new();
+                }
                 self.open_gap(*at, why)
             }
             Observation::PoolCall(call) => self.pool_call(call),

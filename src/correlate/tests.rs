@@ -634,3 +634,25 @@ fn block_errors_are_told_now_and_then_and_their_loss_opens_no_gap() {
     assert_eq!(correlator.block_errors().losses().map(|lost| lost.count), Some(3));
     assert_eq!(correlator.questions(at(4)).data_ranges.len(), 1);
 }
+
+#[test]
+fn the_time_in_which_nobody_watched_is_one_gap_with_the_start_and_one_of_its_own_later() {
+    let unseen = |second| Observation::Lost {
+        since: at(second - 1),
+        at: at(second),
+        what: LossKind::NotWatching,
+        count: 0,
+    };
+    let mut correlator = Correlator::new(pool(), at(1));
+    assert_eq!(correlator.observe(&unseen(5)), []);
+    // It ends with the later of both.
+    correlator.world(&world(4));
+    assert!(correlator.gap().is_some());
+    correlator.world(&world(6));
+    assert_eq!(correlator.gap(), None);
+    let changes = correlator.observe(&unseen(9));
+    assert!(
+        matches!(changes.as_slice(), [Change::GapOpened(_)]),
+        "{changes:?}"
+    );
+}

@@ -9,6 +9,7 @@ mod remedies;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod watching;
 
 use std::{
     fs::{self, File, TryLockError},

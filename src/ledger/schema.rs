@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::LedgerError;
 
 /// Raised with every change of the tables; each step of [`MIGRATIONS`] brings a file one version on.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE operations (
         id          TEXT PRIMARY KEY,
@@ -42,6 +42,11 @@ const MIGRATIONS: [&str; 2] = [
     // A finding says what it is about since version 2; until then it was always a thin device.
     "UPDATE findings SET finding = json_set(finding, '$.subject', 'thin_device')
      WHERE json_extract(finding, '$.subject') IS NULL;",
+    // Until when somebody was watching.
+    "CREATE TABLE watching (
+        one   INTEGER PRIMARY KEY CHECK (one = 1),
+        until TEXT NOT NULL
+    ) STRICT;",
 ];
 
 fn known() -> i64 {

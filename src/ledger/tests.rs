@@ -107,3 +107,23 @@ fn a_second_suture_does_not_get_the_ledger_of_a_running_one() {
     drop(first);
     drop(open(&folder));
 }
+
+#[test]
+fn until_when_somebody_was_watching_outlives_suture() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ledger.db");
+    let ledger = Ledger::open(&file).unwrap();
+    assert_eq!(ledger.watched_until().unwrap(), None);
+    ledger
+        .is_watching(crate::model::Timestamp::from_nanoseconds(1_000_000_007))
+        .unwrap();
+    ledger
+        .is_watching(crate::model::Timestamp::from_nanoseconds(2_000_000_007))
+        .unwrap();
+    drop(ledger);
+    let later = Ledger::open(&file).unwrap();
+    assert_eq!(
+        later.watched_until().unwrap(),
+        Some(crate::model::Timestamp::from_nanoseconds(2_000_000_007))
+    );
+}

@@ -310,6 +310,11 @@ impl fmt::Display for Observation {
             Self::Commit(commit) => commit.fmt(f),
             Self::DeviceChange(change) => change.fmt(f),
             Self::PoolStatus(status) => status.fmt(f),
+            Self::Lost {
+                what: what @ LossKind::NotWatching,
+                since,
+                ..
+            } if *since != Timestamp::default() => write!(f, "LOST {what} from {since} on"),
             Self::Lost { what, count: 0, .. } => write!(f, "LOST {what}"),
             Self::Lost { what, count, .. } => write!(f, "LOST {count} {what}"),
             Self::ContainerdUp { who, .. } => write!(f, "{who} is running"),

@@ -6,47 +6,10 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use xtask::vm::{
     Vm,
-    containerd::{Containerd, Options},
+    containerd::{Containerd, break_disk, disk_with_a_bad_spot, swap_table},
 };
 
 use crate::support::*;
-
-/// A containerd on a pool of which data and metadata lie on dm-linear devices, `tdata` and `tmeta`, that can be broken.
-fn on_breakable_disks(vm: &Vm) -> Result<Containerd<'_>> {
-    with_data_on(vm, "$5", 0)
-}
-
-/// The same, with the data on another disk, from a sector on.
-fn with_data_on<'vm>(vm: &'vm Vm, data: &str, from: u64) -> Result<Containerd<'vm>> {
-    let mut containerd = Containerd::set_up(vm, Options::default())?;
-    vm.sh(&format!(
-        "set -- $(dmsetup table tp)
-        metadata=$4; data={data}
-        sectors=$(($(cat /sys/dev/block/$data/size) - {from}))
-        dmsetup remove tp
-        dmsetup create tmeta --table \"0 $(cat /sys/dev/block/$metadata/size) linear $metadata 0\"
-        dd if=/dev/zero of=/dev/mapper/tmeta bs=4k count=1 oflag=direct 2>/dev/null
-        dmsetup create tdata --table \"0 $sectors linear $data {from}\"
-        dmsetup create tp --table \"0 $sectors thin-pool /dev/mapper/tmeta /dev/mapper/tdata 128 32768 1 skip_block_zeroing\""
-    ))?;
-    containerd.start()?;
-    Ok(containerd)
-}
-
-/// From now on all I/O of a device fails. Gives the table that it had.
-fn break_disk(vm: &Vm, name: &str) -> Result<String> {
-    let table = vm.sh(&format!("dmsetup table {name}"))?.trim().to_owned();
-    let sectors = table.split(' ').nth(1).context("a table without a length")?;
-    swap(vm, name, &format!("0 {sectors} error"))?;
-    Ok(table)
-}
-
-fn swap(vm: &Vm, name: &str, table: &str) -> Result<()> {
-    vm.sh(&format!(
-        "dmsetup suspend --noflush --nolockfs {name}; dmsetup load {name} --table '{table}'; dmsetup resume {name}"
-    ))?;
-    Ok(())
-}
 
 fn number_of(vm: &Vm, name: &str) -> Result<String> {
     let number = vm.sh(&format!(
@@ -67,7 +30,7 @@ fn findings(vm: &Vm, class: &str) -> Result<Vec<Value>> {
 
 fn a_failing_data_device(kernel: Kernel) -> Result<()> {
     let vm = boot(kernel)?;
-    let containerd = on_breakable_disks(&vm)?;
+    let containerd = Containerd::on_breakable_disks(&vm)?;
     containerd.prepare("one", None)?.ok()?;
     let tdata = number_of(&vm, "tdata")?;
     let mut suture = Suture::start(&vm, &["--act"], &[])?;
@@ -99,7 +62,7 @@ fn a_failing_data_device(kernel: Kernel) -> Result<()> {
     let decided = suture.expect_ever("decided", is_class("block-errors"))?;
     ensure!(decided["kind"] == "tell", "{decided}");
 
-    swap(&vm, "tdata", &table)?;
+    swap_table(&vm, "tdata", &table)?;
     prepare_with_retries(&containerd, "three")?;
     ensure!(!suture.told("remedy")?);
     suture.stop()?;
@@ -118,22 +81,14 @@ fn a_failing_data_device_is_named_with_the_snapshots_that_it_hits() -> Result<()
 /// A disk that answers requests and has a bad spot: `scsi_debug` can not read ten sectors from 0x1234 on.
 fn a_bad_spot(kernel: Kernel) -> Result<()> {
     let vm = boot(kernel)?;
-    vm.sh("modprobe sd_mod; modprobe scsi_debug dev_size_mb=200 opts=2")?;
-    let disk = vm.sh("for try in 1 2 3 4 5 6 7 8 9; do
-            for one in /sys/block/sd*; do
-                if grep -q scsi_debug $one/device/model 2>/dev/null; then cat $one/dev; exit; fi
-            done
-            sleep 1
-        done
-        exit 1")?;
-    let disk = disk.trim();
-    let containerd = with_data_on(&vm, disk, 2048)?;
+    let disk = disk_with_a_bad_spot(&vm)?;
+    let containerd = Containerd::with_data_on(&vm, &disk, 2048)?;
     containerd.prepare("one", None)?.ok()?;
     vm.sh("dd if=/dev/zero of=/dev/mapper/tp-snap-1 bs=1M count=64 oflag=direct 2>/dev/null")?;
     let mut suture = Suture::start(&vm, &[], &[])?;
     vm.sh("dd if=/dev/mapper/tp-snap-1 of=/dev/null bs=64k iflag=direct conv=noerror 2>/dev/null || true")?;
     let found = suture.expect("found", is_class("block-errors"))?;
-    ensure!(found["finding"]["device"] == disk, "{found}");
+    ensure!(found["finding"]["device"] == disk.as_str(), "{found}");
     // 0x1234 less where the data begin is sector 2612 of the pool, in data block 20.
     vm.wait_until("the one block that is bad is named", PATIENCE, || {
         let all = findings(&vm, "block-errors")?;
@@ -155,7 +110,7 @@ fn a_bad_spot_of_a_disk_leads_to_the_one_block_that_it_hits() -> Result<()> {
 
 fn a_failing_metadata_device(kernel: Kernel) -> Result<()> {
     let vm = boot(kernel)?;
-    let containerd = on_breakable_disks(&vm)?;
+    let containerd = Containerd::on_breakable_disks(&vm)?;
     containerd.prepare("one", None)?.ok()?;
     let tmeta = number_of(&vm, "tmeta")?;
     let mut suture = Suture::start(&vm, &["--act"], &[])?;
@@ -214,7 +169,7 @@ fn number_after(sign: &str, sentence: &str) -> Result<u64> {
 
 fn a_flood(kernel: Kernel) -> Result<()> {
     let vm = boot(kernel)?;
-    let containerd = on_breakable_disks(&vm)?;
+    let containerd = Containerd::on_breakable_disks(&vm)?;
     containerd.prepare("one", None)?.ok()?;
     vm.sh("dd if=/dev/zero of=/dev/mapper/tp-snap-1 bs=1M count=32 oflag=direct 2>/dev/null")?;
     let mut suture = Suture::start(&vm, &[], &[])?;
@@ -264,7 +219,7 @@ fn a_flood_of_errors_is_one_finding_with_a_count() -> Result<()> {
 /// What `dmsetup remove --force` leaves of a device that is in use.
 fn an_error_table(kernel: Kernel) -> Result<()> {
     let vm = boot(kernel)?;
-    let containerd = on_breakable_disks(&vm)?;
+    let containerd = Containerd::on_breakable_disks(&vm)?;
     containerd.prepare("one", None)?.ok()?;
     let node = number_of(&vm, "tp-snap-1")?;
     let mut suture = Suture::start(&vm, &["--act"], &[])?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use xtask::vm::{Process, Vm};
+use xtask::vm::{Process, Vm, containerd::disk_with_a_bad_spot};
 
 use crate::support::*;
 
@@ -159,13 +159,9 @@ fn failing_disks_are_seen(kernel: Kernel) -> Result<()> {
     let vm = boot(kernel)?;
     let mut watch = Watch::start(&vm, &[])?;
     // A disk with a medium error at sector 0x1234 (scsi_debug's OPT_MEDIUM_ERR_ADDR), found by its model.
-    let disk = vm.sh("modprobe sd_mod; modprobe scsi_debug dev_size_mb=8 opts=2
-        for try in 1 2 3 4 5 6 7 8 9 10; do
-            for disk in /sys/block/sd*; do
-                grep -q scsi_debug $disk/device/model && { cat $disk/dev; basename $disk; exit 0; }
-            done; sleep 0.5
-        done; exit 1")?;
-    let (number, name) = disk.trim().split_once('\n').context("no scsi_debug disk")?;
+    let number = disk_with_a_bad_spot(&vm)?;
+    let name = vm.sh(&format!("basename $(readlink /sys/dev/block/{number})"))?;
+    let name = name.trim();
     vm.sh(&format!(
         "! dd if=/dev/{name} of=/dev/null bs=512 skip=4660 count=8 iflag=direct 2>/dev/null"
     ))?;
@@ -173,7 +169,7 @@ fn failing_disks_are_seen(kernel: Kernel) -> Result<()> {
         seen["kind"] == "block_error" && seen["source"] == "request"
     })?;
     ensure!(
-        request["device"] == number && request["direction"] == "read",
+        request["device"] == number.as_str() && request["direction"] == "read",
         "{request}"
     );
     // Told once: the kernel does not trace the bios of a request again (`blk_update_request`, block/blk-mq.c).

@@ -9,10 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use fake_opentelemetry_collector::{ExportedSpan, FakeCollectorServer};
 use serde_json::Value;
 pub(crate) use xtask::vm::{Kernel, Signal};
-use xtask::vm::{
-    Process, Vm, VmBuilder,
-    containerd::{Containerd, Options},
-};
+use xtask::vm::{Process, Vm, VmBuilder, containerd::Containerd};
 
 /// How long suture may take for anything, grace and back-off included. Emulation is slow, and the machine is shared.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
@@ -40,9 +37,7 @@ fn machine() -> VmBuilder {
 
 /// A containerd that serves.
 pub(crate) fn containerd(vm: &Vm) -> Result<Containerd<'_>> {
-    let mut containerd = Containerd::set_up(vm, Options::default())?;
-    containerd.start()?;
-    Ok(containerd)
+    Containerd::serving(vm)
 }
 
 /// A running `suture run --output json`.

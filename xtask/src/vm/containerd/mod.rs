@@ -13,6 +13,7 @@
 //! # anyhow::Ok(())
 //! ```
 
+mod breaks;
 mod image;
 mod options;
 mod pool;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+pub use self::breaks::{break_disk, disk_with_a_bad_spot, swap_table};
 pub use self::options::Options;
 use super::{Ended, Output, Process, Signal, Vm};
 
@@ -64,6 +66,13 @@ impl<'vm> Containerd<'vm> {
             metadata_device,
             daemon: None,
         })
+    }
+
+    /// One that serves, with everything as it usually is.
+    pub fn serving(vm: &'vm Vm) -> Result<Self> {
+        let mut containerd = Self::set_up(vm, Options::default())?;
+        containerd.start()?;
+        Ok(containerd)
     }
 
     /// Starts containerd, and waits until it serves with a working devmapper snapshotter.
@@ -193,6 +202,19 @@ impl<'vm> Containerd<'vm> {
     pub fn kill_after_mkfs(&self) -> Result<()> {
         self.install_wrapper("mkfs.ext4", "/usr/sbin/mkfs.ext4", "[ $code = 0 ]")
     }
+
+    /// Makes `mkfs.ext4` on the next new device wait for ever once it has succeeded; then [`Self::STOPPED`] is there.
+    pub fn stop_after_mkfs(&self) -> Result<()> {
+        let script = format!(
+            "#!/bin/sh\n/usr/sbin/mkfs.ext4 \"$@\"\ncode=$?\nsync\ntouch {}\nsleep 600\nexit $code\n",
+            Self::STOPPED
+        );
+        self.vm
+            .write_file(&format!("{BREAK_FOLDER}/mkfs.ext4"), script, 0o755)
+    }
+
+    /// There once [`Self::stop_after_mkfs`] has stopped a `mkfs`.
+    pub const STOPPED: &'static str = "/run/mkfs-stopped";
 
     /// Puts a program before a real one on containerd's `PATH`: it runs the real one, and if `condition` holds then
     /// (`$code` is the exit code), kills its parent, containerd, once.
