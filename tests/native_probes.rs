@@ -26,6 +26,7 @@ use suture::{
     model::{
         Observation, ThinId,
         dm::{DmCommand, DmIoctl, Message, Payload},
+        kernel::Ending,
         observation::{BlockSource, Direction, LossKind},
     },
     observe::probes::{self, ProbeOptions, ProbeThread, Probes, Seen},
@@ -137,6 +138,74 @@ fn dm_ioctl(command: u32, argument: *mut u8) {
 
 fn send(command: u32, mut request: Vec<u8>) {
     dm_ioctl(command, request.as_mut_ptr());
+}
+
+#[test]
+fn each_sense_says_by_what_means_it_sees_and_what_can_not_be_had_stops_nothing_else() {
+    use suture::{
+        model::sense::{Quality, SenseKind},
+        observe::probes::Means,
+    };
+    let _kernel = KERNEL.lock().unwrap_or_else(PoisonError::into_inner);
+    xtask::tracefs::mount_if_missing().unwrap();
+    let options = ProbeOptions {
+        means: Means::Tracepoints,
+        ..ProbeOptions::default()
+    };
+    let probes = Probes::attach(options).expect("the probes attach");
+    let of = |kind| probes.senses().iter().find(|one| one.sense == kind).unwrap();
+    let calls = of(SenseKind::DeviceMapperCalls);
+    assert_eq!(calls.quality, Quality::Degraded);
+    assert!(calls.means.contains("sys_enter_ioctl"), "{calls}");
+    assert!(calls.to_string().contains("switched off"), "{calls}");
+    for missing in [SenseKind::PoolInternals, SenseKind::DeviceEnds] {
+        assert_eq!(of(missing).quality, Quality::Missing);
+        assert!(!of(missing).why.is_empty());
+    }
+    for full in [
+        SenseKind::Lineage,
+        SenseKind::BlockRequests,
+        SenseKind::BlockBios,
+        SenseKind::ProcessStarts,
+        SenseKind::ProcessEnds,
+        SenseKind::OutOfMemory,
+    ] {
+        assert_eq!(of(full).quality, Quality::Full, "{}", of(full));
+    }
+}
+
+#[test]
+fn a_containerd_that_starts_and_ends_is_seen_and_a_shim_is_not() {
+    let mut watching = Watching::start();
+    let folder = tempfile::tempdir().unwrap();
+    let run = |name: &str, script: &str| {
+        let program = folder.path().join(name);
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let mut child = Command::new(&program).spawn().unwrap();
+        child.wait().unwrap();
+        child.id()
+    };
+    run("containerd-shim-runc-v2", "exit 1");
+    let ended = run("containerd", "exit 7");
+    let killed = run("containerd", "kill -KILL $$");
+    let told: Vec<(u32, Option<Ending>)> = watching
+        .caught_up()
+        .into_iter()
+        .filter_map(|seen| match seen {
+            Observation::Process(change) => Some((change.who.process.pid, change.ended)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (ended, None),
+            (ended, Some(Ending::Exited { code: 7 })),
+            (killed, None),
+            (killed, Some(Ending::Signalled { signal: 9 })),
+        ]
+    );
 }
 
 #[test]

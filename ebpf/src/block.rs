@@ -68,7 +68,11 @@ fn emit(context: &TracePointContext, at: Offsets, source: u32) -> Result<(), i32
         rwbs: unsafe { context.read_at(at.rwbs as usize) }?,
     };
     if BLOCK_ERRORS.output::<BlockErrorEvent>(&event, 0).is_err() {
-        losses::count(loss::BLOCK_RING_FULL);
+        losses::count(if source == block_source::REQUEST {
+            loss::BLOCK_RING_FULL
+        } else {
+            loss::BIO_RING_FULL
+        });
     }
     Ok(())
 }

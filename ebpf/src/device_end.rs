@@ -48,7 +48,7 @@ pub fn dm_destroy(context: ProbeContext) -> u32 {
         comm: bpf_get_current_comm().unwrap_or([0; COMM_LEN]),
     };
     if EVENTS.output::<DeviceEndEvent>(&event, 0).is_err() {
-        losses::count(loss::DM_RING_FULL);
+        losses::count(loss::DEVICE_END_RING_FULL);
     }
     0
 }

@@ -91,7 +91,7 @@ fn emit(change: u32) {
         }
     }
     if EVENTS.output::<ProcessEvent>(&event, 0).is_err() {
-        losses::count(loss::DM_RING_FULL);
+        losses::count(loss::PROCESS_RING_FULL);
     }
 }
 

@@ -137,7 +137,7 @@ fn leave(context: &RetProbeContext, function: u32) -> u32 {
 #[inline(always)]
 fn emit(event: &PoolEvent) {
     if EVENTS.output::<PoolEvent>(event, 0).is_err() {
-        losses::count(loss::DM_RING_FULL);
+        losses::count(loss::POOL_RING_FULL);
     }
 }
 

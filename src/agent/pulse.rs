@@ -206,6 +206,11 @@ impl Pulse {
         self.due.is_some_and(|at| at <= Instant::now())
     }
 
+    pub(super) fn losses_of(&self, kinds: &[LossKind]) -> u64 {
+        let each = kinds.iter().map(|kind| self.losses(*kind));
+        each.fold(0, u64::saturating_add)
+    }
+
     pub(super) fn losses(&self, kind: LossKind) -> u64 {
         let of_kind = self.status.losses.iter().filter(|loss| loss.kind == kind);
         of_kind.map(|loss| loss.total).sum()

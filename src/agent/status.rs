@@ -140,12 +140,17 @@ impl Agent {
                 BoundKind::DmRingBytes => (
                     u64::from(probes.dm_ring_bytes),
                     None,
-                    pulse.losses(LossKind::DmRingFull),
+                    pulse.losses_of(&[
+                        LossKind::DmRingFull,
+                        LossKind::PoolRingFull,
+                        LossKind::DeviceEndRingFull,
+                        LossKind::ProcessRingFull,
+                    ]),
                 ),
                 BoundKind::BlockRingBytes => (
                     u64::from(probes.block_ring_bytes),
                     None,
-                    pulse.losses(LossKind::BlockRingFull),
+                    pulse.losses_of(&[LossKind::BlockRingFull, LossKind::BioRingFull]),
                 ),
                 BoundKind::DmCallsInFlight => (
                     u64::from(probes.calls_in_flight),
@@ -172,6 +177,10 @@ impl Agent {
                     Some(traces.as_ref().map_or(0, |one| count(one.kept))),
                     traces.as_ref().map_or(0, |one| one.dropped),
                 ),
+                BoundKind::RecordingBytes => match &self.recorder {
+                    Some(recorder) => (recorder.max_bytes(), Some(recorder.size()), recorder.turned()),
+                    None => (0, None, 0),
+                },
                 BoundKind::ControlClients => clients(control),
                 BoundKind::MetricsClients => clients(metrics),
             };

@@ -209,7 +209,7 @@ fn what_was_remembered_is_told_of_when_its_story_was() {
 fn losses_are_told_as_gaps_where_they_hide_operations_and_plainly_where_not() {
     let mut brain = Stored::new(true);
     let plain = told(&brain.see(lost(1, LossKind::BlockRingFull)));
-    assert_eq!(plain, ["LOST 3 block errors: the ring buffer was full"]);
+    assert_eq!(plain, ["LOST 3 failed requests: the ring buffer was full"]);
     let gap = brain.see(lost(2, LossKind::DmRingFull));
     assert!(
         told(&gap)

@@ -210,7 +210,10 @@ impl Correlator {
                 Vec::new()
             }
             Observation::Lost { at, what, count, .. } => {
-                if matches!(what, LossKind::BlockRingFull | LossKind::KernelLogOverrun) {
+                if matches!(
+                    what,
+                    LossKind::BlockRingFull | LossKind::BioRingFull | LossKind::KernelLogOverrun
+                ) {
                     self.blocks.lost(*at, *count);
                 }
                 Vec::new()

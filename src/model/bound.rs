@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BoundKind {
-    /// Bytes of the ring of device-mapper calls. A hit is an event that did not fit.
+    /// Bytes of the common ring: every kernel event but block errors. A hit is an event that did not fit.
     DmRingBytes,
     /// Bytes of the ring of block errors. A hit is an event that did not fit.
     BlockRingBytes,
@@ -20,6 +20,9 @@ pub enum BoundKind {
     Operations,
     /// Spans kept for a collector that is away. A hit is a span that was given up.
     SpansKept,
+    /// Bytes of one recording; 0 where none is made. A hit is each time that the next file was begun, and the oldest one
+    /// may have been dropped.
+    RecordingBytes,
     /// Clients of the control socket at once. A hit is one that was cut short to let a new one in.
     ControlClients,
     /// Clients of the metrics' address at once. A hit is one that was cut short to let a new one in.
@@ -28,7 +31,7 @@ pub enum BoundKind {
 
 impl BoundKind {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::DmRingBytes,
         Self::BlockRingBytes,
         Self::DmCallsInFlight,
@@ -36,6 +39,7 @@ impl BoundKind {
         Self::QueueEvents,
         Self::Operations,
         Self::SpansKept,
+        Self::RecordingBytes,
         Self::ControlClients,
         Self::MetricsClients,
     ];
@@ -51,6 +55,7 @@ impl BoundKind {
             Self::QueueEvents => "queue_events",
             Self::Operations => "operations",
             Self::SpansKept => "spans_kept",
+            Self::RecordingBytes => "recording_bytes",
             Self::ControlClients => "control_clients",
             Self::MetricsClients => "metrics_clients",
         }
@@ -67,6 +72,7 @@ impl BoundKind {
             Self::QueueEvents => "events waiting for the agent",
             Self::Operations => "operations kept",
             Self::SpansKept => "spans kept for the collector",
+            Self::RecordingBytes => "bytes of a recording",
             Self::ControlClients => "clients of the control socket",
             Self::MetricsClients => "clients of the metrics",
         }

@@ -123,14 +123,22 @@ impl fmt::Display for Incarnation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LossKind {
-    /// The ring of device-mapper's calls and of all other kernel events but block errors was full.
+    /// The common ring was full: device-mapper calls.
     DmRingFull,
+    /// The common ring was full: calls of thin pools' own functions.
+    PoolRingFull,
+    /// The common ring was full: ends of dm devices.
+    DeviceEndRingFull,
+    /// The common ring was full: begins and ends of processes.
+    ProcessRingFull,
     /// Too many device-mapper calls were under way at once.
     DmInFlightFull,
     /// A call's return was not seen: the kernel had no room left to watch it, or its thread was killed in it.
     ReturnMissed,
-    /// The ring of block errors was full.
+    /// The ring of block errors was full: failed requests.
     BlockRingFull,
+    /// The ring of block errors was full: failed bios.
+    BioRingFull,
     /// Parents of processes that could not be remembered.
     Lineage,
     /// suture was not running, or was only starting.
@@ -153,11 +161,15 @@ pub enum LossKind {
 
 impl LossKind {
     /// The names of all kinds, as metrics call them.
-    pub const NAMES: [&str; 10] = [
+    pub const NAMES: [&str; 14] = [
         Self::DmRingFull.name(),
+        Self::PoolRingFull.name(),
+        Self::DeviceEndRingFull.name(),
+        Self::ProcessRingFull.name(),
         Self::DmInFlightFull.name(),
         Self::ReturnMissed.name(),
         Self::BlockRingFull.name(),
+        Self::BioRingFull.name(),
         Self::Lineage.name(),
         Self::NotWatching.name(),
         Self::DatabaseReplaced {
@@ -177,7 +189,7 @@ impl LossKind {
     pub fn hides_operations(self) -> bool {
         !matches!(
             self,
-            Self::BlockRingFull | Self::KernelLogOverrun | Self::DatabaseUnread { .. }
+            Self::BlockRingFull | Self::BioRingFull | Self::KernelLogOverrun | Self::DatabaseUnread { .. }
         )
     }
 
@@ -186,9 +198,13 @@ impl LossKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::DmRingFull => "dm_ring_full",
+            Self::PoolRingFull => "pool_ring_full",
+            Self::DeviceEndRingFull => "device_end_ring_full",
+            Self::ProcessRingFull => "process_ring_full",
             Self::DmInFlightFull => "dm_in_flight_full",
             Self::ReturnMissed => "return_missed",
             Self::BlockRingFull => "block_ring_full",
+            Self::BioRingFull => "bio_ring_full",
             Self::Lineage => "lineage",
             Self::NotWatching => "not_watching",
             Self::DatabaseReplaced { .. } => "database_replaced",
@@ -203,9 +219,13 @@ impl fmt::Display for LossKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DmRingFull => f.write_str("device-mapper events: the ring buffer was full"),
+            Self::PoolRingFull => f.write_str("events inside thin pools: the ring buffer was full"),
+            Self::DeviceEndRingFull => f.write_str("ends of dm devices: the ring buffer was full"),
+            Self::ProcessRingFull => f.write_str("begins and ends of containerd: the ring buffer was full"),
             Self::DmInFlightFull => f.write_str("device-mapper events: too many calls at once"),
             Self::ReturnMissed => f.write_str("device-mapper events: a call's return was not seen"),
-            Self::BlockRingFull => f.write_str("block errors: the ring buffer was full"),
+            Self::BlockRingFull => f.write_str("failed requests: the ring buffer was full"),
+            Self::BioRingFull => f.write_str("failed bios: the ring buffer was full"),
             Self::Lineage => f.write_str("forks: whose child a caller is may not be known"),
             Self::NotWatching => f.write_str("everything: suture was not watching"),
             Self::DatabaseReplaced { database } => {

@@ -64,6 +64,7 @@ pub struct Recorder {
     header: Header,
     writer: Writer<File>,
     flushed: Instant,
+    turned: u64,
 }
 
 impl Recorder {
@@ -76,6 +77,7 @@ impl Recorder {
             header,
             writer,
             flushed: Instant::now(),
+            turned: 0,
         })
     }
 
@@ -83,6 +85,24 @@ impl Recorder {
     #[must_use]
     pub fn file(&self) -> &Path {
         &self.options.file
+    }
+
+    /// Bytes of a file at which the next one is begun.
+    #[must_use]
+    pub fn max_bytes(&self) -> u64 {
+        self.options.max_bytes
+    }
+
+    /// Bytes of the file so far.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.writer.size()
+    }
+
+    /// How often the next file was begun.
+    #[must_use]
+    pub fn turned(&self) -> u64 {
+        self.turned
     }
 
     /// Something is about to be taken in by the brain, at this time.
@@ -134,6 +154,7 @@ impl Recorder {
     fn next_file(&mut self, brain: &Brain, now: Timestamp) -> Result<(), RecordError> {
         make_room(&self.options)?;
         self.header.began = now;
+        self.turned = self.turned.saturating_add(1);
         let next = Writer::begin(create(&self.options.file)?, &self.header, brain)?;
         // The file moved away under its open handle, and gets its end mark there.
         std::mem::replace(&mut self.writer, next).end(true)?;

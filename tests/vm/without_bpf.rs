@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use xtask::vm::{Process, Vm};
+use xtask::vm::{
+    Process, Vm,
+    containerd::{Containerd, break_disk, swap_table},
+};
 
 use crate::support::*;
 
@@ -248,4 +251,55 @@ fn devices_pools_and_disks_are_seen_without_probes_on_6_1() -> Result<()> {
 #[test]
 fn devices_pools_and_disks_are_seen_without_probes_on_6_12() -> Result<()> {
     devices_pools_and_disks_are_seen(Kernel::V6_12)
+}
+
+fn the_same_breaks_are_found(kernel: Kernel) -> Result<()> {
+    let vm = boot(kernel)?;
+    let mut containerd = Containerd::on_breakable_disks(&vm)?;
+    containerd.prepare("in-use", None)?.ok()?;
+    let mut suture = blind(&vm, &["--act", "--grace", "0"])?;
+    let class = |class: &'static str| move |report: &Value| report["finding"]["class"] == class;
+
+    // Killed during mkfs: no snapshot can be made any more.
+    containerd.kill_after_mkfs()?;
+    containerd.prepare("half-done", None)?;
+    containerd.wait_for_death()?;
+    containerd.start()?;
+    let refused = containerd.prepare("next", None)?;
+    ensure!(refused.stderr.contains("already exists"), "{}", refused.stderr);
+    suture.expect_ever("found", class("wedge"))?;
+
+    // The data device fails: the kernel's log tells of buffered reads.
+    let table = break_disk(&vm, "tdata")?;
+    vm.sh("echo 3 > /proc/sys/vm/drop_caches; ! dd if=/dev/mapper/tp-snap-1 of=/dev/null bs=4k count=1 2>/dev/null")?;
+    let found = suture.expect_ever("found", class("block-errors"))?;
+    ensure!(found.to_string().contains("tp-snap-1"), "{found}");
+    swap_table(&vm, "tdata", &table)?;
+
+    // How it is: an operator sees at once that less is seen.
+    let status = vm.run(["suture", "status"])?;
+    ensure!(
+        status.status.code() == 3 && status.stdout.contains("DEGRADED"),
+        "{}",
+        status.stdout
+    );
+
+    // The metadata device fails: the pool says so.
+    break_disk(&vm, "tmeta")?;
+    vm.sh("dmsetup message tp 0 'create_thin 90' || true")?;
+    suture.expect_ever("found", |report| {
+        class("pool-failed")(report) || class("pool-read-only")(report)
+    })?;
+    ensure!(!suture.told("remedy")?);
+    suture.stop()
+}
+
+#[test]
+fn the_same_breaks_are_found_on_6_1() -> Result<()> {
+    the_same_breaks_are_found(Kernel::V6_1)
+}
+
+#[test]
+fn the_same_breaks_are_found_on_6_12() -> Result<()> {
+    the_same_breaks_are_found(Kernel::V6_12)
 }

@@ -247,11 +247,11 @@ pub struct BlockErrorEvent {
 
 /// Indices into the map of loss counters: what was seen by a program and could not be handed over.
 pub mod loss {
-    /// The device-mapper ring had no room.
+    /// The common ring had no room for a device-mapper call.
     pub const DM_RING_FULL: u32 = 0;
     /// Too many device-mapper ioctls at once to remember their entries.
     pub const DM_IN_FLIGHT_FULL: u32 = 1;
-    /// The block-error ring had no room.
+    /// The block-error ring had no room for a failed request.
     pub const BLOCK_RING_FULL: u32 = 2;
     /// A process's parent could not be remembered: whose child it is would be another one's answer.
     pub const LINEAGE: u32 = 3;
@@ -259,8 +259,16 @@ pub mod loss {
     pub const RETURN_MISSED: u32 = 4;
     /// Too many calls of thin pools' own functions at once to remember their entries.
     pub const POOL_IN_FLIGHT_FULL: u32 = 5;
+    /// The block-error ring had no room for a failed bio.
+    pub const BIO_RING_FULL: u32 = 6;
+    /// The common ring had no room for a call of a thin pool's own function.
+    pub const POOL_RING_FULL: u32 = 7;
+    /// The common ring had no room for the end of a dm device.
+    pub const DEVICE_END_RING_FULL: u32 = 8;
+    /// The common ring had no room for the begin or end of a process.
+    pub const PROCESS_RING_FULL: u32 = 9;
     /// How many counters there are.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 10;
 }
 
 const _: () = assert!(size_of::<Ancestor>() == 24);

@@ -141,9 +141,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         let recording = folder.join(format!("{}.suture", scenario.name));
         if !arguments.expected_only {
             println!("== {}: {}", scenario.name, scenario.about);
-            let bytes = record(scenario, &suture, arguments.kernel)
+            let (bytes, told) = record(scenario, &suture, arguments.kernel)
                 .with_context(|| format!("making the recording {}", scenario.name))?;
             fs::write(&recording, &bytes).with_context(|| format!("writing {}", recording.display()))?;
+            finds_the_same(&suture, &recording, &told)?;
             println!("   {} bytes in {}", bytes.len(), recording.display());
         }
         expect(&suture, &recording)?;
@@ -152,7 +153,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 /// Breaks a containerd under the eyes of a recording suture.
-fn record(scenario: &Scenario, suture: &Path, kernel: Kernel) -> Result<Vec<u8>> {
+fn record(scenario: &Scenario, suture: &Path, kernel: Kernel) -> Result<(Vec<u8>, Vec<String>)> {
     let disks = tempfile::tempdir().context("making a folder for the VM's disks")?;
     let boot = || {
         Vm::builder()
@@ -175,10 +176,32 @@ fn record(scenario: &Scenario, suture: &Path, kernel: Kernel) -> Result<Vec<u8>>
         containerd: &mut containerd,
         told: &mut told,
     })?;
-    told.end()?;
+    let told = told.end()?;
     let bytes = vm.read_file(IN_GUEST)?;
     ensure!(!bytes.is_empty(), "suture recorded nothing");
-    Ok(bytes)
+    Ok((bytes, told))
+}
+
+/// Whether a replay finds and decides what the live run found and decided, at the same times.
+fn finds_the_same(suture: &Path, recording: &Path, live: &[String]) -> Result<()> {
+    let replayed = output(
+        Command::new(suture).arg("replay").arg(recording),
+        "replaying the recording",
+    )?;
+    let judged = |line: &&str| {
+        [" FOUND ", " decision on ", " resolved "]
+            .iter()
+            .any(|sign| line.contains(sign))
+    };
+    let live: Vec<&str> = live.iter().map(String::as_str).filter(judged).collect();
+    let replayed: Vec<&str> = replayed.lines().filter(judged).collect();
+    ensure!(
+        live == replayed && !live.is_empty(),
+        "the replay differs from the live run:\n{}\n--- replayed:\n{}",
+        live.join("\n"),
+        replayed.join("\n")
+    );
+    Ok(())
 }
 
 /// Writes down what a replay of the recording tells, to be compared with from now on.

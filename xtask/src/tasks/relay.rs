@@ -21,11 +21,11 @@ impl Relay {
         Self { process, shown: 0 }
     }
 
-    /// Ends suture in order.
-    pub(super) fn end(mut self) -> Result<()> {
+    /// Ends suture in order; gives every line that it told.
+    pub(super) fn end(mut self) -> Result<Vec<String>> {
         self.process.kill(Signal::TERM)?;
-        self.process.wait(PATIENCE).context("ending suture")?;
-        Ok(())
+        let output = self.process.wait(PATIENCE).context("ending suture")?;
+        Ok(output.stdout.lines().map(str::to_owned).collect())
     }
 
     /// Shows line after line until one contains `text`, and the lines that belong to that one.
