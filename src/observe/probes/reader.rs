@@ -3,7 +3,6 @@
 
 use std::{
     io,
-    mem::offset_of,
     os::fd::OwnedFd,
     sync::{
         Arc,
@@ -18,13 +17,13 @@ use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
     time::{ClockId, clock_gettime},
 };
-use suture_events::{BlockErrorEvent, DeviceEndEvent, DmIoctlEvent, PoolEvent, ProcessEvent, kind};
 use tokio::sync::mpsc::Sender;
 
 use super::{
     super::cgroups::Cgroups,
     ProbeError, Probes,
-    decode::{self, Clock},
+    decode::Clock,
+    wire,
 };
 use crate::model::{Observation, Timestamp, observation::LossKind, sense::Sense};
 
@@ -199,13 +198,12 @@ impl Reader {
         let clock = clock();
         let cgroups = &mut self.cgroups;
         let events = each(&mut self.probes.events, &self.to, |bytes| {
-            let mut observation = event(bytes, clock)?;
+            let mut observation = wire::event(bytes, clock)?;
             say_where(&mut observation, cgroups);
             Some(observation)
         })?;
         let block = each(&mut self.probes.block, &self.to, |bytes| {
-            let event = wire::read::<BlockErrorEvent>(bytes, size_of::<BlockErrorEvent>())?;
-            Some(Observation::BlockError(decode::block_error(&event, clock)))
+            wire::block_error(bytes, clock)
         })?;
         Ok(events == BATCH || block == BATCH)
     }
@@ -238,30 +236,6 @@ pub(in crate::observe) fn clock() -> Clock {
     }
 }
 
-/// One event of the common ring, by its first word.
-fn event(bytes: &[u8], clock: Clock) -> Option<Observation> {
-    let (first, _) = bytes.split_first_chunk()?;
-    Some(match u32::from_ne_bytes(*first) {
-        kind::DM_IOCTL => {
-            let event = wire::read::<DmIoctlEvent>(bytes, offset_of!(DmIoctlEvent, payload))?;
-            Observation::DmIoctl(Box::new(decode::dm_ioctl(&event, clock)))
-        }
-        kind::POOL => {
-            let event = wire::read::<PoolEvent>(bytes, size_of::<PoolEvent>())?;
-            Observation::PoolCall(decode::pool_call(&event, clock)?)
-        }
-        kind::DEVICE_END => {
-            let event = wire::read::<DeviceEndEvent>(bytes, size_of::<DeviceEndEvent>())?;
-            Observation::DeviceEnded(decode::device_ended(&event, clock))
-        }
-        kind::PROCESS => {
-            let event = wire::read::<ProcessEvent>(bytes, size_of::<ProcessEvent>())?;
-            Observation::Process(decode::process_changed(&event, clock))
-        }
-        _ => return None,
-    })
-}
-
 /// Names the control group of who acted, while somebody who knows it still lives. Calls that only ask are not worth it.
 fn say_where(observation: &mut Observation, cgroups: &mut Cgroups) {
     let caller = match observation {
@@ -291,43 +265,4 @@ fn each(
         }
     }
     Ok(taken)
-}
-
-/// Wire types that may be read from any bytes.
-#[expect(
-    unsafe_code,
-    reason = "the ring hands over bytes; the wire type is read from them"
-)]
-mod wire {
-    use std::{mem::MaybeUninit, ptr};
-
-    use suture_events::{BlockErrorEvent, DeviceEndEvent, DmIoctlEvent, PoolEvent, ProcessEvent};
-
-    /// # Safety
-    ///
-    /// Implemented only for `repr(C)` types made of integers, whose every bit pattern is a value.
-    pub(super) unsafe trait Wire: Copy {}
-    // SAFETY: see suture_events: integers and arrays of them, padding spelled out.
-    unsafe impl Wire for DmIoctlEvent {}
-    // SAFETY: as above.
-    unsafe impl Wire for PoolEvent {}
-    // SAFETY: as above.
-    unsafe impl Wire for DeviceEndEvent {}
-    // SAFETY: as above.
-    unsafe impl Wire for ProcessEvent {}
-    // SAFETY: as above.
-    unsafe impl Wire for BlockErrorEvent {}
-
-    /// Reads a type from its first bytes, of which there must be `least`; what is not there is zero.
-    pub(super) fn read<T: Wire>(bytes: &[u8], least: usize) -> Option<T> {
-        if bytes.len() < least {
-            return None;
-        }
-        let mut value = MaybeUninit::<T>::zeroed();
-        let length = bytes.len().min(size_of::<T>());
-        // SAFETY: both are valid for `length` bytes and do not overlap.
-        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), value.as_mut_ptr().cast::<u8>(), length) };
-        // SAFETY: all of it was written, with zeros at first, and every bit pattern is a value of the type.
-        Some(unsafe { value.assume_init() })
-    }
 }
