@@ -8,7 +8,7 @@ use aya_ebpf::{
         generated::bpf_probe_read_kernel_str,
     },
     macros::{kprobe, kretprobe, map},
-    maps::{HashMap, LruHashMap},
+    maps::LruHashMap,
     programs::{ProbeContext, RetProbeContext},
 };
 use suture_events::{COMM_LEN, OPERATION_LEN, PoolEvent, kind, loss, pool_function};
@@ -36,9 +36,10 @@ static POOL_OFFSETS: Global<Offsets> = Global::new(Offsets {
     bd_dev: UNKNOWN,
 });
 
-/// Calls under way, by thread: these functions do not call each other.
+/// Calls under way, by thread: these functions do not call each other. An LRU map, so that what never returned does
+/// not fill it: unlike the calls of the ioctl, these are not what provenance rests on.
 #[map]
-static POOL_IN_FLIGHT: HashMap<u64, PoolEvent> = HashMap::with_max_entries(128, 0);
+static POOL_IN_FLIGHT: LruHashMap<u64, PoolEvent> = LruHashMap::with_max_entries(256, 0);
 
 /// Pools whose next commit is told, because it makes a create or a delete durable.
 #[map]

@@ -6,6 +6,7 @@
     reason = "a missing JSON key reads as null, and a test fails by panicking"
 )]
 
+mod flood;
 mod killed;
 mod leaked_thin;
 mod must_not_act;

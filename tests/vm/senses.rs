@@ -219,6 +219,22 @@ fn containerd_comes_and_goes(kernel: Kernel) -> Result<()> {
     Ok(())
 }
 
+/// A program of 32 bits, which the syscall tracepoints do not see.
+#[test]
+fn calls_of_32_bit_programs_are_seen() -> Result<()> {
+    let vm = boot(Kernel::V6_1)?;
+    let mut watch = Watch::start(&vm, &[])?;
+    pool(&vm, 64)?;
+    vm.sh("/run/suture-vm-guest compat tp 'create_thin 5'")?;
+    let call = watch.expect("the call", |seen| {
+        seen["kind"] == "dm_ioctl"
+            && seen["payload"]["message"] == "create_thin"
+            && seen["payload"]["id"] == 5
+    })?;
+    ensure!(call["error"].is_null() && call["name"] == "tp", "{call}");
+    Ok(())
+}
+
 #[test]
 fn pools_are_seen_from_inside_on_6_1() -> Result<()> {
     pools_are_seen_from_inside(Kernel::V6_1)
@@ -247,4 +263,27 @@ fn containerd_comes_and_goes_on_6_1() -> Result<()> {
 #[test]
 fn containerd_comes_and_goes_on_6_12() -> Result<()> {
     containerd_comes_and_goes(Kernel::V6_12)
+}
+
+/// The kernel has only so many places to watch returns from one function: enough calls that wait in it take them all.
+#[test]
+fn missed_returns_are_noticed_and_cured() -> Result<()> {
+    let vm = boot(Kernel::V6_1)?;
+    let mut containerd = containerd(&vm)?;
+    let mut suture = Suture::start(&vm, &["--act", "--verbose"], &[])?;
+    // As dmeventd waits for events of each device that it monitors.
+    vm.sh("dmsetup create waited --table '0 8 zero'
+        for each in $(seq 40); do dmsetup wait waited & done 2>/dev/null; sleep 3; echo waiting")?;
+    vm.sh("dmsetup message tp 0 'create_thin 50'")?;
+    let gap = suture.expect("gap_opened", |report| {
+        report["why"].to_string().contains("return was not seen")
+    })?;
+    eprintln!("{}", gap["why"]);
+    suture.expect("gap_closed", |_| true)?;
+    // From now on by means that miss nothing: the whole story of a break is seen, and healed.
+    break_and_restart(&mut containerd)?;
+    prepare_with_retries(&containerd, "again")?;
+    suture.expect_remedy("done")?;
+    ensure!(containerd.thin_ids()?.contains(&50));
+    suture.stop()
 }

@@ -155,7 +155,12 @@ fn full(sense: SenseKind, means: String) -> Sense {
 fn device_mapper_calls(ebpf: &mut Ebpf, means: Means) -> Result<Sense, ProbeError> {
     let sense = SenseKind::DeviceMapperCalls;
     let mut why = Vec::new();
-    if let Some(none) = no_functions(means) {
+    if means == Means::WithoutReturns {
+        why.push(
+            "returns from device-mapper's function were missed: more calls wait in it than the kernel has places to watch for"
+                .to_owned(),
+        );
+    } else if let Some(none) = no_functions(means) {
         why.push(none);
     } else {
         for function in ["ctl_ioctl", "dm_ctl_ioctl"] {

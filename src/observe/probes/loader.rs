@@ -16,7 +16,10 @@ use super::{
     tracefs::{self, Format},
 };
 use crate::{
-    model::{observation::LossKind, sense::Sense},
+    model::{
+        observation::LossKind,
+        sense::{Quality, Sense, SenseKind},
+    },
     words::explain,
 };
 
@@ -37,6 +40,8 @@ pub enum Means {
     /// The best that there is.
     #[default]
     Best,
+    /// The best, but device-mapper's calls by tracepoints: returns from its function were missed.
+    WithoutReturns,
     /// Tracepoints only, as on a kernel whose functions can not be probed.
     Tracepoints,
 }
@@ -132,9 +137,26 @@ impl Probes {
         &self.senses
     }
 
-    /// Sizes and means.
-    pub(super) fn options(&self) -> ProbeOptions {
-        self.options
+    /// Attaches anew: `returns_missed` for good by means that miss none.
+    pub(super) fn attach_again(&self, returns_missed: bool) -> Result<Self, ProbeError> {
+        let means = if returns_missed && self.options.means == Means::Best {
+            Means::WithoutReturns
+        } else {
+            self.options.means
+        };
+        Self::attach(ProbeOptions {
+            means,
+            ..self.options
+        })
+    }
+
+    /// Whether returns of calls can be missed: then those who saw it happen change to other means.
+    pub(super) fn can_miss_returns(&self) -> bool {
+        self.options.means == Means::Best
+            && self
+                .senses
+                .iter()
+                .any(|sense| sense.sense == SenseKind::DeviceMapperCalls && sense.quality == Quality::Full)
     }
 
     /// Whether device-mapper's modules came, went or were loaded anew since the probes were attached: then they may

@@ -165,17 +165,20 @@ impl Reader {
         self.looked_at = at;
         let mut lost = self.probes.new_losses()?;
         let mut senses = None;
-        if self.inspected.elapsed() >= INSPECTION {
+        let inspect = self.inspected.elapsed() >= INSPECTION;
+        if inspect {
             self.inspected = Instant::now();
             let missed = self.probes.missed_returns();
             if missed > 0 {
                 lost.push((LossKind::ReturnMissed, missed));
             }
-            if self.probes.modules_changed() {
-                self.probes = Probes::attach(self.probes.options())?;
-                lost.push((LossKind::NotWatching, 0));
-                senses = Some(self.probes.senses().to_vec());
-            }
+        }
+        let missed =
+            lost.iter().any(|(what, _)| *what == LossKind::ReturnMissed) && self.probes.can_miss_returns();
+        if missed || (inspect && self.probes.modules_changed()) {
+            self.probes = self.probes.attach_again(missed)?;
+            lost.push((LossKind::NotWatching, 0));
+            senses = Some(self.probes.senses().to_vec());
         }
         let losses = lost.into_iter().map(|(what, count)| {
             Seen::Observation(Observation::Lost {

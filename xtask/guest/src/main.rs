@@ -5,6 +5,8 @@
 
 mod agent;
 mod boot;
+mod compat;
+mod flood;
 
 use std::process::{Command, ExitCode};
 
@@ -12,6 +14,10 @@ use anyhow::{Context, Result};
 
 /// The argument that makes this program the agent.
 const AGENT: &str = "agent";
+/// The argument that makes it flood the machine with what suture watches.
+const FLOOD: &str = "flood";
+/// The argument that makes it send a message as a 32-bit program does.
+const COMPAT: &str = "compat";
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(AGENT) {
@@ -19,6 +25,20 @@ fn main() -> ExitCode {
             println!("suture-vm-guest: the agent gave up: {error:#}");
         }
         return ExitCode::FAILURE;
+    }
+    let arguments: Vec<String> = std::env::args().skip(2).collect();
+    let tool = match std::env::args().nth(1).as_deref() {
+        Some(FLOOD) => Some(flood::run(&arguments)),
+        Some(COMPAT) => Some(compat::run(&arguments)),
+        _ => None,
+    };
+    match tool {
+        Some(Ok(())) => return ExitCode::SUCCESS,
+        Some(Err(error)) => {
+            eprintln!("{error:#}");
+            return ExitCode::FAILURE;
+        }
+        None => {}
     }
     if !rustix::process::getpid().is_init() {
         eprintln!("this program is the first process of suture's test VM; see `cargo xtask vm`");
