@@ -35,6 +35,8 @@ pub(crate) enum Kind {
     DeviceMapper,
     /// Not one of device-mapper's.
     Other,
+    /// No ioctl at all.
+    Unrelated,
 }
 
 impl Target {
@@ -59,6 +61,10 @@ impl Target {
         let number = match kind {
             Kind::DeviceMapper => DM_VERSION,
             Kind::Other => OTHER,
+            Kind::Unrelated => {
+                let _ = rustix::process::getppid();
+                return;
+            }
         };
         // SAFETY: the request is 312 bytes long, as it says and as the number says; for the other number each of the
         // two files refuses before it looks at the argument.

@@ -2,10 +2,17 @@
 //! something was slow; the table says what was reached and what was promised.
 
 mod calls;
+mod latency;
 mod machine;
+mod peer;
 mod pipeline;
+mod probe_cost;
+mod process;
 mod report;
+mod resident;
+mod ring;
 mod sample;
+mod watching;
 mod wire;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -26,8 +33,12 @@ struct Setting {
 /// One benchmark: its name, and what runs it.
 type Benchmark = (&'static str, fn(&Setting) -> Result<Vec<Row>>);
 
-const BENCHMARKS: [Benchmark; 1] = [
+const BENCHMARKS: [Benchmark; 5] = [
     ("pipeline", pipeline::run),
+    ("probe-cost", probe_cost::run),
+    ("ring", ring::run),
+    ("latency", latency::run),
+    ("resident", resident::run),
 ];
 
 /// Where the table is kept, below the workspace.

@@ -53,11 +53,29 @@ pub(crate) fn snapshot_of_containerd(id: u32, origin: Option<u32>) -> Vec<Vec<u8
         version(),
         of(2, 0, &name, Vec::new()),
     ]);
-    calls
-        .iter()
-        .enumerate()
-        .map(|(place, call)| bytes(call, id, place))
-        .collect()
+    in_order(&calls, id, 0)
+}
+
+/// The calls with which it removes one.
+pub(crate) fn removal_by_containerd(id: u32) -> Vec<Vec<u8>> {
+    let of = |command: u32, name: &str, data: Vec<u8>| Call {
+        command,
+        flags: 0,
+        name: name.to_owned(),
+        data,
+    };
+    let calls = [
+        of(0, "", Vec::new()),
+        of(4, &format!("tp-snap-{id}"), Vec::new()),
+        of(0, "", Vec::new()),
+        of(command::TARGET_MSG, "tp", message(&format!("delete {id}"))),
+    ];
+    in_order(&calls, id, 20)
+}
+
+fn in_order(calls: &[Call], id: u32, first: usize) -> Vec<Vec<u8>> {
+    let calls = calls.iter().enumerate();
+    calls.map(|(place, call)| bytes(call, id, first + place)).collect()
 }
 
 /// `struct dm_target_msg`.

@@ -23,6 +23,8 @@ enum Task {
     Run(tasks::run::Arguments),
     /// Run every test, unit to VM
     Test(tasks::test::Arguments),
+    /// Measure how fast and how small suture is, against what its design promises
+    Bench(tasks::bench::Arguments),
     /// Run a command in the test VM: a real kernel with a real containerd, and suture on its PATH
     Vm(tasks::vm::Arguments),
 }
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Task::Build(arguments) => tasks::build::run(&arguments),
         Task::Run(arguments) => tasks::run::run(&arguments),
         Task::Test(arguments) => tasks::test::run(&arguments),
+        Task::Bench(arguments) => tasks::bench::run(&arguments),
         Task::Vm(arguments) => tasks::vm::run(&arguments),
     };
     result.unwrap_or_else(|error| {
