@@ -7,9 +7,11 @@ mod machine;
 mod peer;
 mod pipeline;
 mod probe_cost;
+mod probe_cost_vm;
 mod process;
 mod report;
 mod resident;
+mod resident_vm;
 mod ring;
 mod sample;
 mod watching;
@@ -33,12 +35,14 @@ struct Setting {
 /// One benchmark: its name, and what runs it.
 type Benchmark = (&'static str, fn(&Setting) -> Result<Vec<Row>>);
 
-const BENCHMARKS: [Benchmark; 5] = [
+const BENCHMARKS: [Benchmark; 7] = [
     ("pipeline", pipeline::run),
     ("probe-cost", probe_cost::run),
     ("ring", ring::run),
     ("latency", latency::run),
     ("resident", resident::run),
+    ("probe-cost-vm", probe_cost_vm::run),
+    ("resident-vm", resident_vm::run),
 ];
 
 /// Where the table is kept, below the workspace.

@@ -12,17 +12,20 @@ use crate::{
     pipeline::correlator,
     report::Row,
     sample::Sample,
-    watching::{Outcome, paced},
+    watching::{Outcome, drained, paced},
 };
 
 const LASTING: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 3;
+/// Calls of 464 bytes and their head, and a ring that has room for them.
+const FILL: u64 = 100_000;
+const FILLED_RING: u32 = 64 << 20;
 /// More than what a core can make.
 const AS_FAST_AS_IT_GOES: u32 = 10_000_000;
 
 pub(crate) fn run(_: &Setting) -> Result<Vec<Row>> {
     let default = ProbeOptions::default().dm_ring_bytes;
-    let mut rows = Vec::new();
+    let mut rows = vec![through()?];
     for (rate, ring) in [
         (100_000, default),
         (100_000, 16 << 20),
@@ -54,6 +57,30 @@ pub(crate) fn run(_: &Setting) -> Result<Vec<Row>> {
         rows.push(row);
     }
     Ok(rows)
+}
+
+/// How fast the reading side is when it never waits for the calling one.
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+fn through() -> Result<Row> {
+    let measuring = std::thread::spawn(|| {
+        let mut sample = Sample::default();
+        for _ in 0..=2 * ROUNDS {
+            let mut correlator = correlator();
+            let (outcome, took) = drained(FILL, FILLED_RING, |observation| {
+                std::hint::black_box(correlator.observe(observation));
+            })?;
+            sample.add(outcome.received as f64 / took.as_secs_f64() / 1e6);
+        }
+        anyhow::Ok(sample)
+    });
+    let sample = measuring
+        .join()
+        .map_err(|_| anyhow::anyhow!("the thread that reads ended"))??;
+    let row = Row::new(
+        "from a filled ring through decoding and queue to the correlator, on one core",
+        format!("{sample} M/s"),
+    );
+    Ok(row.target(">= 1 M/s", sample.median() >= 1.0))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]

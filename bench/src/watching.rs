@@ -1,6 +1,6 @@
 //! suture's own probes on this machine's kernel, read by its own thread.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use suture::{
@@ -9,7 +9,7 @@ use suture::{
 };
 use tokio::sync::mpsc::{self, Receiver};
 
-use crate::calls::{Target, stay_on_core};
+use crate::calls::{Kind, Target, stay_on_core};
 
 /// As the agent and `suture watch` have it.
 const QUEUE: usize = 4096;
@@ -59,9 +59,8 @@ pub(crate) fn paced(
 ) -> Result<Outcome> {
     stay_on_core(1);
     let (thread, mut receiver) = attach(options(ring_bytes))?;
-    let own = std::process::id();
-    let mut outcome = Outcome::default();
     let mut target = Target::open("/dev/null")?;
+    let mut outcome = Outcome::default();
     let made = std::thread::scope(|scope| {
         let caller = scope.spawn(|| {
             stay_on_core(0);
@@ -70,32 +69,69 @@ pub(crate) fn paced(
             let _ = thread.request_barrier();
             made
         });
-        loop {
-            match receiver.blocking_recv() {
-                Some(Seen::Observation(observation)) => match &observation {
-                    Observation::Lost {
-                        what: LossKind::DmRingFull,
-                        count,
-                        ..
-                    } => outcome.lost += count,
-                    Observation::DmIoctl(call) if call.caller.process.pid == own => {
-                        consume(&observation);
-                        outcome.received += 1;
-                    }
-                    _ => {}
-                },
-                Some(Seen::Barrier(_)) => break,
-                Some(Seen::Senses(_)) => {}
-                Some(Seen::Broken(why)) => bail!("the probes broke: {why}"),
-                None => bail!("the reading thread ended"),
-            }
-        }
+        until_barrier(&mut receiver, &mut outcome, &mut consume)?;
         caller.join().ok().context("the caller's thread")
     })?;
-    // The thread may be waiting for room in the queue.
+    end(thread, receiver);
+    outcome.made = made;
+    Ok(outcome)
+}
+
+/// Lets the ring fill first, and then reads, decodes and consumes all of it on one core; says how long that took.
+pub(crate) fn drained(
+    calls: u64,
+    ring_bytes: u32,
+    mut consume: impl FnMut(&Observation),
+) -> Result<(Outcome, Duration)> {
+    stay_on_core(1);
+    let probes = Probes::attach(options(ring_bytes)).context("attaching suture's probes")?;
+    let mut target = Target::open("/dev/null")?;
+    (0..calls).for_each(|_| target.call(Kind::DeviceMapper));
+    let mut outcome = Outcome {
+        made: calls,
+        ..Outcome::default()
+    };
+    let (sender, mut receiver) = mpsc::channel(QUEUE);
+    let begun = Instant::now();
+    let thread = probes::start(probes, sender).context("starting the thread that reads")?;
+    let _ = thread.request_barrier();
+    until_barrier(&mut receiver, &mut outcome, &mut consume)?;
+    let took = begun.elapsed();
+    end(thread, receiver);
+    Ok((outcome, took))
+}
+
+fn until_barrier(
+    receiver: &mut Receiver<Seen>,
+    outcome: &mut Outcome,
+    consume: &mut impl FnMut(&Observation),
+) -> Result<()> {
+    let own = std::process::id();
+    loop {
+        match receiver.blocking_recv() {
+            Some(Seen::Observation(observation)) => match &observation {
+                Observation::Lost {
+                    what: LossKind::DmRingFull,
+                    count,
+                    ..
+                } => outcome.lost += count,
+                Observation::DmIoctl(call) if call.caller.process.pid == own => {
+                    consume(&observation);
+                    outcome.received += 1;
+                }
+                _ => {}
+            },
+            Some(Seen::Barrier(_)) => return Ok(()),
+            Some(Seen::Senses(_)) => {}
+            Some(Seen::Broken(why)) => bail!("the probes broke: {why}"),
+            None => bail!("the reading thread ended"),
+        }
+    }
+}
+
+/// The thread may be waiting for room in the queue.
+fn end(thread: ProbeThread, mut receiver: Receiver<Seen>) {
     receiver.close();
     while receiver.try_recv().is_ok() {}
     drop(thread);
-    outcome.made = made;
-    Ok(outcome)
 }
