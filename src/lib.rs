@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod cli;
+pub mod control;
 pub mod correlate;
 pub mod decide;
 pub mod diagnose;

@@ -1,16 +1,20 @@
 //! Small makers of observations and worlds for the tests of the pure rooms.
 
+mod status;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::model::{
     Bytes, DeviceMark, DeviceNumber, DeviceRecord, DeviceState, IdState, Incarnation, Node, Observation,
     Pool, PoolActivation, PoolDb, PoolMode, PoolName, Sectors, SnapshotDb, SnapshotId, ThinDetails, ThinId,
-    Timestamp, TxId, Untrusted, World,
+    Timestamp, Topology, TxId, Untrusted, World,
     commit::{Commit, DatabaseKind, EntryChange},
     databases::{Presence, SnapshotKind, SnapshotRow},
     dm::{CallResult, Caller, DmCommand, DmIoctl, Message, Payload, Process, Target},
     observation::LossKind,
 };
+
+pub(crate) use status::status;
 
 pub(crate) const CONTAINERD: u32 = 500;
 pub(crate) const POOL_DEVICE: DeviceNumber = DeviceNumber { major: 253, minor: 0 };
@@ -188,6 +192,8 @@ pub(crate) fn world(second: u64) -> World {
         thin: BTreeMap::new(),
         mapping_roots: BTreeMap::new(),
         nodes: Vec::new(),
+        topology: Topology::default(),
+        data_owners: None,
     }
 }
 

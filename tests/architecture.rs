@@ -54,6 +54,7 @@ fn the_pure_rooms_know_no_clock_no_file_no_kernel_and_no_room_that_does() {
         "crate::telemetry",
         "crate::agent",
         "crate::cli",
+        "crate::control",
     ];
     assert_eq!(
         offenders(&["model", "correlate", "diagnose", "decide"], &forbidden),
@@ -66,6 +67,7 @@ fn only_remedy_sends_messages_to_a_pool() {
     let rooms = [
         "agent",
         "cli",
+        "control",
         "correlate",
         "decide",
         "diagnose",

@@ -34,7 +34,7 @@ fn path(folder: &tempfile::TempDir, name: &str) -> String {
 
 #[test]
 fn every_command_has_an_example_in_its_help() {
-    for command in ["run", "watch", "history"] {
+    for command in ["run", "status", "watch", "history"] {
         let text = String::from_utf8(suture(&[command, "--help"]).stdout).unwrap();
         assert!(text.contains("Example:\n"), "{command}: {text}");
     }
@@ -46,6 +46,8 @@ fn a_wrong_word_on_the_command_line_is_a_usage_error() {
         &["run", "--grace", "-1"][..],
         &["run", "--pool", "tp"],
         &["watch", "--output", "xml"],
+        &["run", "--metrics", "everywhere"],
+        &["run", "--queue-events", "1"],
         &["heal"],
     ] {
         let output = suture(wrong);
@@ -120,6 +122,27 @@ fn an_empty_ledger_is_an_empty_history() {
     assert!(json.status.success() && json.stdout.is_empty());
 }
 
+#[test]
+fn the_status_of_a_suture_that_does_not_run_says_how_to_start_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = path(&folder, "suture.sock");
+    for output in ["text", "json"] {
+        let output = suture(&["status", "--output", output, "--socket", &socket]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(4), "{text}");
+        assert!(
+            text.contains(&socket) && text.contains("`suture run`") && text.contains("--socket"),
+            "{text}"
+        );
+        assert!(output.stdout.is_empty());
+    }
+    let help = String::from_utf8(suture(&["status", "--help"]).stdout).unwrap();
+    assert!(
+        help.contains("3  it runs degraded") && help.contains("4  none runs"),
+        "{help}"
+    );
+}
+
 /// A typing error in a variable must not leave a node unwatched.
 #[test]
 fn a_collector_that_can_not_be_one_is_told_and_suture_goes_on() {
@@ -137,6 +160,7 @@ fn a_collector_that_can_not_be_one_is_told_and_suture_goes_on() {
             "no-such-pool",
         ])
         .args(["--root-path", root, "--ledger", &ledger])
+        .args(["--socket", &path(&folder, "suture.sock")])
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", "nonsense")
         .output()
         .unwrap();

@@ -1,7 +1,16 @@
 //! How fast and how small suture is: one file per benchmark, each giving lines of one table. Nothing here fails because
 //! something was slow; the table says what was reached and what was promised.
 
+#[expect(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "the writer of the tests, which take more of it and fail by panicking"
+)]
+#[path = "../../tests/readers/bbolt_file.rs"]
+mod bbolt_file;
 mod calls;
+mod fold;
 mod latency;
 mod machine;
 mod peer;
@@ -35,11 +44,12 @@ struct Setting {
 /// One benchmark: its name, and what runs it.
 type Benchmark = (&'static str, fn(&Setting) -> Result<Vec<Row>>);
 
-const BENCHMARKS: [Benchmark; 7] = [
+const BENCHMARKS: [Benchmark; 8] = [
     ("pipeline", pipeline::run),
     ("probe-cost", probe_cost::run),
     ("ring", ring::run),
     ("latency", latency::run),
+    ("fold", fold::run),
     ("resident", resident::run),
     ("probe-cost-vm", probe_cost_vm::run),
     ("resident-vm", resident_vm::run),

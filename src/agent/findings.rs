@@ -1,5 +1,7 @@
 //! Findings that stand open: since when, what was decided, what was told.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{Agent, AgentError, Report, now};
@@ -7,8 +9,14 @@ use crate::{
     decide::{self, Policy},
     diagnose,
     ledger::FindingRow,
-    model::{Decision, Finding, Provenance, Timestamp, World},
+    model::{Decision, Finding, FindingClass, PoolView, Provenance, Timestamp, World},
 };
+
+/// A storm of block errors changes its numbers all the time: they are stored this often.
+const EVIDENCE_PAUSE: Duration = Duration::from_secs(30);
+/// Failed sectors that an earlier suture counted are not known any more; for so long after its last word the finding
+/// stands all the same.
+const REMEMBERED: Duration = Duration::from_hours(1);
 
 /// A finding that stands.
 #[derive(Debug, Clone)]
@@ -20,6 +28,8 @@ pub(super) struct OpenFinding {
     pub(super) in_vain: u32,
     /// What was told of it last, not to tell it twice.
     told: Option<String>,
+    /// When its evidence was stored last; nothing where only an earlier suture has found it.
+    stored: Option<Timestamp>,
 }
 
 impl OpenFinding {
@@ -30,6 +40,7 @@ impl OpenFinding {
             not_before: Timestamp::default(),
             in_vain: 0,
             told: None,
+            stored: None,
         }
     }
 }
@@ -38,8 +49,8 @@ impl Agent {
     /// Findings of a world, and what is decided about each.
     pub(super) async fn judge(&mut self, world: &World) -> Result<(), AgentError> {
         let at = now();
-        let current = diagnose::thin_findings(world, &self.correlator);
-        self.resolve_missing(&current, at);
+        let current = diagnose::all(world, &self.correlator, at);
+        self.resolve_missing(&current, at, |_| true);
         for finding in current {
             self.note(finding, at);
         }
@@ -59,6 +70,23 @@ impl Agent {
             }
         }
         Ok(())
+    }
+
+    /// Findings of what is left when the world could not be read. The others stand where they stood.
+    pub(super) fn judge_pool(&mut self, view: &PoolView) {
+        let at = now();
+        let current = diagnose::of_pool(view, &self.correlator, at);
+        self.resolve_missing(&current, at, diagnose::is_of_pool);
+        for finding in current {
+            self.note(finding, at);
+        }
+        let open: Vec<OpenFinding> = self.findings.clone();
+        for one in open
+            .iter()
+            .filter(|one| diagnose::is_of_pool(one.row.finding.class))
+        {
+            self.tell_decision(one, &decide::without_world(&one.row.finding));
+        }
     }
 
     fn decide(&self, open: &OpenFinding, world: &World, at: Timestamp) -> Decision {
@@ -84,11 +112,22 @@ impl Agent {
         }
     }
 
-    /// Findings that the world does not have any more.
-    fn resolve_missing(&mut self, current: &[Finding], at: Timestamp) {
-        let is_current = |open: &OpenFinding| current.iter().any(|finding| finding.id == open.row.finding.id);
-        let (still, gone): (Vec<OpenFinding>, Vec<OpenFinding>) =
-            self.findings.drain(..).partition(is_current);
+    /// Findings that are not there any more, of those classes that were looked for.
+    fn resolve_missing(
+        &mut self,
+        current: &[Finding],
+        at: Timestamp,
+        looked_for: impl Fn(FindingClass) -> bool,
+    ) {
+        let stands = |open: &OpenFinding| {
+            let remembered = open.stored.is_none()
+                && open.row.finding.class == FindingClass::BlockErrors
+                && at.since(open.row.last_seen) < REMEMBERED;
+            remembered
+                || !looked_for(open.row.finding.class)
+                || current.iter().any(|finding| finding.id == open.row.finding.id)
+        };
+        let (still, gone): (Vec<OpenFinding>, Vec<OpenFinding>) = self.findings.drain(..).partition(stands);
         self.findings = still;
         for mut one in gone {
             one.row.resolved = Some(at);
@@ -107,6 +146,15 @@ impl Agent {
             if open.row.finding.evidence == finding.evidence {
                 return;
             }
+            let moves = finding.class == FindingClass::BlockErrors;
+            if moves
+                && open
+                    .stored
+                    .is_some_and(|stored| at.since(stored) < EVIDENCE_PAUSE)
+            {
+                return;
+            }
+            open.stored = Some(at);
             open.row.finding = finding;
             let row = open.row.clone();
             self.store_finding(&row);
@@ -130,7 +178,10 @@ impl Agent {
             traceparent: Some(traceparent),
         };
         self.store_finding(&row);
-        self.findings.push(OpenFinding::again(row));
+        self.findings.push(OpenFinding {
+            stored: Some(at),
+            ..OpenFinding::again(row)
+        });
     }
 
     fn tell_decision(&mut self, open: &OpenFinding, decision: &Decision) {
@@ -166,8 +217,10 @@ impl Agent {
     }
 
     pub(super) fn store_finding(&mut self, row: &FindingRow) {
-        if let Some(Err(error)) = self.ledger.as_ref().map(|ledger| ledger.save_finding(row)) {
-            self.ledger_failed(&error);
+        match self.ledger.as_ref().map(|ledger| ledger.save_finding(row)) {
+            Some(Ok(())) => self.pulse.ledger(None),
+            Some(Err(error)) => self.ledger_failed(&error),
+            None => {}
         }
     }
 }

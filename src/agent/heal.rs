@@ -1,11 +1,11 @@
 //! From a plan to its outcome, with everything read anew just before.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use super::{Agent, AgentError, Report, now};
 use crate::{
     decide::guards,
-    model::{Action, FindingId, GuardReading, Outcome, Plan, Timestamp, TxId, World},
+    model::{Action, FindingId, GuardReading, Outcome, Plan, Questions, Timestamp, TxId, World},
     observe::world::{self, Places, WorldError},
     remedy::{self, Eyes, KernelHands},
     telemetry::story,
@@ -25,7 +25,7 @@ impl Eyes for RealEyes {
     }
 
     fn world(&self) -> Result<World, WorldError> {
-        world::read(&self.0, &BTreeSet::new())
+        world::read(&self.0, &Questions::default())
     }
 
     fn now(&self) -> Timestamp {

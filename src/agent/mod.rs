@@ -3,9 +3,11 @@
 
 mod findings;
 mod heal;
+mod pulse;
 mod report;
+mod senses;
 mod sensors;
-mod storm;
+mod status;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,16 +16,21 @@ use std::{
 };
 
 use findings::OpenFinding;
+use pulse::Pulse;
 pub use report::{Format, Report, Reporter};
-use sensors::{ContainerdWatch, Sensed};
-use storm::Storm;
+use sensors::{Commits, ContainerdWatch, Sensed};
+use status::Listeners;
+pub use status::{Bounds, Listen};
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
 use crate::{
     correlate::{Change, Correlator},
     decide::Policy,
     ledger::{Ledger, LedgerError, OperationRow},
-    model::{FindingId, Observation, OperationId, OperationState, PoolName, Timestamp, World, dm::Caller},
+    model::{
+        FindingId, Observation, OperationId, OperationState, PoolName, PoolView, Timestamp, World,
+        dm::Caller, status::ReadResult,
+    },
     observe::{
         containerd,
         kernel_watch::{KernelWatch, KernelWatchError, UseBpf},
@@ -39,6 +46,8 @@ const PERIOD: Duration = Duration::from_secs(5);
 const SETTLE: Duration = Duration::from_millis(200);
 /// A world that takes longer to read than this is given up: some device hangs, and waiting would blind suture.
 const READ_DEADLINE: Duration = Duration::from_secs(30);
+/// The pool alone is a few calls of device-mapper's.
+const POOL_DEADLINE: Duration = Duration::from_secs(5);
 /// How long to wait for the probes' thread to catch up.
 const BARRIER_DEADLINE: Duration = Duration::from_secs(5);
 /// After a read of the world, how many times as long to rest before something new makes for another one.
@@ -47,20 +56,24 @@ const REST: u32 = 19;
 const LONGEST_REST: Duration = Duration::from_mins(1);
 /// How long an answer about an unknown containerd holds.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// Events that may wait for the agent; more wait in the rings.
-const QUEUE: usize = 4096;
 
 /// What the agent is told to do.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Pool and databases.
     pub places: Places,
+    /// containerd's own database, `meta.db`, where it is known.
+    pub core_db: Option<PathBuf>,
     /// What it may do by itself.
     pub policy: Policy,
     /// Whether to watch with kernel probes.
     pub use_bpf: UseBpf,
     /// Sizes of the rings.
     pub probes: ProbeOptions,
+    /// Its own bounds.
+    pub bounds: Bounds,
+    /// Where it can be asked how it is.
+    pub listen: Listen,
     /// Where the ledger is.
     pub ledger: PathBuf,
     /// How to tell.
@@ -82,7 +95,7 @@ pub enum AgentError {
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
     /// A thread could not be started.
-    #[error("starting the thread that watches containerd")]
+    #[error("starting a thread that watches containerd or its databases")]
     Thread(#[source] std::io::Error),
 }
 
@@ -100,18 +113,24 @@ pub struct Agent {
     events: mpsc::Receiver<Seen>,
     probes: KernelWatch,
     containerd: ContainerdWatch,
+    databases: Commits,
     read_at: Instant,
     /// Not before this time, so that reading stays a small part of all time, however large the pool.
     rested_at: Instant,
     /// The last unknown process named containerd, and when it was asked who it is.
     stranger: Option<(u32, Instant)>,
-    storm: Storm,
     /// A read of the world that took too long and goes on.
     reading: Option<JoinHandle<Result<World, WorldError>>>,
+    /// When that read, or the one under way, began.
+    reading_since: Option<Instant>,
+    /// The same, of the pool alone.
+    reading_pool: Option<JoinHandle<Result<PoolView, WorldError>>>,
     intents_settled: bool,
     trouble: Option<String>,
     ledger_trouble: Option<String>,
     undelivered: bool,
+    pulse: Pulse,
+    listeners: Listeners,
 }
 
 /// `traceparent`s of what was told already.
@@ -135,20 +154,16 @@ impl Agent {
         let mut correlator = Correlator::new(options.places.pool.clone(), now);
         let mut traces = Traces::default();
         let mut findings = Vec::new();
-        let ledger = match Ledger::open(&options.ledger) {
-            Ok(ledger) => match take_up(
-                &ledger,
-                &options.places.pool,
-                &mut correlator,
-                &mut traces,
-                &mut findings,
-            ) {
-                Ok(()) => Some(ledger),
-                Err(error) => refuse_ledger(&mut reporter, &error),
-            },
-            Err(error) => refuse_ledger(&mut reporter, &error),
+        let ledger = Ledger::open(&options.ledger).and_then(|ledger| {
+            let pool = &options.places.pool;
+            take_up(&ledger, pool, &mut correlator, &mut traces, &mut findings)?;
+            Ok(ledger)
+        });
+        let (ledger, no_ledger) = match ledger {
+            Ok(ledger) => (Some(ledger), None),
+            Err(error) => (None, Some(refuse_ledger(&mut reporter, &error))),
         };
-        let (sender, events) = mpsc::channel(QUEUE);
+        let (sender, events) = mpsc::channel(options.bounds.queue_events);
         let probes = KernelWatch::start(
             options.use_bpf,
             options.probes,
@@ -156,6 +171,13 @@ impl Agent {
             sender,
         )?;
         let containerd = ContainerdWatch::start(options.places.pool_db()).map_err(AgentError::Thread)?;
+        let databases =
+            Commits::start(&options.places, options.core_db.clone()).map_err(AgentError::Thread)?;
+        let mut all_senses = probes.senses().to_vec();
+        all_senses.push(senses::holder());
+        all_senses.push(databases.senses());
+        let pulse = Pulse::new(&options, all_senses, no_ledger);
+        let listeners = Listeners::start(&options.listen, &pulse, &mut reporter);
         reporter.tell(&Report::Started {
             pool: options.places.pool.clone(),
             database: options.places.pool_db(),
@@ -167,7 +189,7 @@ impl Agent {
                 senses: probes.senses().to_vec(),
             });
         }
-        Ok(Self {
+        let mut agent = Self {
             options,
             correlator,
             findings,
@@ -179,16 +201,22 @@ impl Agent {
             events,
             probes,
             containerd,
+            databases,
             read_at: Instant::now(),
             rested_at: Instant::now(),
             stranger: None,
-            storm: Storm::default(),
             reading: None,
+            reading_since: None,
+            reading_pool: None,
             intents_settled: false,
             trouble: None,
             ledger_trouble: None,
             undelivered: false,
-        })
+            pulse,
+            listeners,
+        };
+        agent.publish();
+        Ok(agent)
     }
 
     /// Works until `stop` is done.
@@ -199,7 +227,9 @@ impl Agent {
                 () = &mut stop => break,
                 seen = self.events.recv() => self.seen(seen)?,
                 sensed = self.containerd.next() => self.sensed(sensed),
+                commit = self.databases.next() => self.take_in(&commit),
                 () = tokio::time::sleep_until(self.read_at) => self.look().await?,
+                () = self.pulse.due() => self.publish(),
             }
         }
         self.reporter.tell(&Report::Stopped);
@@ -215,7 +245,11 @@ impl Agent {
                 self.take_in(&observation);
                 Ok(())
             }
-            Some(Seen::Barrier(_) | Seen::Senses(_)) => Ok(()),
+            Some(Seen::Barrier(_)) => Ok(()),
+            Some(Seen::Senses(senses)) => {
+                self.pulse.senses(senses);
+                Ok(())
+            }
             Some(Seen::Broken(why)) => Err(AgentError::Broke(why)),
             None => Err(AgentError::Broke("the thread that reads them ended".to_owned())),
         }
@@ -223,6 +257,8 @@ impl Agent {
 
     /// One fact from the kernel.
     fn take_in(&mut self, observation: &Observation) {
+        self.pulse
+            .observed(observation, self.events.len(), self.options.bounds.queue_events);
         if let Observation::DmIoctl(call) = observation
             && !call.command.is_query()
         {
@@ -235,13 +271,10 @@ impl Agent {
                     observation: observation.clone(),
                 });
             }
-            Observation::BlockError(error) => {
-                if let Some(count) = self.storm.take_in(error) {
-                    self.reporter.tell(&Report::BlockErrors {
-                        newest: error.clone(),
-                        count,
-                    });
-                }
+            Observation::Commit(_) if self.options.verbose => {
+                self.reporter.tell(&Report::Observed {
+                    observation: observation.clone(),
+                });
             }
             // Without probes this is all there is to know that something happened.
             Observation::PoolStatus(_) => {
@@ -289,14 +322,23 @@ impl Agent {
 
     fn sensed(&mut self, sensed: Sensed) {
         match sensed {
-            Sensed::Containerd(observation) => self.containerd_changed(&observation),
-            Sensed::Blind(why) => self.reporter.tell(&Report::Trouble {
-                what: format!("whether containerd runs can not be told, so nothing it does is known to be its own: {why}"),
-            }),
+            Sensed::Containerd(observation) => {
+                self.pulse.holder_seen(None);
+                self.containerd_changed(&observation);
+            }
+            Sensed::Nobody => self.pulse.holder_seen(None),
+            Sensed::Blind(why) => {
+                self.pulse.holder_seen(Some(why.clone()));
+                self.reporter.tell(&Report::Trouble {
+                    what: format!("whether containerd runs can not be told, so nothing it does is known to be its own: {why}"),
+                });
+            }
         }
     }
 
     fn containerd_changed(&mut self, observation: &Observation) {
+        self.pulse
+            .observed(observation, self.events.len(), self.options.bounds.queue_events);
         let changes = self.correlator.observe(observation);
         self.containerd.note(observation);
         self.reporter.tell(&Report::Observed {
@@ -319,6 +361,12 @@ impl Agent {
                 Change::GapClosed(gap) => self.reporter.tell(&Report::GapClosed { why: gap.why }),
                 Change::Began(id) | Change::Moved(id) => self.operation_moved(&id),
                 Change::Stepped(id) => self.operation_stepped(id),
+                Change::BlockErrors { newest, count } => {
+                    self.reporter.tell(&Report::BlockErrors {
+                        newest: *newest,
+                        count,
+                    });
+                }
             }
         }
     }
@@ -355,7 +403,10 @@ impl Agent {
         }
         match stored {
             Some(Err(error)) => self.ledger_failed(&error),
-            Some(Ok(())) => self.ledger_trouble = None,
+            Some(Ok(())) => {
+                self.ledger_trouble = None;
+                self.pulse.ledger(None);
+            }
             None => {}
         }
     }
@@ -388,14 +439,18 @@ impl Agent {
                 traceparent,
             })
         });
-        if let Err(error) = ledger.save_operations(&operations.collect::<Vec<_>>()) {
-            self.ledger_failed(&error);
+        let operations: Vec<OperationRow> = operations.collect();
+        match ledger.save_operations(&operations) {
+            Ok(()) if !operations.is_empty() => self.pulse.ledger(None),
+            Ok(()) => {}
+            Err(error) => self.ledger_failed(&error),
         }
     }
 
     /// Told once, until it is another failure: a full disk fails every write.
     fn ledger_failed(&mut self, error: &LedgerError) {
         let what = format!("the ledger: {}", crate::words::explain(error));
+        self.pulse.ledger(Some(what.clone()));
         if self.ledger_trouble.as_ref() != Some(&what) {
             self.reporter.tell(&Report::Trouble { what: what.clone() });
             self.ledger_trouble = Some(what);
@@ -418,8 +473,25 @@ impl Agent {
         if let Some(world) = self.read_world().await? {
             self.settle_intents(&world);
             self.judge(&world).await?;
+        } else if let Some(view) = self.read_pool().await {
+            self.judge_pool(&view);
         }
+        self.publish();
         Ok(())
+    }
+
+    /// Reads what can be read without databases and metadata; nothing when not even that can be.
+    async fn read_pool(&mut self) -> Option<PoolView> {
+        let mut reading = self.reading_pool.take().unwrap_or_else(|| {
+            let places = self.options.places.clone();
+            tokio::task::spawn_blocking(move || world::read_pool(&places))
+        });
+        if let Ok(read) = tokio::time::timeout(POOL_DEADLINE, &mut reading).await {
+            read.ok()?.ok()
+        } else {
+            self.reading_pool = Some(reading);
+            None
+        }
     }
 
     /// Catches up with the kernel's events, then reads the world; nothing when it could not be read, which is told.
@@ -431,18 +503,28 @@ impl Agent {
             let buried = self.correlator.bury_unknown_actors(now());
             self.changed(buried);
         }
+        if self.pulse.is_due() {
+            self.publish();
+        }
         // A read that hangs is waited for again, not started again: hung threads must not pile up.
         let mut reading = self.reading.take().unwrap_or_else(|| {
-            let (places, suspects) = (self.options.places.clone(), self.correlator.suspects());
-            tokio::task::spawn_blocking(move || world::read(&places, &suspects))
+            let (places, questions) = (self.options.places.clone(), self.correlator.questions(now()));
+            tokio::task::spawn_blocking(move || world::read(&places, &questions))
         });
         let begun = Instant::now();
+        let reading_since = *self.reading_since.get_or_insert(begun);
         let waited = tokio::time::timeout(READ_DEADLINE, &mut reading).await;
         self.rested_at = Instant::now() + begun.elapsed().saturating_mul(REST).min(LONGEST_REST);
+        let took = reading_since.elapsed();
+        if waited.is_ok() {
+            self.reading_since = None;
+        }
         let result = match waited {
             Ok(Ok(result)) => result,
             Ok(Err(panicked)) => {
-                self.in_trouble(format!("reading the world broke off: {panicked}"));
+                let what = format!("reading the world broke off: {panicked}");
+                self.pulse.read(ReadResult::Failed, took, Some(what.clone()));
+                self.in_trouble(what);
                 return Ok(None);
             }
             Err(_) => {
@@ -451,12 +533,14 @@ impl Agent {
                     "reading the world took more than {} s; a device hangs",
                     READ_DEADLINE.as_secs()
                 );
+                self.pulse.read(ReadResult::Late, took, Some(what.clone()));
                 self.in_trouble(what);
                 return Ok(None);
             }
         };
         match result {
             Ok(world) => {
+                self.pulse.read(ReadResult::Consistent, took, None);
                 if self.trouble.take().is_some() {
                     self.reporter.tell(&Report::TroubleOver);
                 }
@@ -466,8 +550,12 @@ impl Agent {
             }
             Err(error) => {
                 // Busy is not trouble: the next look comes soon enough.
-                if !matches!(error, WorldError::Busy) {
-                    self.in_trouble(crate::words::explain(&error));
+                if matches!(error, WorldError::Busy) {
+                    self.pulse.read(ReadResult::Busy, took, None);
+                } else {
+                    let what = crate::words::explain(&error);
+                    self.pulse.read(ReadResult::Failed, took, Some(what.clone()));
+                    self.in_trouble(what);
                 }
                 Ok(None)
             }
@@ -554,12 +642,11 @@ fn take_up(
     Ok(())
 }
 
-/// Without a ledger suture sees and tells, and never acts.
-fn refuse_ledger(reporter: &mut Reporter, error: &LedgerError) -> Option<Ledger> {
-    reporter.tell(&Report::NoLedger {
-        why: crate::words::explain(error),
-    });
-    None
+/// Without a ledger suture sees and tells, and never acts. Gives why there is none.
+fn refuse_ledger(reporter: &mut Reporter, error: &LedgerError) -> String {
+    let why = crate::words::explain(error);
+    reporter.tell(&Report::NoLedger { why: why.clone() });
+    format!("there is no ledger: {why}")
 }
 
 /// The one clock of the agent.

@@ -47,6 +47,10 @@ pub enum Report {
     NoTraces {
         why: String,
     },
+    NotAskable {
+        place: String,
+        why: String,
+    },
     Trouble {
         what: String,
     },
@@ -123,6 +127,7 @@ impl fmt::Display for Report {
                 "NO LEDGER: {why}; suture only tells, because nothing is done without a durable intent"
             ),
             Self::NoTraces { why } => write!(f, "traces are not exported: {why}"),
+            Self::NotAskable { place, why } => write!(f, "nobody can ask this suture at {place}: {why}"),
             Self::Trouble { what } => write!(f, "TROUBLE: {what}"),
             Self::TroubleOver => f.write_str("the trouble is over: the world was read again"),
             Self::GapOpened { why } => {

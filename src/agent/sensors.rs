@@ -19,8 +19,12 @@ use tokio::sync::mpsc;
 
 use super::now;
 use crate::{
-    model::{Incarnation, Observation},
-    observe::containerd::{ProcessError, holder_of, wait_for_end},
+    model::{Incarnation, Observation, sense::Sense},
+    observe::{
+        containerd::{ProcessError, holder_of, wait_for_end},
+        databases::DatabaseWatch,
+        world::Places,
+    },
     words::explain,
 };
 
@@ -32,12 +36,42 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(super) enum Sensed {
     /// A containerd started or ended.
     Containerd(Observation),
+    /// It can be told again, and none runs.
+    Nobody,
     /// It can not be told which process is containerd; said once until it can.
     Blind(String),
 }
 
 /// How many containerds are remembered as told.
 const MAX_KNOWN: usize = 256;
+
+/// Commits to containerd's databases, as they are noticed.
+pub(super) struct Commits {
+    // Dropped first: the thread that would send ends when nobody listens.
+    commits: mpsc::Receiver<Observation>,
+    watch: DatabaseWatch,
+}
+
+impl Commits {
+    pub(super) fn start(places: &Places, core: Option<PathBuf>) -> io::Result<Self> {
+        let (watch, commits) = DatabaseWatch::start(places, core)?;
+        Ok(Self { commits, watch })
+    }
+
+    /// How well they are seen.
+    pub(super) fn senses(&self) -> Sense {
+        self.watch.senses()
+    }
+
+    /// The next commit, or what could not be seen of them.
+    pub(super) async fn next(&mut self) -> Observation {
+        match self.commits.recv().await {
+            Some(observation) => observation,
+            // The thread only ends when it is told to.
+            None => std::future::pending().await,
+        }
+    }
+}
 
 /// The sensor.
 pub(super) struct ContainerdWatch {
@@ -75,6 +109,11 @@ impl ContainerdWatch {
             // The thread only ends when it is told to.
             None => std::future::pending().await,
         }
+    }
+
+    /// The containerd that runs, as far as it is known.
+    pub(super) fn up(&self) -> Option<&Incarnation> {
+        self.up.as_ref()
     }
 
     /// Whether the containerd that runs has this pid.
@@ -153,7 +192,9 @@ fn watch(database: &Path, to: &mpsc::Sender<Sensed>, looked: &AtomicBool, stop: 
                 }
             }
             Ok(None) => {
-                blind = false;
+                if std::mem::take(&mut blind) && to.blocking_send(Sensed::Nobody).is_err() {
+                    return;
+                }
                 looked.store(true, Ordering::SeqCst);
             }
             Err(error) => {

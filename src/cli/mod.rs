@@ -1,7 +1,9 @@
 //! The command line: one file per subcommand. Nothing is decided here; each command wires rooms together and prints.
 
 mod history;
+mod places;
 mod run;
+mod status;
 mod watch;
 
 use std::{io, process::ExitCode};
@@ -10,6 +12,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
     agent::AgentError,
+    control::AskError,
     ledger::LedgerError,
     observe::{containerd::ConfigError, kernel_watch::KernelWatchError},
 };
@@ -26,6 +29,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArguments),
+    Status(status::StatusArguments),
     Watch(watch::WatchArguments),
     History(history::HistoryArguments),
 }
@@ -46,9 +50,15 @@ pub enum CliError {
     /// The agent could not start, or ended.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// A running suture could not be asked.
+    #[error(transparent)]
+    Ask(#[from] AskError),
     /// Where the snapshotter keeps its things is not known.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The databases could not be watched.
+    #[error("starting the thread that watches containerd's databases")]
+    Databases(#[source] io::Error),
     /// The ledger could not be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -73,18 +83,23 @@ pub enum CliError {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    let success = |()| ExitCode::SUCCESS;
     let result = match cli.command {
-        Command::Run(arguments) => run::run(arguments),
-        Command::Watch(arguments) => watch::run(&arguments),
-        Command::History(arguments) => history::run(&arguments),
+        Command::Run(arguments) => run::run(arguments).map(success),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Watch(arguments) => watch::run(&arguments).map(success),
+        Command::History(arguments) => history::run(&arguments).map(success),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // The reader went away (`suture watch | head`): nobody is left to tell.
         Err(CliError::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("suture: {}", crate::words::explain(&error));
-            ExitCode::FAILURE
+            match error {
+                CliError::Ask(AskError::NotRunning { .. }) => status::NOT_RUNNING.into(),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

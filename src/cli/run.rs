@@ -1,16 +1,15 @@
 //! `suture run`: the sidecar.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{CliError, Output, watch::RingArguments};
+use super::{CliError, Output, places::PlaceArguments, status::SocketArgument, watch::RingArguments};
 use crate::{
-    agent::{Agent, Format, Options},
+    agent::{Agent, Bounds, Format, Listen, Options},
     decide::Policy,
-    model::PoolName,
-    observe::{containerd::read_config, kernel_watch::UseBpf, world::Places},
+    observe::kernel_watch::UseBpf,
 };
 
 /// Watch containerd's devmapper snapshotter, tell what was left half done, and heal it where that is proven safe.
@@ -40,6 +39,16 @@ pub(super) struct RunArguments {
     bpf: BpfArguments,
     #[command(flatten)]
     rings: RingArguments,
+    /// Events that may wait for the agent, of about 1 KiB each; more wait in the rings.
+    #[arg(long, default_value_t = queue_default(), value_name = "EVENTS",
+        value_parser = clap::value_parser!(u32).range(64..=1_048_576))]
+    queue_events: u32,
+    #[command(flatten)]
+    socket: SocketArgument,
+    /// Serve metrics for Prometheus there, such as 127.0.0.1:9469: /metrics, and /healthz. Anybody who reaches the
+    /// address can read them.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "SUTURE_METRICS")]
+    metrics: Option<SocketAddr>,
 }
 
 /// Whether to use kernel probes.
@@ -65,20 +74,6 @@ impl From<BpfArguments> for UseBpf {
     }
 }
 
-/// Where the snapshotter keeps its things.
-#[derive(Debug, Args)]
-struct PlaceArguments {
-    /// containerd's configuration, which tells pool and folder.
-    #[arg(long, default_value = "/etc/containerd/config.toml", value_name = "FILE")]
-    containerd_config: PathBuf,
-    /// dm name of the thin pool, instead of the configuration's.
-    #[arg(long, value_name = "NAME", requires = "root_path")]
-    pool: Option<String>,
-    /// Folder of the snapshotter's databases, instead of the configuration's.
-    #[arg(long, value_name = "FOLDER", requires = "pool")]
-    root_path: Option<PathBuf>,
-}
-
 /// Where the ledger is.
 #[derive(Debug, Args)]
 pub(super) struct LedgerArgument {
@@ -92,6 +87,10 @@ pub(super) struct LedgerArgument {
     pub(super) ledger: PathBuf,
 }
 
+fn queue_default() -> u32 {
+    Bounds::default().queue_events.try_into().unwrap_or(u32::MAX)
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
@@ -99,27 +98,24 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-impl PlaceArguments {
-    fn places(self) -> Result<Places, CliError> {
-        match (self.pool, self.root_path) {
-            (Some(pool), Some(root)) => Ok(Places {
-                pool: PoolName::new(pool),
-                root,
-            }),
-            _ => Ok(read_config(&self.containerd_config)?.places),
-        }
-    }
-}
-
 pub(super) fn run(arguments: RunArguments) -> Result<(), CliError> {
+    let places = arguments.places.places()?;
     let options = Options {
-        places: arguments.places.places()?,
+        core_db: arguments.places.core_db(),
+        places,
         policy: Policy {
             act: arguments.act,
             grace: Duration::from_secs_f64(arguments.grace),
         },
         use_bpf: arguments.bpf.into(),
         probes: arguments.rings.into(),
+        bounds: Bounds {
+            queue_events: arguments.queue_events.try_into().unwrap_or(usize::MAX),
+        },
+        listen: Listen {
+            socket: arguments.socket.socket,
+            metrics: arguments.metrics,
+        },
         ledger: arguments.ledger.ledger,
         verbose: arguments.verbose,
         format: match arguments.output {

@@ -1,4 +1,5 @@
-//! `suture watch`: the live stream of what device-mapper did and which block operations failed.
+//! `suture watch`: the live stream of what device-mapper did, which block operations failed, and what containerd
+//! committed to its databases.
 
 use std::io::{self, Write};
 
@@ -9,23 +10,28 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{CliError, Output};
+use super::{
+    CliError, Output,
+    places::{Databases, PlaceArguments},
+};
 use crate::{
     model::{
-        Observation, Origin, PoolName,
+        Observation, Origin,
         dm::{Caller, DmIoctl},
         sense::Quality,
     },
     observe::{
+        databases::DatabaseWatch,
         kernel_watch::{KernelWatch, UseBpf},
         probes::{Means, ProbeOptions, Seen},
     },
     words::clock_time,
 };
 
-/// Show device-mapper calls and block errors as they happen, decoded.
+/// Show device-mapper calls, block errors and commits to containerd's databases as they happen, decoded.
 ///
-/// Calls that only ask (status, list, version) are left out unless they fail or `--all` is given.
+/// The databases are those that containerd's configuration tells of, or that --pool and --root-path name; without any of
+/// them only the kernel is watched. Calls that only ask (status, list, version) are left out unless they fail or `--all` is given.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  suture watch --output json | jq 'select(.kind == \"dm_ioctl\" and .error)'"
@@ -44,9 +50,8 @@ pub(super) struct WatchArguments {
     /// block errors of the kernel's log.
     #[arg(long)]
     no_bpf: bool,
-    /// With --no-bpf: the dm name of a thin pool whose mode is to be shown too.
-    #[arg(long, value_name = "NAME", requires = "no_bpf")]
-    pool: Option<String>,
+    #[command(flatten)]
+    places: PlaceArguments,
     #[command(flatten)]
     rings: RingArguments,
 }
@@ -111,7 +116,8 @@ async fn watch(arguments: &WatchArguments) -> Result<(), CliError> {
     } else {
         UseBpf::Always
     };
-    let pool = arguments.pool.clone().map(PoolName::new);
+    let databases = arguments.places.databases()?;
+    let pool = databases.as_ref().map(|databases| databases.places.pool.clone());
     let reading = KernelWatch::start(use_bpf, arguments.rings.into(), pool.as_ref(), sender)?;
     for sense in reading
         .senses()
@@ -120,9 +126,17 @@ async fn watch(arguments: &WatchArguments) -> Result<(), CliError> {
     {
         eprintln!("not as well as could be: {sense}");
     }
+    let (databases, mut commits) = match watch_databases(databases)? {
+        Some((watch, commits)) => (Some(watch), Some(commits)),
+        None => (None, None),
+    };
     let mut interrupted = signal(SignalKind::interrupt()).map_err(CliError::Runtime)?;
     let mut terminated = signal(SignalKind::terminate()).map_err(CliError::Runtime)?;
-    eprintln!("watching device-mapper and block errors; end with Ctrl-C");
+    let what = match &databases {
+        Some(watch) => format!(", block errors and {}", watch.senses()),
+        None => " and block errors".to_owned(),
+    };
+    eprintln!("watching device-mapper{what}; end with Ctrl-C");
     let mut left = arguments.count;
     let result = loop {
         if left == Some(0) {
@@ -130,6 +144,7 @@ async fn watch(arguments: &WatchArguments) -> Result<(), CliError> {
         }
         let seen = tokio::select! {
             seen = receiver.recv() => seen,
+            commit = next(commits.as_mut()) => Some(Seen::Observation(commit)),
             _ = interrupted.recv() => break Ok(()),
             _ = terminated.recv() => break Ok(()),
         };
@@ -150,7 +165,27 @@ async fn watch(arguments: &WatchArguments) -> Result<(), CliError> {
     // The thread may be waiting to hand something over: without a receiver it stops.
     drop(receiver);
     drop(reading);
+    drop(databases);
     result
+}
+
+type Watched = (DatabaseWatch, mpsc::Receiver<Observation>);
+
+fn watch_databases(databases: Option<Databases>) -> Result<Option<Watched>, CliError> {
+    databases
+        .map(|databases| DatabaseWatch::start(&databases.places, databases.core))
+        .transpose()
+        .map_err(CliError::Databases)
+}
+
+/// The next commit; never, where none are watched.
+async fn next(commits: Option<&mut mpsc::Receiver<Observation>>) -> Observation {
+    if let Some(commits) = commits
+        && let Some(observation) = commits.recv().await
+    {
+        return observation;
+    }
+    std::future::pending().await
 }
 
 fn worth_showing(observation: &Observation) -> bool {

@@ -1,20 +1,26 @@
 //! The operations, and what each observation and each read of the world does to them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
-use super::{by_device::ByDevice, inside::Inside, lineage::Containerds};
+use super::{
+    block_errors::BlockErrors,
+    by_device::ByDevice,
+    inside::Inside,
+    lineage::{Containerds, Running},
+    next_record::{NextRecord, Standing},
+};
 use crate::model::{
-    DeviceNumber, Incarnation, Observation, Operation, OperationId, OperationState, PoolName, ThinId,
-    Timestamp, Untrusted, World,
+    DeviceNumber, Incarnation, Observation, Operation, OperationId, OperationState, PoolName, Questions,
+    ThinId, Timestamp, Untrusted, World,
     dm::{DmCommand, DmIoctl, Message, Payload},
     kernel::Ending,
-    observation::LossKind,
+    observation::{BlockError, LossKind},
     operation::{Side, Step},
 };
 
 /// Operations kept. Open ones are never dropped for closed ones; beyond this many open ones the oldest goes, and with it
 /// the right to act on its device.
-const MAX_OPERATIONS: usize = 4096;
+pub(crate) const MAX_OPERATIONS: usize = 4096;
 /// Closed operations that are dropped at once when there are too many: finding the oldest means looking at all.
 const DROPPED_AT_ONCE: usize = 256;
 /// Calls kept of processes whose operation is not known yet (`dev_create` comes before the table that tells the thin id).
@@ -43,6 +49,13 @@ pub enum Change {
     GapOpened(Gap),
     /// A full read of the world closed a gap.
     GapClosed(Gap),
+    /// Block operations failed: it is time to tell of it.
+    BlockErrors {
+        /// The newest.
+        newest: Box<BlockError>,
+        /// How many of its kind were not told of before, this one included.
+        count: u64,
+    },
 }
 
 /// Keeps the operations on one pool.
@@ -61,6 +74,10 @@ pub struct Correlator {
     gap: Option<Gap>,
     /// Calls are not seen at all: the gap is never closed.
     blind: bool,
+    /// Open operations that were given up because too many were open.
+    given_up: u64,
+    blocks: BlockErrors,
+    next_record: NextRecord,
 }
 
 impl Correlator {
@@ -82,6 +99,9 @@ impl Correlator {
                 why: "suture was not watching before it started".to_owned(),
             }),
             blind: false,
+            given_up: 0,
+            blocks: BlockErrors::default(),
+            next_record: NextRecord::default(),
         }
     }
 
@@ -114,6 +134,12 @@ impl Correlator {
             .and_then(|operation| self.operations.get(operation))
     }
 
+    /// How many open operations were given up because more than [`MAX_OPERATIONS`] were kept.
+    #[must_use]
+    pub fn given_up(&self) -> u64 {
+        self.given_up
+    }
+
     /// The gap that is open, if one is.
     #[must_use]
     pub fn gap(&self) -> Option<&Gap> {
@@ -126,6 +152,30 @@ impl Correlator {
     #[must_use]
     pub fn is_blind(&self) -> bool {
         self.blind
+    }
+
+    /// Failed block operations, of all devices.
+    #[must_use]
+    pub fn block_errors(&self) -> &BlockErrors {
+        &self.blocks
+    }
+
+    /// The record of the next snapshot, and since when it stands; nothing where there is none.
+    #[must_use]
+    pub fn next_record(&self) -> Option<&Standing> {
+        self.next_record.standing()
+    }
+
+    /// Whether a containerd runs.
+    #[must_use]
+    pub fn running(&self) -> Running {
+        self.containerds.running()
+    }
+
+    /// When a containerd was last found gone.
+    #[must_use]
+    pub fn last_death(&self) -> Option<Timestamp> {
+        self.containerds.last_death()
     }
 
     /// Takes in one observation.
@@ -155,10 +205,20 @@ impl Correlator {
                 }
                 Vec::new()
             }
-            Observation::Lost { .. }
-            | Observation::BlockError(_)
-            | Observation::DeviceChange(_)
-            | Observation::PoolStatus(_) => Vec::new(),
+            Observation::Lost { at, what, count, .. } => {
+                if matches!(what, LossKind::BlockRingFull | LossKind::KernelLogOverrun) {
+                    self.blocks.lost(*at, *count);
+                }
+                Vec::new()
+            }
+            Observation::BlockError(error) => {
+                let told = self.blocks.take_in(error).map(|count| Change::BlockErrors {
+                    newest: Box::new(error.clone()),
+                    count,
+                });
+                told.into_iter().collect()
+            }
+            Observation::DeviceChange(_) | Observation::PoolStatus(_) => Vec::new(),
         }
     }
 
@@ -169,17 +229,23 @@ impl Correlator {
         vec![Change::GapOpened(gap)]
     }
 
-    /// Thin ids of which the next world is to tell where their mappings begin: those that somebody may have left behind.
+    /// What the next world is to answer: where the mappings of those thin devices begin that somebody may have left
+    /// behind, and whose data are in the sectors that failed.
     #[must_use]
-    pub fn suspects(&self) -> BTreeSet<ThinId> {
+    pub fn questions(&mut self, now: Timestamp) -> Questions {
         let open = self.operations.values().filter(|one| !one.state.is_closed());
-        open.map(|one| one.thin_id).collect()
+        Questions {
+            roots: open.map(|one| one.thin_id).collect(),
+            data_ranges: self.blocks.questions(now),
+        }
     }
 
     /// Takes in one consistent read of the world.
     pub fn world(&mut self, world: &World) -> Vec<Change> {
         self.pool_device = Some(world.pool.device);
         self.metadata_device = Some(world.pool.metadata_device);
+        self.blocks.world(world);
+        self.next_record.world(world);
         // A gap is closed by a world that questions every open operation, and by no older one.
         let questions_all = self
             .operations
@@ -214,8 +280,10 @@ impl Correlator {
             .collect()
     }
 
-    /// Operations that an earlier suture left in flight under a containerd that is not running any more.
+    /// Operations that an earlier suture left in flight under a containerd that is not running any more. Only to be asked
+    /// once it was looked who runs.
     pub fn bury_unknown_actors(&mut self, at: Timestamp) -> Vec<Change> {
+        self.containerds.looked();
         let strangers: Vec<Incarnation> = self
             .operations
             .values()
@@ -444,6 +512,9 @@ impl Correlator {
             let Some(dropped) = self.operations.remove(&id) else {
                 continue;
             };
+            if !dropped.state.is_closed() {
+                self.given_up = self.given_up.saturating_add(1);
+            }
             self.by_device.remove(&dropped);
             if self.by_thin_id.get(&dropped.thin_id) == Some(&id) {
                 self.by_thin_id.remove(&dropped.thin_id);

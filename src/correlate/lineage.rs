@@ -22,10 +22,22 @@ struct Life {
     ending: Option<Ending>,
 }
 
+/// Whether a containerd runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Running {
+    /// One does.
+    Yes,
+    /// None does.
+    No,
+    /// Nobody has looked yet.
+    Unknown,
+}
+
 /// Every containerd that was seen holding the pool's database.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Containerds {
     known: BTreeMap<Incarnation, Life>,
+    looked: bool,
 }
 
 impl Containerds {
@@ -68,6 +80,26 @@ impl Containerds {
     /// When it died, where it did.
     pub(super) fn death_of(&self, who: &Incarnation) -> Option<Timestamp> {
         self.known.get(who).and_then(|life| life.gone)
+    }
+
+    /// Notes that somebody has looked: who is not known to run does not.
+    pub(super) fn looked(&mut self) {
+        self.looked = true;
+    }
+
+    pub(super) fn running(&self) -> Running {
+        if self.known.values().any(|life| life.gone.is_none()) {
+            Running::Yes
+        } else if self.looked || !self.known.is_empty() {
+            Running::No
+        } else {
+            Running::Unknown
+        }
+    }
+
+    /// When a containerd was last found gone.
+    pub(super) fn last_death(&self) -> Option<Timestamp> {
+        self.known.values().filter_map(|life| life.gone).max()
     }
 
     pub(super) fn alive(&self, who: &Incarnation) -> bool {

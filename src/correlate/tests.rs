@@ -599,3 +599,38 @@ fn a_world_that_is_too_old_for_an_open_operation_closes_no_gap() {
         Some(&OperationState::Superseded { at: at(24) })
     );
 }
+
+#[test]
+fn block_errors_are_told_now_and_then_and_their_loss_opens_no_gap() {
+    let mut correlator = Correlator::new(pool(), at(0));
+    correlator.world(&world(1));
+    let error = crate::model::observation::BlockError {
+        at: at(2),
+        device: crate::model::DeviceNumber { major: 7, minor: 1 },
+        sector: crate::model::Sectors(256),
+        length: crate::model::Sectors(8),
+        errno: 5,
+        direction: crate::model::observation::Direction::Read,
+        operation: crate::model::Untrusted::default(),
+        source: crate::model::observation::BlockSource::Request,
+    };
+    let failed = Observation::BlockError(error);
+    assert!(matches!(
+        correlator.observe(&failed)[..],
+        [Change::BlockErrors { count: 1, .. }]
+    ));
+    assert_eq!(correlator.observe(&failed), []);
+    assert_eq!(correlator.observe(&lost(3, LossKind::BlockRingFull)), []);
+    assert_eq!(
+        correlator.observe(&lost(
+            3,
+            LossKind::DatabaseUnread {
+                database: crate::model::commit::DatabaseKind::Pool
+            }
+        )),
+        []
+    );
+    assert!(correlator.gap().is_none());
+    assert_eq!(correlator.block_errors().losses().map(|lost| lost.count), Some(3));
+    assert_eq!(correlator.questions(at(4)).data_ranges.len(), 1);
+}

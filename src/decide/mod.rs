@@ -6,4 +6,4 @@ mod policy;
 #[cfg(test)]
 mod tests;
 
-pub use policy::{Policy, decide};
+pub use policy::{Policy, decide, without_world};

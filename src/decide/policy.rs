@@ -81,6 +81,14 @@ pub fn decide(
     }
 }
 
+/// Decides about a finding while the world can not be read: then nothing is done.
+#[must_use]
+pub fn without_world(finding: &Finding) -> Decision {
+    Decision::Tell {
+        why: left_to_a_person(finding.class).to_owned(),
+    }
+}
+
 /// Why nothing is done about a class by itself.
 fn left_to_a_person(class: FindingClass) -> &'static str {
     match class {

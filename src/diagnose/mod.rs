@@ -1,6 +1,58 @@
 //! One consistent world and the operations known, into findings. Pure.
 //! The classes and their predicates are the ones of docs/findings.md.
 
+mod block;
+mod pool;
 mod thin;
+mod wedge;
 
 pub use thin::thin_findings;
+
+use crate::{
+    correlate::Correlator,
+    model::{Finding, FindingClass, PoolView, Timestamp, World},
+};
+
+/// All findings of a world. The correlator has taken in the same world.
+#[must_use]
+pub fn all(world: &World, known: &Correlator, now: Timestamp) -> Vec<Finding> {
+    let mut findings = thin_findings(world, known);
+    findings.extend(wedge::finding(world, known, now));
+    findings.extend(pool::findings(&world.pool));
+    let scene = block::Scene {
+        pool: &world.pool,
+        nodes: &world.nodes,
+        topology: &world.topology,
+        world: Some(world),
+    };
+    findings.extend(block::findings(&scene, known.block_errors(), now));
+    findings
+}
+
+/// The findings that need no more than the pool and what it stands on: those of the classes for which [`is_of_pool`] holds.
+/// Of the others this says nothing, not even that they are gone.
+#[must_use]
+pub fn of_pool(view: &PoolView, known: &Correlator, now: Timestamp) -> Vec<Finding> {
+    let mut findings = pool::findings(&view.pool);
+    let scene = block::Scene {
+        pool: &view.pool,
+        nodes: &view.nodes,
+        topology: &view.topology,
+        world: None,
+    };
+    findings.extend(block::findings(&scene, known.block_errors(), now));
+    findings
+}
+
+/// Whether the pool and what it stands on are enough to tell that a finding of this class is there, or is gone.
+#[must_use]
+pub fn is_of_pool(class: FindingClass) -> bool {
+    match class {
+        FindingClass::BlockErrors
+        | FindingClass::PoolOutOfSpace
+        | FindingClass::PoolReadOnly
+        | FindingClass::PoolFailed
+        | FindingClass::PoolNeedsCheck => true,
+        FindingClass::LeakedThin | FindingClass::ForeignThin | FindingClass::Wedge => false,
+    }
+}

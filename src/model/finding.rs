@@ -30,6 +30,20 @@ pub enum FindingClass {
     PoolNeedsCheck,
 }
 
+impl FindingClass {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::LeakedThin,
+        Self::ForeignThin,
+        Self::Wedge,
+        Self::BlockErrors,
+        Self::PoolOutOfSpace,
+        Self::PoolReadOnly,
+        Self::PoolFailed,
+        Self::PoolNeedsCheck,
+    ];
+}
+
 impl fmt::Display for FindingClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

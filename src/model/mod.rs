@@ -2,6 +2,7 @@
 //! Plain values only: nothing here reads a clock, a file or the kernel.
 //! Names are the field's own (device-mapper, thin-provisioning, containerd).
 
+pub mod bound;
 pub mod commit;
 pub mod databases;
 pub mod device_record;
@@ -13,9 +14,12 @@ pub mod observation;
 pub mod operation;
 pub mod origin;
 pub mod plan;
+pub mod ranges;
 pub mod sense;
+pub mod status;
 pub mod text;
 pub mod time;
+pub mod topology;
 pub mod world;
 
 pub use databases::{DeviceMark, PoolActivation, PoolDb, SnapshotDb, ThinDetails};
@@ -26,6 +30,8 @@ pub use observation::{Incarnation, Observation};
 pub use operation::{Operation, OperationId, OperationState, Side};
 pub use origin::Origin;
 pub use plan::{Action, Decision, Guard, GuardReading, Outcome, Plan};
+pub use status::Status;
 pub use text::Untrusted;
 pub use time::Timestamp;
-pub use world::{Node, Pool, PoolMode, World};
+pub use topology::Topology;
+pub use world::{DataOwners, Node, Pool, PoolMode, PoolView, Questions, World};

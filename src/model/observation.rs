@@ -152,6 +152,26 @@ pub enum LossKind {
 }
 
 impl LossKind {
+    /// The names of all kinds, as metrics call them.
+    pub const NAMES: [&str; 10] = [
+        Self::DmRingFull.name(),
+        Self::DmInFlightFull.name(),
+        Self::ReturnMissed.name(),
+        Self::BlockRingFull.name(),
+        Self::Lineage.name(),
+        Self::NotWatching.name(),
+        Self::DatabaseReplaced {
+            database: DatabaseKind::Pool,
+        }
+        .name(),
+        Self::DatabaseUnread {
+            database: DatabaseKind::Pool,
+        }
+        .name(),
+        Self::Polling.name(),
+        Self::KernelLogOverrun.name(),
+    ];
+
     /// Whether operations can have been missed: then nothing is deleted until the world was read anew.
     #[must_use]
     pub fn hides_operations(self) -> bool {
@@ -163,7 +183,7 @@ impl LossKind {
 
     /// As metrics call it.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::DmRingFull => "dm_ring_full",
             Self::DmInFlightFull => "dm_in_flight_full",

@@ -1,12 +1,15 @@
 //! The world: one consistent read of what the snapshotter's databases, the pool and the dm devices say.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     DeviceMark, DeviceNumber, DeviceRecord, IdState, PoolActivation, PoolDb, PoolName, SnapshotDb,
-    SnapshotId, ThinDetails, ThinId, Timestamp, TxId, Untrusted,
+    SnapshotId, ThinDetails, ThinId, Timestamp, Topology, TxId, Untrusted, ranges::Ranges,
 };
 
 /// What the pool can do at the moment (`pool_status`, drivers/md/dm-thin.c).
@@ -56,6 +59,21 @@ pub struct Pool {
     pub needs_check: bool,
 }
 
+impl Pool {
+    /// The device that holds its data (`pool_ctr`, drivers/md/dm-thin.c: metadata device, data device, block size ..).
+    #[must_use]
+    pub fn data_device(&self) -> Option<DeviceNumber> {
+        self.table.split(' ').nth(1)?.parse().ok()
+    }
+
+    /// Sectors of one of its data blocks.
+    #[must_use]
+    pub fn data_block_sectors(&self) -> Option<u64> {
+        let size = self.table.split(' ').nth(2)?.parse().ok()?;
+        (size > 0).then_some(size)
+    }
+}
+
 /// A dm device that matters to the pool: one on top of it, or one that bears a name of the snapshotter's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
@@ -79,6 +97,41 @@ impl fmt::Display for Node {
     }
 }
 
+/// What a read of the world is to answer beside what it always does.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Questions {
+    /// Thin devices of which it is to tell where their mappings begin.
+    pub roots: BTreeSet<ThinId>,
+    /// Failed sectors by device: which thin devices have their data there? Devices that have nothing to do with the pool
+    /// cost nothing.
+    pub data_ranges: BTreeMap<DeviceNumber, Ranges>,
+}
+
+/// Which thin devices have data in blocks of the pool that were asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DataOwners {
+    /// The blocks of the pool's data device that were asked for.
+    pub blocks: Ranges,
+    /// How many of those blocks each thin device maps. A block that snapshots share counts for each of them.
+    pub owners: BTreeMap<ThinId, u64>,
+    /// Why there may be more owners; nothing where these are all.
+    pub incomplete: Option<String>,
+}
+
+/// The pool and what it stands on, read without containerd's databases and without the pool's metadata: what is left when
+/// those can not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolView {
+    /// When reading began.
+    pub begun: Timestamp,
+    /// The pool.
+    pub pool: Pool,
+    /// dm devices.
+    pub nodes: Vec<Node>,
+    /// What lies on what.
+    pub topology: Topology,
+}
+
 /// One consistent read of everything.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct World {
@@ -96,6 +149,10 @@ pub struct World {
     pub mapping_roots: BTreeMap<ThinId, u64>,
     /// dm devices.
     pub nodes: Vec<Node>,
+    /// What the pool stands on.
+    pub topology: Topology,
+    /// Who owns the failed sectors that were asked for; nothing where none of the pool's were.
+    pub data_owners: Option<DataOwners>,
 }
 
 impl World {
@@ -128,6 +185,16 @@ impl World {
     #[must_use]
     pub fn id_state(&self, id: ThinId) -> Option<IdState> {
         self.pool_db.device_ids.get(&id).copied()
+    }
+
+    /// The record that bears the name of the next snapshot: one past the sequence, with no row of its own. The sequence
+    /// only moves with the transaction that stores the row (`CreateSnapshot`, core/snapshots/storage/bolt.go).
+    #[must_use]
+    pub fn next_record(&self) -> Option<&DeviceRecord> {
+        let next = SnapshotId(self.snapshots.sequence.checked_add(1)?);
+        let name = format!("{}-snap-{next}", self.pool.name);
+        let record = self.pool_db.devices.get(&name)?;
+        (!self.has_snapshot(next)).then_some(record)
     }
 
     /// Whether the snapshot storage has a row of this id.

@@ -83,6 +83,8 @@ pub fn errno(error: &DmError) -> Option<i32> {
 
 /// A dm device's number and name, and its event number.
 pub(super) type NumberedEvent = ((DeviceNumber, Vec<u8>), Option<u32>);
+/// One target of a table: first sector, sectors, kind, parameters.
+pub type TableLine = (u64, u64, String, String);
 
 /// A handle on device-mapper's control device.
 pub struct DeviceMapper {
@@ -196,6 +198,27 @@ impl DeviceMapper {
                 ((listed.number, listed.name), event)
             })
             .collect())
+    }
+
+    /// The live table of a device: start, length, kind and parameters of each target. Nothing when there is no such
+    /// device, or it has a name that no tool can pass on.
+    pub fn live_table(&self, name: &[u8]) -> Result<Option<Vec<TableLine>>, DeviceMapperError> {
+        let known = std::str::from_utf8(name)
+            .ok()
+            .and_then(|name| DmName::new(name).ok());
+        let Some(known) = known else { return Ok(None) };
+        let flags = DmFlags::DM_STATUS_TABLE | DmFlags::DM_NOFLUSH;
+        match self
+            .dm
+            .table_status(&DevId::Name(known), DmOptions::default().set_flags(flags))
+        {
+            Ok((_, table)) => Ok(Some(table)),
+            Err(error) if errno(&error) == Some(nix::errno::Errno::ENXIO as i32) => Ok(None),
+            Err(source) => Err(DeviceMapperError::Ask {
+                what: format!("the table of {}", Untrusted::from_bytes(name)),
+                source,
+            }),
+        }
     }
 
     /// One device; nothing when it went away meanwhile.

@@ -5,6 +5,8 @@
 pub mod bbolt;
 pub mod cgroups;
 pub mod containerd;
+pub mod core_db;
+pub mod databases;
 pub mod device_mapper;
 pub mod kernel_watch;
 mod little_endian;
@@ -12,5 +14,6 @@ pub mod pool_db;
 pub mod probes;
 pub mod snapshot_db;
 pub mod thin_metadata;
+pub mod topology;
 pub mod without_bpf;
 pub mod world;

@@ -9,9 +9,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::bbolt::{BboltError, Bucket, Database, FileSource, PageSource, Snapshot, Value};
+use super::bbolt::{
+    BboltError, Bucket, Database, FileSource, PageSource, Snapshot, Value,
+    fold::{Entry, Found, Shape, Tables},
+};
 pub use crate::model::PoolDb;
-use crate::model::{DeviceRecord, IdState, ThinId};
+use crate::model::{DeviceRecord, IdState, ThinId, Untrusted, commit::EntryChange};
 
 /// `devicesBucketName`, metadata.go.
 const DEVICES: &str = "devices";
@@ -103,12 +106,7 @@ impl PoolDb {
     /// Reads a database that is open already; `path` is only for messages.
     pub fn read_from<S: PageSource>(database: &Database<S>, path: &Path) -> Result<Self, PoolDbError> {
         let (raw, txid) = database.snapshot(|snapshot| collect(snapshot, path))?;
-        let bad = |bucket, key: &[u8], problem| PoolDbError::BadEntry {
-            path: path.display().to_string(),
-            bucket,
-            key: key.escape_ascii().to_string(),
-            problem,
-        };
+        let bad = |bucket, key: &[u8], problem: String| bad_entry(path, bucket, key, problem);
         let mut devices = BTreeMap::new();
         for (key, value) in &raw.devices {
             let record = decode_record(key, value).map_err(|problem| bad(DEVICES, key, problem))?;
@@ -128,27 +126,118 @@ impl PoolDb {
     }
 }
 
-fn collect<S: PageSource>(snapshot: &Snapshot<'_, S>, path: &Path) -> Result<Raw, PoolDbError> {
-    let path = || path.display().to_string();
+const NOT_A_VALUE: &str = "is a bucket where a value belongs";
+
+fn bad_entry(path: &Path, bucket: &'static str, key: &[u8], problem: impl Into<String>) -> PoolDbError {
+    PoolDbError::BadEntry {
+        path: path.display().to_string(),
+        bucket,
+        key: key.escape_ascii().to_string(),
+        problem: problem.into(),
+    }
+}
+
+/// Follows both buckets from commit to commit.
+#[derive(Debug)]
+pub struct PoolTables<'p> {
+    /// The database, for messages.
+    pub path: &'p Path,
+}
+
+impl Tables for PoolTables<'_> {
+    type Change = EntryChange;
+    type Error = PoolDbError;
+
+    fn find<'s, S: PageSource>(
+        &self,
+        snapshot: &'s Snapshot<'s, S>,
+    ) -> Result<Vec<Found<'s, S>>, PoolDbError> {
+        let buckets = buckets(snapshot, self.path)?.into_iter().flatten();
+        let found = buckets.zip([DEVICES, DEVICE_IDS]).map(|(bucket, name)| Found {
+            name: name.into(),
+            bucket,
+            shape: Shape::Values,
+        });
+        Ok(found.collect())
+    }
+
+    fn change(
+        &self,
+        table: &[u8],
+        key: &[u8],
+        from: Option<Entry<'_>>,
+        to: Option<Entry<'_>>,
+    ) -> Result<EntryChange, PoolDbError> {
+        if table == DEVICES.as_bytes() {
+            let record = |entry| self.decode(DEVICES, key, entry, |value| decode_record(key, value));
+            return Ok(EntryChange::Device {
+                name: Untrusted::from_bytes(key),
+                from: record(from.as_ref())?,
+                to: record(to.as_ref())?,
+            });
+        }
+        let id = |entry| self.decode(DEVICE_IDS, key, entry, |value| decode_id(key, value));
+        let (from, to) = (id(from.as_ref())?, id(to.as_ref())?);
+        let Some((id, _)) = to.or(from) else {
+            return Err(bad_entry(
+                self.path,
+                DEVICE_IDS,
+                key,
+                "is neither before nor after",
+            ));
+        };
+        Ok(EntryChange::Id {
+            id,
+            from: from.map(|(_, state)| state),
+            to: to.map(|(_, state)| state),
+        })
+    }
+}
+
+impl PoolTables<'_> {
+    fn decode<T>(
+        &self,
+        bucket: &'static str,
+        key: &[u8],
+        entry: Option<&Entry<'_>>,
+        decode: impl Fn(&[u8]) -> Result<T, String>,
+    ) -> Result<Option<T>, PoolDbError> {
+        let decoded = match entry {
+            None => return Ok(None),
+            Some(Entry::Bytes(value)) => decode(value),
+            Some(Entry::Parts(_) | Entry::Misfit) => Err(NOT_A_VALUE.to_owned()),
+        };
+        decoded
+            .map(Some)
+            .map_err(|problem| bad_entry(self.path, bucket, key, problem))
+    }
+}
+
+/// The two buckets; none of them before containerd's first transaction.
+fn buckets<'s, S: PageSource>(
+    snapshot: &'s Snapshot<'s, S>,
+    path: &Path,
+) -> Result<Option<[Bucket<'s, S>; 2]>, PoolDbError> {
     let root = snapshot.root();
-    let (devices, device_ids) = match (
+    let bucket = match (
         root.bucket(DEVICES.as_bytes())?,
         root.bucket(DEVICE_IDS.as_bytes())?,
     ) {
-        (Some(devices), Some(device_ids)) => (devices, device_ids),
-        (None, None) if is_empty(&root)? => return Err(PoolDbError::NotInitialised { path: path() }),
-        (None, _) => {
-            return Err(PoolDbError::NotAPoolDb {
-                path: path(),
-                bucket: DEVICES,
-            });
-        }
-        (_, None) => {
-            return Err(PoolDbError::NotAPoolDb {
-                path: path(),
-                bucket: DEVICE_IDS,
-            });
-        }
+        (Some(devices), Some(device_ids)) => return Ok(Some([devices, device_ids])),
+        (None, None) if is_empty(&root)? => return Ok(None),
+        (None, _) => DEVICES,
+        (_, None) => DEVICE_IDS,
+    };
+    Err(PoolDbError::NotAPoolDb {
+        path: path.display().to_string(),
+        bucket,
+    })
+}
+
+fn collect<S: PageSource>(snapshot: &Snapshot<'_, S>, path: &Path) -> Result<Raw, PoolDbError> {
+    let path_text = || path.display().to_string();
+    let Some([devices, device_ids]) = buckets(snapshot, path)? else {
+        return Err(PoolDbError::NotInitialised { path: path_text() });
     };
     let entries = |bucket: &Bucket<'_, S>, name| {
         let mut entries = Vec::new();
@@ -157,12 +246,7 @@ fn collect<S: PageSource>(snapshot: &Snapshot<'_, S>, path: &Path) -> Result<Raw
                 entries.push((key.to_vec(), bytes.into_owned()));
                 Ok(())
             }
-            Value::Bucket(_) => Err(PoolDbError::BadEntry {
-                path: path(),
-                bucket: name,
-                key: key.escape_ascii().to_string(),
-                problem: "is a bucket where a value belongs".to_owned(),
-            }),
+            Value::Bucket(_) => Err(bad_entry(path, name, key, NOT_A_VALUE)),
         })?;
         Ok::<_, PoolDbError>(entries)
     };

@@ -7,9 +7,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::bbolt::{BboltError, Database, FileSource, PageSource, Snapshot, Value};
-use crate::model::SnapshotId;
+use super::bbolt::{
+    BboltError, Bucket, Database, FileSource, PageSource, Snapshot, Value,
+    fold::{Entry, Found, Shape, Tables},
+};
 pub use crate::model::databases::{Presence, SnapshotDb, SnapshotKind, SnapshotRow};
+use crate::model::{SnapshotId, Untrusted, commit::EntryChange};
 
 /// `bucketKeyStorageVersion` and `bucketKeySnapshot`, bolt.go.
 const SNAPSHOTS: [&[u8]; 2] = [b"v1", b"snapshots"];
@@ -110,25 +113,96 @@ fn bad_row(path: &Path, key: &[u8], problem: impl Into<String>) -> SnapshotDbErr
     }
 }
 
+/// The bucket of the rows. None when no snapshot was ever made.
+fn rows_bucket<'s, S: PageSource>(
+    snapshot: &'s Snapshot<'s, S>,
+    path: &Path,
+) -> Result<Option<Bucket<'s, S>>, SnapshotDbError> {
+    if let Some(bucket) = snapshot.bucket(&SNAPSHOTS)? {
+        return Ok(Some(bucket));
+    }
+    let mut empty = true;
+    snapshot.root().for_each(|_, _| {
+        empty = false;
+        Ok::<_, BboltError>(())
+    })?;
+    // Reading another database as "no snapshots" would make every device look unused.
+    if empty {
+        Ok(None)
+    } else {
+        Err(SnapshotDbError::NotSnapshots {
+            path: path.display().to_string(),
+        })
+    }
+}
+
+/// Follows the rows from commit to commit.
+#[derive(Debug)]
+pub struct SnapshotTables<'p> {
+    /// The database, for messages.
+    pub path: &'p Path,
+}
+
+impl Tables for SnapshotTables<'_> {
+    type Change = EntryChange;
+    type Error = SnapshotDbError;
+
+    fn find<'s, S: PageSource>(
+        &self,
+        snapshot: &'s Snapshot<'s, S>,
+    ) -> Result<Vec<Found<'s, S>>, SnapshotDbError> {
+        let found = rows_bucket(snapshot, self.path)?.map(|bucket| Found {
+            name: b"snapshots".into(),
+            bucket,
+            shape: Shape::Parts(&["id", "kind", "parent"]),
+        });
+        Ok(found.into_iter().collect())
+    }
+
+    fn change(
+        &self,
+        _: &[u8],
+        key: &[u8],
+        from: Option<Entry<'_>>,
+        to: Option<Entry<'_>>,
+    ) -> Result<EntryChange, SnapshotDbError> {
+        Ok(EntryChange::Snapshot {
+            key: Untrusted::from_bytes(key),
+            from: self.row(key, from)?,
+            to: self.row(key, to)?,
+        })
+    }
+}
+
+impl SnapshotTables<'_> {
+    fn row(&self, key: &[u8], entry: Option<Entry<'_>>) -> Result<Option<SnapshotRow>, SnapshotDbError> {
+        let Some(entry) = entry else { return Ok(None) };
+        let Entry::Parts(parts) = entry else {
+            return Err(bad_row(
+                self.path,
+                key,
+                "is not the bucket of plain values that a row is",
+            ));
+        };
+        let part = |at: usize| parts.get(at).copied().flatten().map(<[u8]>::to_vec);
+        let row = RawRow {
+            key: key.to_vec(),
+            id: part(0),
+            kind: part(1),
+            parent: part(2),
+        };
+        let (_, row) = decode_row(&row).map_err(|problem| bad_row(self.path, key, problem))?;
+        Ok(Some(row))
+    }
+}
+
 /// The rows, undecoded, and the sequence. None when no snapshot was ever made.
 fn collect<S: PageSource>(
     snapshot: &Snapshot<'_, S>,
     path: &Path,
 ) -> Result<Option<(Vec<RawRow>, u64)>, SnapshotDbError> {
-    let Some(bucket) = snapshot.bucket(&SNAPSHOTS)? else {
-        let mut empty = true;
-        snapshot.root().for_each(|_, _| {
-            empty = false;
-            Ok::<_, BboltError>(())
-        })?;
-        // Reading another database as "no snapshots" would make every device look unused.
-        return if empty {
-            Ok(None)
-        } else {
-            Err(SnapshotDbError::NotSnapshots {
-                path: path.display().to_string(),
-            })
-        };
+    let Some(bucket) = rows_bucket(snapshot, path)? else {
+        return Ok(None);
     };
     let mut rows = Vec::new();
     bucket.for_each(|key, value| match value {

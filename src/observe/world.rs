@@ -2,7 +2,6 @@
 //! came in between.
 
 use std::{
-    collections::BTreeSet,
     path::{Path, PathBuf},
     thread::sleep,
     time::{Duration, SystemTime},
@@ -14,8 +13,11 @@ use super::{
     pool_db::{self, PoolDbError},
     snapshot_db::{self, SnapshotDbError},
     thin_metadata::{self, ThinMetadataError},
+    topology,
 };
-use crate::model::{PoolName, ThinId, TxId, World};
+use crate::model::{
+    DataOwners, Pool, PoolName, PoolView, Questions, Topology, TxId, World, ranges::Ranges, topology::Placed,
+};
 
 /// Tries before a busy node is given up on until later.
 const TRIES: u32 = 8;
@@ -68,9 +70,8 @@ pub enum WorldError {
     Busy,
 }
 
-/// Reads everything, of the thin devices in `with_roots` also where their mappings begin. Takes no lock and writes
-/// nothing.
-pub fn read(places: &Places, with_roots: &BTreeSet<ThinId>) -> Result<World, WorldError> {
+/// Reads everything, and what is asked beside. Takes no lock and writes nothing.
+pub fn read(places: &Places, questions: &Questions) -> Result<World, WorldError> {
     let dm = DeviceMapper::open()?;
     let mut pause = PAUSE;
     for _ in 0..TRIES {
@@ -78,9 +79,10 @@ pub fn read(places: &Places, with_roots: &BTreeSet<ThinId>) -> Result<World, Wor
         let pool = dm.pool(&places.pool)?;
         let pool_db = pool_db::PoolDb::read(places.pool_db())?;
         let snapshots = snapshot_db::SnapshotDb::read(places.snapshot_db())?;
-        let metadata = thin_metadata::read_device(pool.metadata_device, with_roots)?;
+        let metadata = thin_metadata::read_device(pool.metadata_device, &questions.roots)?;
         let nodes = dm.nodes(&pool)?;
-        let world = World {
+        let topology = topology::read(&dm, &pool, &nodes);
+        let mut world = World {
             begun,
             pool,
             pool_db,
@@ -88,16 +90,47 @@ pub fn read(places: &Places, with_roots: &BTreeSet<ThinId>) -> Result<World, Wor
             thin: metadata.devices,
             mapping_roots: metadata.mapping_roots,
             nodes,
+            topology,
+            data_owners: None,
         };
         // containerd brackets each of its pool messages between two transactions: with both databases where they were,
         // what was read in between belongs to them.
         if transactions(places)? == world.transactions() {
+            // It takes longer than all the rest, and proves nothing: it needs no transaction of its own.
+            world.data_owners = data_owners(&world.pool, &world.topology, questions);
             return Ok(world);
         }
         sleep(pause);
         pause = pause.saturating_mul(2);
     }
     Err(WorldError::Busy)
+}
+
+/// Reads what device-mapper and sysfs tell of the pool: what is left when databases or metadata can not be read.
+pub fn read_pool(places: &Places) -> Result<PoolView, WorldError> {
+    let begun = SystemTime::now().into();
+    let dm = DeviceMapper::open()?;
+    let pool = dm.pool(&places.pool)?;
+    let nodes = dm.nodes(&pool)?;
+    let topology = topology::read(&dm, &pool, &nodes);
+    Ok(PoolView {
+        begun,
+        pool,
+        nodes,
+        topology,
+    })
+}
+
+/// Whose data are in the failed sectors that were asked for. That they can not be told fails no read of the world.
+fn data_owners(pool: &Pool, topology: &Topology, questions: &Questions) -> Option<DataOwners> {
+    let mut blocks = Ranges::default();
+    let size = pool.data_block_sectors()?;
+    for (device, failed) in &questions.data_ranges {
+        if let Placed::At(sectors) = topology.place(*device, failed, pool.device) {
+            blocks.extend(&sectors.in_units_of(size));
+        }
+    }
+    (!blocks.is_empty()).then(|| thin_metadata::owners_of(pool.metadata_device, &blocks))
 }
 
 /// The transaction ids that the databases are at.

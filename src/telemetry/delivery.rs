@@ -20,7 +20,7 @@ use opentelemetry_sdk::{
 };
 
 /// Spans kept while the collector is away; the oldest go first. A story of one leaked device is about ten.
-const MAX_KEPT: usize = 4096;
+pub const MAX_KEPT: usize = 4096;
 /// How often delivery is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 

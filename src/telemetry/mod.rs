@@ -1,8 +1,13 @@
 //! Traces: the abandoned operation, the finding and the remedy as one story, over OTLP where a collector is named by
 //! the standard environment variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, …). `delivery` keeps what could not be delivered,
-//! within bounds, and says so once; `story` builds the spans.
+//! within bounds, and says so once; `story` builds the spans. `metrics` are what Prometheus reads.
 
 mod delivery;
+mod exposition;
+pub mod metrics;
+#[cfg(test)]
+mod metrics_tests;
+mod process;
 pub mod story;
 
 use std::{env, sync::Arc};
@@ -14,8 +19,8 @@ use opentelemetry_sdk::{
     trace::{SdkTracer, SdkTracerProvider},
 };
 
-pub use delivery::DeliveryStatus;
 use delivery::{Delivery, RetryThread};
+pub use delivery::{DeliveryStatus, MAX_KEPT as MAX_SPANS_KEPT};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
     EnvFilter, Layer as _, filter::filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _,

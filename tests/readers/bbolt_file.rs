@@ -2,7 +2,7 @@
 //! it reused as soon as that is allowed (which is the worst that a reader can meet).
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 
 use suture::observe::bbolt::{BboltError, Bucket, Database, PageSource, Snapshot, Value};
@@ -51,7 +51,13 @@ pub(crate) struct BboltFile {
     high_water: u64,
     /// Pages of the last committed transaction.
     used: BTreeSet<u64>,
+    /// Pages of the last transaction by what is on them, where such pages are used again: as bbolt does with subtrees
+    /// that did not change.
+    share: Option<Contents>,
 }
+
+/// Page runs by flags, count and body: page number and length in pages.
+type Contents = HashMap<(u16, usize, Vec<u8>), Vec<(u64, u64)>>;
 
 /// A commit in the making.
 struct Commit<'f> {
@@ -59,6 +65,10 @@ struct Commit<'f> {
     kept: &'f BTreeSet<u64>,
     high_water: u64,
     used: BTreeSet<u64>,
+    /// No page below is free.
+    searched: u64,
+    share: Option<Contents>,
+    written: Contents,
     writes: Vec<Write>,
 }
 
@@ -122,7 +132,10 @@ fn leaf_body(entries: &[(Vec<u8>, u32, Vec<u8>)]) -> Vec<u8> {
 impl Commit<'_> {
     fn allocate(&mut self, pages: u64) -> u64 {
         let free = |page: &u64| !self.kept.contains(page) && !self.used.contains(page);
-        let start = (2..self.high_water)
+        self.searched = (self.searched..self.high_water)
+            .find(free)
+            .unwrap_or(self.high_water);
+        let start = (self.searched..self.high_water)
             .find(|start| (*start..start + pages).all(|page| page < self.high_water && free(&page)))
             .unwrap_or(self.high_water);
         self.high_water = self.high_water.max(start + pages);
@@ -131,6 +144,16 @@ impl Commit<'_> {
     }
 
     fn write_page(&mut self, flags: u16, count: usize, body: &[u8]) -> u64 {
+        let content = (flags, count, body.to_vec());
+        if let Some((page, pages)) = self
+            .share
+            .as_mut()
+            .and_then(|share| share.get_mut(&content)?.pop())
+        {
+            self.used.extend(page..page + pages);
+            self.written.entry(content).or_default().push((page, pages));
+            return page;
+        }
         let pages = (16 + body.len()).div_ceil(self.layout.page_size);
         let page = self.allocate(u64::try_from(pages).unwrap());
         let mut bytes = header(page, flags, count, u32::try_from(pages - 1).unwrap());
@@ -138,7 +161,30 @@ impl Commit<'_> {
         bytes.resize(pages * self.layout.page_size, 0);
         self.writes
             .push((usize::try_from(page).unwrap() * self.layout.page_size, bytes));
+        if self.share.is_some() {
+            let run = (page, u64::try_from(pages).unwrap());
+            self.written.entry(content).or_default().push(run);
+        }
         page
+    }
+
+    /// Cuts entries into pages. Where pages are shared the cuts depend on the keys, so that one entry more or less
+    /// changes one page and not all that follow, as in bbolt.
+    fn pages<'e, T>(&self, entries: &'e [T], fan: usize, key: impl Fn(&T) -> &[u8]) -> Vec<&'e [T]> {
+        if self.share.is_none() {
+            return entries.chunks(fan).collect();
+        }
+        let mut pages = Vec::new();
+        let mut begin = 0;
+        for (at, entry) in entries.iter().enumerate().skip(1) {
+            let cut = fnv1a(key(entry)).is_multiple_of(u64::try_from(fan).unwrap());
+            if at - begin >= 2 && (cut || at - begin >= 4 * fan) {
+                pages.push(&entries[begin..at]);
+                begin = at;
+            }
+        }
+        pages.push(&entries[begin..]);
+        pages
     }
 
     fn write_tree(&mut self, tree: &Tree) -> u64 {
@@ -153,8 +199,9 @@ impl Commit<'_> {
         if entries.is_empty() {
             return self.write_page(2, 0, &[]);
         }
-        let mut level: Vec<(Vec<u8>, u64)> = entries
-            .chunks(self.layout.fan)
+        let mut level: Vec<(Vec<u8>, u64)> = self
+            .pages(&entries, self.layout.fan, |entry| &entry.0)
+            .into_iter()
             .map(|chunk| {
                 (
                     chunk[0].0.clone(),
@@ -163,8 +210,9 @@ impl Commit<'_> {
             })
             .collect();
         while level.len() > 1 {
-            level = level
-                .chunks(self.layout.fan.max(2))
+            level = self
+                .pages(&level, self.layout.fan.max(2), |child| &child.0)
+                .into_iter()
                 .map(|chunk| {
                     let elements: Vec<_> = chunk
                         .iter()
@@ -187,15 +235,26 @@ impl Commit<'_> {
     }
 
     fn bucket_value(&mut self, tree: &Tree) -> Vec<u8> {
-        let plain: Option<Vec<_>> = tree
+        let size: usize = tree
             .items
             .iter()
+            .map(|(key, item)| match item {
+                Item::Bytes(value) => 16 + key.len() + value.len(),
+                Item::Bucket(_) => 0,
+            })
+            .sum();
+        let small = Some(tree).filter(|_| size <= self.layout.inline);
+        let plain: Option<Vec<_>> = small
+            .into_iter()
+            .flat_map(|tree| &tree.items)
             .map(|(key, item)| match item {
                 Item::Bytes(value) => Some((key.clone(), 0, value.clone())),
                 Item::Bucket(_) => None,
             })
             .collect();
-        let leaf = plain.map(|entries| [header(0, 2, entries.len(), 0), leaf_body(&entries)].concat());
+        let leaf = plain
+            .filter(|_| small.is_some())
+            .map(|entries| [header(0, 2, entries.len(), 0), leaf_body(&entries)].concat());
         let (root, leaf) = match leaf {
             Some(leaf) if leaf.len() <= self.layout.inline => (0, leaf),
             _ => (self.write_tree(tree), Vec::new()),
@@ -212,7 +271,17 @@ impl Commit<'_> {
 impl BboltFile {
     /// A file with transaction 1 in it.
     pub(crate) fn new(layout: Layout, root: &Tree) -> Self {
+        Self::make(layout, root, None)
+    }
+
+    /// The same, and each commit will use the pages again that it does not change.
+    pub(crate) fn copy_on_write(layout: Layout, root: &Tree) -> Self {
+        Self::make(layout, root, Some(Contents::new()))
+    }
+
+    fn make(layout: Layout, root: &Tree, share: Option<Contents>) -> Self {
         let mut file = Self {
+            share,
             layout,
             bytes: Vec::new(),
             txid: 0,
@@ -231,6 +300,9 @@ impl BboltFile {
             kept: &self.used,
             high_water: self.high_water,
             used: BTreeSet::new(),
+            searched: 2,
+            share: self.share.take(),
+            written: Contents::new(),
             writes: Vec::new(),
         };
         let page = commit.write_tree(root);
@@ -238,8 +310,11 @@ impl BboltFile {
             high_water,
             used,
             mut writes,
+            share,
+            written,
             ..
         } = commit;
+        self.share = share.map(|_| written);
         self.txid += 1;
         (self.high_water, self.used) = (high_water, used);
         let id = self.txid % 2;

@@ -8,6 +8,12 @@ mod bbolt_file;
 #[cfg(test)]
 mod databases;
 #[cfg(test)]
+mod fold;
+#[cfg(test)]
 mod thin;
 #[cfg(test)]
 mod thin_image;
+#[cfg(test)]
+mod thin_owners;
+#[cfg(test)]
+mod watch;

@@ -6,12 +6,15 @@
     reason = "a missing JSON key reads as null, and a test fails by panicking"
 )]
 
+mod block_errors;
+mod databases;
 mod flood;
 mod killed;
 mod leaked_thin;
 mod must_not_act;
 mod probes;
 mod senses;
+mod status;
 mod support;
 mod trouble;
 mod without_bpf;

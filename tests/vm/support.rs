@@ -27,6 +27,11 @@ pub(crate) fn boot_with_disks(folder: &Path) -> Result<Vm> {
     machine().disks(folder).boot()
 }
 
+/// The same, on a kernel of choice.
+pub(crate) fn boot_on_disks(kernel: Kernel, folder: &Path) -> Result<Vm> {
+    machine().kernel(kernel).disks(folder).boot()
+}
+
 fn machine() -> VmBuilder {
     Vm::builder()
         .time_limit(Duration::from_mins(8))
@@ -113,6 +118,11 @@ impl Suture {
     /// Waits for what came of a plan.
     pub(crate) fn expect_remedy(&mut self, outcome: &str) -> Result<Value> {
         self.expect("remedy", |report| report["outcome"]["outcome"] == outcome)
+    }
+
+    /// Its process id in the guest.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {

@@ -151,7 +151,15 @@ fn devices_pools_and_disks_are_seen(kernel: Kernel) -> Result<()> {
     vm.sh(POOL_ON_DM)?;
     let mut watch = vm.spawn(
         [
-            "suture", "watch", "--output", "json", "--no-bpf", "--pool", "frail",
+            "suture",
+            "watch",
+            "--output",
+            "json",
+            "--no-bpf",
+            "--pool",
+            "frail",
+            "--root-path",
+            "/nowhere",
         ],
         &[],
     )?;

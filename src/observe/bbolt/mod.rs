@@ -16,6 +16,7 @@
 //! read here.
 
 mod error;
+pub mod fold;
 mod page;
 mod source;
 mod walk;
@@ -43,6 +44,8 @@ const META_LOOKS: usize = 3;
 #[derive(Debug, Clone, Copy)]
 struct Newest {
     meta: Meta,
+    /// What the other meta page held, where that was a meta.
+    older: Option<Meta>,
     own: u64,
     other: u64,
 }
@@ -103,7 +106,7 @@ impl<S: PageSource> Database<S> {
             let meta = newest.meta;
             seen = Some((seen.map_or(meta.txid, |(first, _)| first), meta.txid));
             let size = self.size()?;
-            let answer = read(&Snapshot::new(&self.source, size, meta));
+            let answer = read(&Snapshot::new(&self.source, size, meta, newest.older));
             if self.is_newest(newest)? {
                 self.ensure_current()?;
                 return answer.map(|answer| (answer, TxId(meta.txid)));
@@ -159,17 +162,18 @@ impl<S: PageSource> Database<S> {
             // Without the first, the second says itself where it is: its page size is its offset.
             Err(_) => self.probe_second(size)?,
         };
-        let newest = |meta: Meta, own: u64| Newest {
+        let newest = |meta: Meta, older: Option<Meta>, own: u64| Newest {
             meta,
+            older,
             own,
             other: u64::from(meta.page_size) - own,
         };
         match (first, second) {
             (Ok(first), Ok(second)) if second.page_size == first.page_size && second.txid > first.txid => {
-                Ok(newest(second, u64::from(second.page_size)))
+                Ok(newest(second, Some(first), u64::from(second.page_size)))
             }
-            (Ok(first), _) => Ok(newest(first, 0)),
-            (Err(_), Ok(second)) => Ok(newest(second, u64::from(second.page_size))),
+            (Ok(first), second) => Ok(newest(first, second.ok(), 0)),
+            (Err(_), Ok(second)) => Ok(newest(second, None, u64::from(second.page_size))),
             (Err(first), Err(second)) => Err(BboltError::NoMeta {
                 file: self.source.name(),
                 size,

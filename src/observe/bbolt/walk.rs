@@ -12,13 +12,13 @@ use super::source::PageSource;
 use crate::model::TxId;
 
 /// Deepest tree that is followed. A tree of this depth with two entries per page would already need 2^64 pages.
-const MAX_DEPTH: u32 = 64;
+pub(super) const MAX_DEPTH: u32 = 64;
 
 /// Who points at a page: the page number of the pointer, and its place there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Origin {
-    page: u64,
-    slot: usize,
+pub(super) struct Origin {
+    pub(super) page: u64,
+    pub(super) slot: usize,
 }
 
 /// The origin of the root bucket's page. No real page can be the pointer: page 0 holds no elements.
@@ -37,19 +37,22 @@ struct Claim {
 pub struct Snapshot<'d, S> {
     source: &'d S,
     /// Size of the file when the snapshot began; nothing beyond belongs to its transaction.
-    size: u64,
-    meta: Meta,
+    pub(super) size: u64,
+    pub(super) meta: Meta,
+    /// What the other meta page held as this one was found, where that was a meta.
+    pub(super) older: Option<Meta>,
     /// Every page read so far, with its owner. In a tree each page has one, so a second owner is damage; this is
     /// what makes loops, shared subtrees and overlapping overflow runs end at once.
     claims: RefCell<HashMap<u64, Claim>>,
 }
 
 impl<'d, S: PageSource> Snapshot<'d, S> {
-    pub(super) fn new(source: &'d S, size: u64, meta: Meta) -> Self {
+    pub(super) fn new(source: &'d S, size: u64, meta: Meta, older: Option<Meta>) -> Self {
         Self {
             source,
             size,
             meta,
+            older,
             claims: RefCell::default(),
         }
     }
@@ -85,7 +88,12 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
         Ok(Some(bucket))
     }
 
-    fn damaged(&self, page: u64, reading: &'static str, problem: impl Into<String>) -> BboltError {
+    /// The numbers of all pages read so far.
+    pub(super) fn loaded(&self) -> Vec<u64> {
+        self.claims.borrow().keys().copied().collect()
+    }
+
+    pub(super) fn damaged(&self, page: u64, reading: &'static str, problem: impl Into<String>) -> BboltError {
         BboltError::Damaged {
             file: self.source.name(),
             page,
@@ -95,7 +103,7 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
     }
 
     /// Reads a page with its overflow, after all checks that need no look at its elements.
-    fn load(&self, page: u64, origin: Origin) -> Result<Vec<u8>, BboltError> {
+    pub(super) fn load(&self, page: u64, origin: Origin) -> Result<Vec<u8>, BboltError> {
         let reading = "a page of a bucket";
         let page_size = u64::from(self.meta.page_size);
         if page < 2 || page >= self.meta.high_water {
@@ -181,7 +189,7 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
 
 /// How a bucket is stored.
 #[derive(Debug, Clone)]
-enum Tree {
+pub(super) enum Tree {
     /// A tree of pages.
     Pages { root: u64, origin: Origin },
     /// A leaf page inside the value of the parent's entry, which is on page `page`. Small buckets without
@@ -192,9 +200,9 @@ enum Tree {
 /// A bucket: sorted keys, each with bytes or another bucket, and a counter.
 #[derive(Debug)]
 pub struct Bucket<'s, S> {
-    snapshot: &'s Snapshot<'s, S>,
+    pub(super) snapshot: &'s Snapshot<'s, S>,
     sequence: u64,
-    tree: Tree,
+    pub(super) tree: Tree,
 }
 
 /// What a key leads to.
@@ -209,9 +217,16 @@ pub enum Value<'v, 's, S> {
 /// The part of the key space that a subtree may hold: from `from` on, below `below`. bbolt's own check
 /// (`tx_check.go`, `recursivelyCheckPageKeyOrder`) holds pages to the same.
 #[derive(Debug, Clone, Copy, Default)]
-struct Bounds<'k> {
-    from: Option<&'k [u8]>,
-    below: Option<&'k [u8]>,
+pub(super) struct Bounds<'k> {
+    pub(super) from: Option<&'k [u8]>,
+    pub(super) below: Option<&'k [u8]>,
+}
+
+impl Bounds<'_> {
+    /// Whether keys from `first` to `last` may be here.
+    pub(super) fn hold(self, first: &[u8], last: &[u8]) -> bool {
+        self.from.is_none_or(|from| first >= from) && self.below.is_none_or(|below| last < below)
+    }
 }
 
 impl<'s, S: PageSource> Bucket<'s, S> {
@@ -281,14 +296,9 @@ impl<'s, S: PageSource> Bucket<'s, S> {
         let bytes = self.snapshot.load(page, origin)?;
         let node = self.decode(&bytes, page)?;
         if let Some((first, last)) = node.edges()
-            && (bounds.from.is_some_and(|from| first < from)
-                || bounds.below.is_some_and(|below| last >= below))
+            && !bounds.hold(first, last)
         {
-            let problem = format!(
-                "holds keys outside of the range that page {} gives it",
-                origin.page
-            );
-            return Err(self.snapshot.damaged(page, "the order of keys", problem).into());
+            return Err(self.out_of_order(page, origin).into());
         }
         let Node::Branch(elements) = &node else {
             return self.visit_leaf(&node, page, false, visit);
@@ -351,7 +361,12 @@ impl<'s, S: PageSource> Bucket<'s, S> {
     }
 
     /// The bucket that a leaf entry's value describes.
-    fn nested(&self, value: &[u8], origin: Origin, inline: bool) -> Result<Bucket<'s, S>, BboltError> {
+    pub(super) fn nested(
+        &self,
+        value: &[u8],
+        origin: Origin,
+        inline: bool,
+    ) -> Result<Bucket<'s, S>, BboltError> {
         let damaged = |problem: &str| {
             self.snapshot
                 .damaged(origin.page, "the header of a nested bucket", problem)
@@ -379,11 +394,11 @@ impl<'s, S: PageSource> Bucket<'s, S> {
         })
     }
 
-    fn decode<'p>(&self, bytes: &'p [u8], page: u64) -> Result<Node<'p>, BboltError> {
+    pub(super) fn decode<'p>(&self, bytes: &'p [u8], page: u64) -> Result<Node<'p>, BboltError> {
         Node::decode(bytes).map_err(|problem| self.snapshot.damaged(page, "the entries of a bucket", problem))
     }
 
-    fn inline_branch(&self, page: u64) -> BboltError {
+    pub(super) fn inline_branch(&self, page: u64) -> BboltError {
         self.snapshot.damaged(
             page,
             "the entries of a bucket",
@@ -391,7 +406,15 @@ impl<'s, S: PageSource> Bucket<'s, S> {
         )
     }
 
-    fn too_deep(&self, page: u64) -> BboltError {
+    pub(super) fn out_of_order(&self, page: u64, origin: Origin) -> BboltError {
+        let problem = format!(
+            "holds keys outside of the range that page {} gives it",
+            origin.page
+        );
+        self.snapshot.damaged(page, "the order of keys", problem)
+    }
+
+    pub(super) fn too_deep(&self, page: u64) -> BboltError {
         self.snapshot.damaged(
             page,
             "a page of a bucket",

@@ -72,6 +72,16 @@ struct Section {
 pub struct Devmapper {
     /// Pool and folder.
     pub places: Places,
+    /// containerd's own folder, `root`.
+    pub root: PathBuf,
+}
+
+impl Devmapper {
+    /// containerd's own database (`plugins/metadata/plugin.go`): what clients call things.
+    #[must_use]
+    pub fn core_db(&self) -> PathBuf {
+        self.root.join("io.containerd.metadata.v1.bolt/meta.db")
+    }
 }
 
 /// Reads a configuration file of containerd's (versions 1 to 3 keep the snapshotter's section under these names).
@@ -97,13 +107,15 @@ fn parse(path: &Path, text: &str) -> Result<Devmapper, ConfigError> {
     let pool = pool.ok_or_else(|| ConfigError::NoPool {
         path: path.to_owned(),
     })?;
-    let root = file.root.unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT));
+    let root = file.root.filter(|path| !path.as_os_str().is_empty());
+    let root = root.unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT));
     let root_path = section.root_path.filter(|path| !path.as_os_str().is_empty());
     Ok(Devmapper {
         places: Places {
             pool: PoolName::new(pool),
             root: root_path.unwrap_or_else(|| root.join(PLUGIN)),
         },
+        root,
     })
 }
 
@@ -124,6 +136,13 @@ mod tests {
             places.pool_db(),
             Path::new("/data/containerd/io.containerd.snapshotter.v1.devmapper/tp.db")
         );
+        let core = parse(Path::new("c"), text).unwrap().core_db();
+        assert_eq!(
+            core,
+            Path::new("/data/containerd/io.containerd.metadata.v1.bolt/meta.db")
+        );
+        let rootless = parse(Path::new("c"), &text.replace("/data/containerd", "")).unwrap();
+        assert_eq!(rootless.root, Path::new(DEFAULT_ROOT));
         let named = parse(Path::new("c"), &format!("{text}root_path = \"/dm\"\n"))
             .unwrap()
             .places;

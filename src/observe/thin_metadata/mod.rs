@@ -16,6 +16,7 @@
 
 mod btree;
 mod error;
+mod owners;
 mod source;
 mod superblock;
 
@@ -23,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use error::ThinMetadataError;
+pub use owners::{owners, owners_of};
 pub use source::{BLOCK_SIZE, Block, BlockSource, DeviceSource, Generation, device_node};
 
 use super::little_endian::{u32_at, u64_at};

@@ -11,6 +11,7 @@ mod host;
 mod kernel;
 mod linker;
 mod modules;
+mod prometheus;
 pub(crate) mod qemu;
 mod rootfs;
 mod step;
@@ -31,6 +32,7 @@ pub fn everything(refresh: bool) -> Result<()> {
     host_packages()?;
     bpf_toolchain(refresh)?;
     vm(refresh)?;
+    promtool(refresh)?;
     Ok(())
 }
 
@@ -47,6 +49,12 @@ pub fn bpf_toolchain(refresh: bool) -> Result<()> {
     let compiler = compiler::ensure(&workshop)?;
     linker::ensure(&workshop, &compiler)?;
     Ok(())
+}
+
+/// Makes Prometheus' checker ready, and gives its path.
+pub fn promtool(refresh: bool) -> Result<PathBuf> {
+    let _lock = lock()?;
+    prometheus::ensure(&workshop(refresh))
 }
 
 /// What a VM is booted from. Each is a folder or file below `target/setup`.

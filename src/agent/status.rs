@@ -1,0 +1,188 @@
+//! Tells how suture is: gathers the `Status` and publishes it to who asks. Publishing is a value put into a channel; who
+//! reads it, and how slowly, is nothing that the agent would notice.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Agent, Report, Reporter, now,
+    pulse::{Pulse, reasons},
+};
+use crate::{
+    control::{ClientCounts, ControlServer, MetricsServer, ServeError},
+    correlate,
+    model::{
+        Status,
+        observation::LossKind,
+        status::{Bound, BoundKind, FindingStatus, OpenGap, Overall, TraceDelivery},
+    },
+    telemetry::{self, metrics::Metrics},
+    words::explain,
+};
+
+/// Bounds of the agent's own; those of the probes are in
+/// [`ProbeOptions`](crate::observe::probes::ProbeOptions).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Events that may wait for the agent, each of about 1 KiB; more wait in the rings.
+    pub queue_events: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { queue_events: 4096 }
+    }
+}
+
+/// Where suture can be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// The control socket.
+    pub socket: PathBuf,
+    /// Where the metrics are served; nowhere by default.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// Who can ask. What could not be had is told, and suture goes on without.
+#[derive(Default)]
+pub(super) struct Listeners {
+    control: Option<ControlServer>,
+    metrics: Option<MetricsServer>,
+}
+
+impl Listeners {
+    pub(super) fn start(listen: &Listen, pulse: &Pulse, reporter: &mut Reporter) -> Self {
+        let mut told = |socket: &Path, error: &ServeError| {
+            reporter.tell(&Report::NotAskable {
+                place: socket.display().to_string(),
+                why: explain(error),
+            });
+        };
+        let control = ControlServer::start(&listen.socket, pulse.feed())
+            .inspect_err(|error| told(&listen.socket, error))
+            .ok();
+        let metrics = listen.metrics.and_then(|address| {
+            let metrics = Metrics::new(pulse.feed(), pulse.read_times());
+            MetricsServer::start(address, metrics)
+                .inspect_err(|error| told(Path::new(&address.to_string()), error))
+                .ok()
+        });
+        Self { control, metrics }
+    }
+}
+
+impl Agent {
+    /// Puts the status together and publishes it.
+    pub(super) fn publish(&mut self) {
+        let bounds = self.bounds();
+        self.pulse.put(vec![self.databases.senses()]);
+        let status = &mut self.pulse.status;
+        status.at = now();
+        status.bounds = bounds;
+        status.gap = self.correlator.gap().map(|gap| OpenGap {
+            noticed: gap.noticed,
+            why: gap.why.clone(),
+        });
+        status.containerd.up = self.containerd.up().cloned();
+        status.open_operations = count(
+            self.correlator
+                .operations()
+                .filter(|one| !one.state.is_closed())
+                .count(),
+        );
+        status.finding_counts.clear();
+        for open in &self.findings {
+            *status.finding_counts.entry(open.row.finding.class).or_default() += 1;
+        }
+        let mut findings: Vec<_> = self.findings.iter().map(|open| &open.row).collect();
+        findings.sort_by_key(|row| row.first_seen);
+        let listed = findings
+            .into_iter()
+            .take(Status::MAX_FINDINGS)
+            .map(|row| FindingStatus {
+                id: row.finding.id.clone(),
+                class: row.finding.class,
+                subject: row.finding.subject.clone(),
+                first_seen: row.first_seen,
+                decision: row.decision.clone(),
+            });
+        status.findings = listed.collect();
+        status.traces = self.telemetry.delivery_status().map(|delivery| TraceDelivery {
+            endpoint: delivery.endpoint,
+            error: delivery.error,
+            kept: count(delivery.kept),
+            dropped: delivery.dropped,
+        });
+        status.overall = Overall::because(reasons(status, self.options.policy.act));
+        self.pulse.send();
+    }
+
+    fn bounds(&self) -> Vec<Bound> {
+        let (pulse, probes) = (&self.pulse, &self.options.probes);
+        let traces = self.telemetry.delivery_status();
+        let control = self.listeners.control.as_ref().map(ControlServer::clients);
+        let metrics = self.listeners.metrics.as_ref().map(MetricsServer::clients);
+        let clients = |counts: Option<&ClientCounts>| {
+            let current = counts.map_or(0, ClientCounts::current);
+            (
+                ClientCounts::LIMIT,
+                Some(current),
+                counts.map_or(0, ClientCounts::cut_short),
+            )
+        };
+        let all = BoundKind::ALL.map(|bound| {
+            let (limit, current, hits) = match bound {
+                BoundKind::DmRingBytes => (
+                    u64::from(probes.dm_ring_bytes),
+                    None,
+                    pulse.losses(LossKind::DmRingFull),
+                ),
+                BoundKind::BlockRingBytes => (
+                    u64::from(probes.block_ring_bytes),
+                    None,
+                    pulse.losses(LossKind::BlockRingFull),
+                ),
+                BoundKind::DmCallsInFlight => (
+                    u64::from(probes.calls_in_flight),
+                    None,
+                    pulse.losses(LossKind::DmInFlightFull),
+                ),
+                BoundKind::LineageEntries => (
+                    u64::from(probes.lineage_entries),
+                    None,
+                    pulse.losses(LossKind::Lineage),
+                ),
+                BoundKind::QueueEvents => (
+                    count(self.options.bounds.queue_events),
+                    Some(count(self.events.len())),
+                    pulse.queue_hits,
+                ),
+                BoundKind::Operations => (
+                    count(correlate::MAX_OPERATIONS),
+                    Some(count(self.correlator.operations().count())),
+                    self.correlator.given_up(),
+                ),
+                BoundKind::SpansKept => (
+                    count(telemetry::MAX_SPANS_KEPT),
+                    Some(traces.as_ref().map_or(0, |one| count(one.kept))),
+                    traces.as_ref().map_or(0, |one| one.dropped),
+                ),
+                BoundKind::ControlClients => clients(control),
+                BoundKind::MetricsClients => clients(metrics),
+            };
+            Bound {
+                bound,
+                limit,
+                current,
+                hits,
+            }
+        });
+        all.into()
+    }
+}
+
+fn count(number: usize) -> u64 {
+    number.try_into().unwrap_or(u64::MAX)
+}
