@@ -9,10 +9,7 @@ pub(crate) fn describe() -> String {
         .and_then(|text| field(&text, "model name").map(str::to_owned))
         .unwrap_or_else(|| "an unnamed processor".to_owned());
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let kernel = rustix::system::uname()
-        .release()
-        .to_string_lossy()
-        .into_owned();
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     // The kernel's own number; what follows names a build.
     let kernel = kernel.split('-').next().unwrap_or_default().to_owned();
     let memory = fs::read_to_string("/proc/meminfo").ok();
@@ -22,7 +19,11 @@ pub(crate) fn describe() -> String {
         .and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
     let memory = memory.unwrap_or_default() / (1024 * 1024);
     let virtual_machine = fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains(" hypervisor"));
-    let place = if virtual_machine { " (a virtual machine)" } else { "" };
+    let place = if virtual_machine {
+        " (a virtual machine)"
+    } else {
+        ""
+    };
     format!("{processor}, {cores} cores, Linux {kernel}, {memory} GiB{place}")
 }
 

@@ -102,7 +102,10 @@ fn main() -> ExitCode {
 fn run(suture: PathBuf, write: bool, names: &[String]) -> Result<()> {
     let known = BENCHMARKS.map(|(name, _)| name);
     if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
-        bail!("there is no benchmark `{unknown}`; there are {}", known.join(", "));
+        bail!(
+            "there is no benchmark `{unknown}`; there are {}",
+            known.join(", ")
+        );
     }
     if write && !names.is_empty() {
         bail!("--write needs the whole table: name no benchmark");

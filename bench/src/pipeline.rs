@@ -51,7 +51,8 @@ pub(crate) fn run(_: &Setting) -> Result<Vec<Row>> {
             operations = correlator.operations().count();
         }
     };
-    std::thread::scope(|scope| scope.spawn(work).join().is_ok());
+    let measured = std::thread::scope(|scope| scope.spawn(work).join());
+    measured.map_err(|_| anyhow::anyhow!("the thread that measures ended"))?;
     let what = format!(
         "decode and correlate, events/s on one core ({SNAPSHOTS} snapshots made and removed as containerd does it, \
          {events} calls, {operations} operations remembered)"

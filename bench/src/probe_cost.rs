@@ -47,7 +47,10 @@ pub(crate) fn run(_: &Setting) -> Result<Vec<Row>> {
         |kind: usize| Sample::from_rounds(rounds.iter().map(|(off, _, peer)| at(peer, kind) - at(off, kind)));
     let row = |kind: usize, what: &str| {
         Row::new(
-            format!("{what}, by tracepoints (without probes {:.0} ns)", off(kind).median()),
+            format!(
+                "{what}, by tracepoints (without probes {:.0} ns)",
+                off(kind).median()
+            ),
             format!("+{} ns", more(kind)),
         )
         .peer(format!("+{} ns", more_by_peer(kind)))

@@ -29,9 +29,7 @@ pub(crate) fn run(setting: &Setting) -> Result<Vec<Row>> {
             .boot()?;
         // Without it there would be no function of its own to probe.
         vm.sh("modprobe dm-thin-pool")?;
-        let rounds = (0..ROUNDS)
-            .map(|_| round(&vm))
-            .collect::<Result<Vec<Round>>>()?;
+        let rounds = (0..ROUNDS).map(|_| round(&vm)).collect::<Result<Vec<Round>>>()?;
         let ratios = |of: fn(&Round) -> f64| Sample::from_rounds(rounds.iter().map(of));
         let row = |what: &str, tracepoints: &Sample, kprobes: &Sample| {
             Row::new(
@@ -91,7 +89,15 @@ const CONTROL: &str = "/dev/mapper/control";
 /// Calls at a pace in the VM; says how many there were.
 pub(crate) fn pace(vm: &Vm, rate: u32, lasting: Duration) -> Result<u64> {
     let (rate, seconds) = (rate.to_string(), lasting.as_secs().to_string());
-    let arguments = ["pace", "--device", CONTROL, "--rate", &rate, "--seconds", &seconds];
+    let arguments = [
+        "pace",
+        "--device",
+        CONTROL,
+        "--rate",
+        &rate,
+        "--seconds",
+        &seconds,
+    ];
     let output = vm.run(std::iter::once("suture-bench").chain(arguments))?.ok()?;
     Ok(output.stdout.trim().parse()?)
 }

@@ -105,7 +105,10 @@ mod tests {
     fn a_page_has_a_line_for_each_row() {
         let rows = [Row::new("a | b", "5 ns").target("<= 6 ns", true).peer("9 ns")];
         let page = page("a machine", &rows);
-        assert!(page.contains("| a \\| b | <= 6 ns | 5 ns | 9 ns | yes |"), "{page}");
+        assert!(
+            page.contains("| a \\| b | <= 6 ns | 5 ns | 9 ns | yes |"),
+            "{page}"
+        );
         assert!(table(&rows).contains("5 ns"));
     }
 }

@@ -68,7 +68,12 @@ pub(crate) fn run(setting: &Setting) -> Result<Vec<Row>> {
     let made = Target::open("/dev/null")?.pace(RATE, BUSY);
     let busy = watch.usage()?;
     let busy_share = share(idle, busy, begun);
-    let memory = |usage: Usage| format!("{:.1} MiB, {:.1} of it its own", usage.resident_mib, usage.own_mib);
+    let memory = |usage: Usage| {
+        format!(
+            "{:.1} MiB, {:.1} of it its own",
+            usage.resident_mib, usage.own_mib
+        )
+    };
     Ok(vec![
         Row::new("resident memory of `suture watch`, idle", memory(idle))
             .target("<= 25 MiB", idle.resident_mib <= 25.0),

@@ -45,7 +45,12 @@ pub(crate) fn run(setting: &Setting) -> Result<Vec<Row>> {
     suture.kill(Signal::TERM)?;
     suture.wait(PATIENCE)?;
 
-    let memory = |usage: Usage| format!("{:.1} MiB, {:.1} of it its own", usage.resident_mib, usage.own_mib);
+    let memory = |usage: Usage| {
+        format!(
+            "{:.1} MiB, {:.1} of it its own",
+            usage.resident_mib, usage.own_mib
+        )
+    };
     Ok(vec![
         Row::new(
             "resident memory of `suture run` beside containerd in the VM, idle",

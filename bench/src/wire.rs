@@ -2,7 +2,9 @@
 
 use std::mem::offset_of;
 
-use suture_events::{ANCESTORS, Ancestor, COMM_LEN, DmIoctlEvent, NAME_LEN, PAYLOAD_LEN, UUID_LEN, command, kind};
+use suture_events::{
+    ANCESTORS, Ancestor, COMM_LEN, DmIoctlEvent, NAME_LEN, PAYLOAD_LEN, UUID_LEN, command, kind,
+};
 
 /// The pid that all calls have as the one who forked their caller.
 pub(crate) const CONTAINERD: u32 = 512;
@@ -75,7 +77,9 @@ pub(crate) fn removal_by_containerd(id: u32) -> Vec<Vec<u8>> {
 
 fn in_order(calls: &[Call], id: u32, first: usize) -> Vec<Vec<u8>> {
     let calls = calls.iter().enumerate();
-    calls.map(|(place, call)| bytes(call, id, first + place)).collect()
+    calls
+        .map(|(place, call)| bytes(call, id, first + place))
+        .collect()
 }
 
 /// `struct dm_target_msg`.

@@ -12,10 +12,8 @@ impl ByDevice {
     /// Takes in an operation that is known from now on, or has a name from now on.
     pub(super) fn add(&mut self, operation: &Operation) {
         if let Some(name) = &operation.device_name {
-            match self.0.get_mut(name) {
-                Some(others) => _ = others.insert(operation.id.clone()),
-                None => _ = self.0.insert(name.clone(), BTreeSet::from([operation.id.clone()])),
-            }
+            let others = self.0.entry(name.clone()).or_default();
+            others.insert(operation.id.clone());
         }
     }
 

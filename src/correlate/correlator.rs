@@ -507,7 +507,8 @@ impl Correlator {
             .collect();
         ages.sort_unstable();
         let oldest = ages.into_iter().enumerate();
-        let to_drop = oldest.take_while(|(place, (open, ..))| *place == 0 || (!open && *place < DROPPED_AT_ONCE));
+        let to_drop =
+            oldest.take_while(|(place, (open, ..))| *place == 0 || (!open && *place < DROPPED_AT_ONCE));
         for (_, (_, _, id)) in to_drop {
             let Some(dropped) = self.operations.remove(&id) else {
                 continue;

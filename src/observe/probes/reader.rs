@@ -19,12 +19,7 @@ use rustix::{
 };
 use tokio::sync::mpsc::Sender;
 
-use super::{
-    super::cgroups::Cgroups,
-    ProbeError, Probes,
-    decode::Clock,
-    wire,
-};
+use super::{super::cgroups::Cgroups, ProbeError, Probes, decode::Clock, wire};
 use crate::model::{Observation, Timestamp, observation::LossKind, sense::Sense};
 
 /// How often losses are looked for when nobody asks for a barrier.
@@ -145,8 +140,7 @@ impl Reader {
             let barrier = self.shared.wanted_barrier.load(Ordering::SeqCst);
             let Ok(more) = self.drain() else { return Ok(()) };
             // Six questions to the kernel: not with each event, but before each promise.
-            if (barrier > self.given_barrier || self.looked.elapsed() >= IDLE)
-                && self.tell_losses()?.is_err()
+            if (barrier > self.given_barrier || self.looked.elapsed() >= IDLE) && self.tell_losses()?.is_err()
             {
                 return Ok(());
             }

@@ -9,7 +9,9 @@ use crate::command::clean_cargo;
 
 /// What may be asked of the benchmarks.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench pipeline ring\n  cargo xtask bench --write")]
+#[command(
+    after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench pipeline ring\n  cargo xtask bench --write"
+)]
 pub struct Arguments {
     /// Also write docs/benchmarks.md
     #[arg(long, conflicts_with = "names")]
@@ -29,7 +31,14 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let suture = build::suture(Profile::Release)?;
     let target = crate::target_dir();
     let status = clean_cargo()
-        .args(["build", "--locked", "--release", "--package", "suture-bench", "--target-dir"])
+        .args([
+            "build",
+            "--locked",
+            "--release",
+            "--package",
+            "suture-bench",
+            "--target-dir",
+        ])
         .arg(&target)
         .current_dir(crate::workspace_root())
         .status()
