@@ -2,7 +2,7 @@
 
 use std::fs;
 
-/// Processor, cores, kernel and memory, in one line.
+/// Processor, cores, kernel, memory and how busy it was, in one line.
 pub(crate) fn describe() -> String {
     let processor = fs::read_to_string("/proc/cpuinfo")
         .ok()
@@ -24,7 +24,12 @@ pub(crate) fn describe() -> String {
     } else {
         ""
     };
-    format!("{processor}, {cores} cores, Linux {kernel}, {memory} GiB{place}")
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    // More than 0 means that somebody else was busy: nothing of this program's runs yet.
+    let load = load.split(' ').next().unwrap_or_default().to_owned();
+    format!(
+        "{processor}, {cores} cores, Linux {kernel}, {memory} GiB{place}, load average {load} when it began"
+    )
 }
 
 /// The value of a line `name : value`.

@@ -634,3 +634,31 @@ fn block_errors_are_told_now_and_then_and_their_loss_opens_no_gap() {
     assert_eq!(correlator.block_errors().losses().map(|lost| lost.count), Some(3));
     assert_eq!(correlator.questions(at(4)).data_ranges.len(), 1);
 }
+
+#[test]
+fn of_several_operations_on_one_device_name_the_open_one_gets_its_calls() {
+    let mut correlator = watching();
+    feed(
+        &mut correlator,
+        &[
+            message(10, "create_thin 1", 0, by_containerd()),
+            load(11, "tp-snap-1", 1, by_containerd()),
+            message(12, "delete 1", 0, by_containerd()),
+            message(20, "create_thin 2", 0, by_containerd()),
+            load(21, "tp-snap-1", 2, by_containerd()),
+        ],
+    );
+    let suspend = DmCommand::DevSuspend;
+    let changes = correlator.observe(&call(
+        30,
+        suspend,
+        "tp-snap-1",
+        Payload::Nothing,
+        0,
+        by_containerd(),
+    ));
+    let [Change::Stepped(stepped)] = changes.as_slice() else {
+        panic!("{changes:?}")
+    };
+    assert_eq!(correlator.operation(stepped).unwrap().thin_id, ThinId(2));
+}
