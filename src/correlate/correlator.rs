@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     block_errors::BlockErrors,
+    by_device::ByDevice,
     inside::Inside,
     lineage::{Containerds, Running},
     next_record::{NextRecord, Standing},
@@ -22,6 +23,8 @@ use crate::model::{
 /// Operations kept. Open ones are never dropped for closed ones; beyond this many open ones the oldest goes, and with it
 /// the right to act on its device.
 pub const MAX_OPERATIONS: usize = 4096;
+/// Closed operations that are dropped at once when there are too many: finding the oldest means looking at all.
+const DROPPED_AT_ONCE: usize = 256;
 /// Calls kept of processes whose operation is not known yet (`dev_create` comes before the table that tells the thin id).
 const MAX_RECENT: usize = 64;
 
@@ -67,6 +70,7 @@ pub struct Correlator {
     pub(super) operations: BTreeMap<OperationId, Operation>,
     /// The operation that speaks for a thin id: the newest one that made it.
     pub(super) by_thin_id: BTreeMap<ThinId, OperationId>,
+    by_device: ByDevice,
     pub(super) inside: Inside,
     recent: VecDeque<(u32, Step)>,
     gap: Option<Gap>,
@@ -90,6 +94,7 @@ impl Correlator {
             containerds: Containerds::default(),
             operations: BTreeMap::new(),
             by_thin_id: BTreeMap::new(),
+            by_device: ByDevice::default(),
             recent: VecDeque::new(),
             gap: Some(Gap {
                 noticed: now,
@@ -444,7 +449,9 @@ impl Correlator {
                 .and_then(|one| self.operations.get_mut(one))
             && self.containerds.behind(&call.caller, call.entered) == Some(&operation.actor)
         {
+            self.by_device.remove(operation);
             operation.device_name = Some(call.name.to_string());
+            self.by_device.add(operation);
             // The same dmsetup created the device a moment ago, before the table told which one.
             let earlier = self
                 .recent
@@ -456,13 +463,16 @@ impl Correlator {
             self.recent.retain(|(pid, _)| *pid != process);
             return vec![Change::Stepped(operation.id.clone())];
         }
-        let by_name = self.operations.values_mut().find(|one| {
-            matches!(
-                one.state,
-                OperationState::InFlight | OperationState::Orphaned { .. }
-            ) && one.device_name.as_deref() == Some(call.name.as_str())
-        });
-        if let Some(operation) = by_name {
+        let open = |id: &&OperationId| {
+            self.operations.get(id).is_some_and(|one| {
+                matches!(
+                    one.state,
+                    OperationState::InFlight | OperationState::Orphaned { .. }
+                )
+            })
+        };
+        let by_name = self.by_device.of(call.name.as_str()).find(open).cloned();
+        if let Some(operation) = by_name.and_then(|id| self.operations.get_mut(&id)) {
             operation.push(step);
             return vec![Change::Stepped(operation.id.clone())];
         }
@@ -493,20 +503,35 @@ impl Correlator {
         if speaks {
             self.by_thin_id.insert(operation.thin_id, operation.id.clone());
         }
+        self.by_device.add(&operation);
         self.operations.insert(operation.id.clone(), operation);
-        while self.operations.len() > MAX_OPERATIONS {
-            let oldest = self
-                .operations
-                .values()
-                .min_by_key(|one| (!one.state.is_closed(), one.began()));
-            let Some(oldest) = oldest.map(|one| one.id.clone()) else {
-                break;
+        if self.operations.len() > MAX_OPERATIONS {
+            self.drop_oldest();
+        }
+    }
+
+    /// Makes room: one operation goes, the oldest of the closed ones or else of all, and with it some more that are
+    /// closed.
+    fn drop_oldest(&mut self) {
+        let ages = self.operations.values();
+        let mut ages: Vec<_> = ages
+            .map(|one| (!one.state.is_closed(), one.began(), one.id.clone()))
+            .collect();
+        ages.sort_unstable();
+        let oldest = ages.into_iter().enumerate();
+        let to_drop =
+            oldest.take_while(|(place, (open, ..))| *place == 0 || (!open && *place < DROPPED_AT_ONCE));
+        for (_, (_, _, id)) in to_drop {
+            let Some(dropped) = self.operations.remove(&id) else {
+                continue;
             };
-            let given_up = self.operations.remove(&oldest);
-            if given_up.is_some_and(|one| !one.state.is_closed()) {
+            if !dropped.state.is_closed() {
                 self.given_up = self.given_up.saturating_add(1);
             }
-            self.by_thin_id.retain(|_, maker| *maker != oldest);
+            self.by_device.remove(&dropped);
+            if self.by_thin_id.get(&dropped.thin_id) == Some(&id) {
+                self.by_thin_id.remove(&dropped.thin_id);
+            }
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Observations, in order, into operations: what containerd set out to do, how far it came, and whether anybody will
 //! still finish it. Pure: no clock, no file, no kernel. `lineage` says on whose behalf a call was made, `correlator`
-//! keeps the operations, `inside` adds what the kernel and the databases tell beside the calls, `block_errors` folds
-//! failed reads and writes, `next_record` knows the record that may be a wedge.
+//! keeps the operations (`by_device` finds them), `inside` adds what the kernel and the databases tell beside the calls,
+//! `block_errors` folds failed reads and writes, `next_record` knows the record that may be a wedge.
 
 mod block_errors;
+mod by_device;
 mod correlator;
 mod inside;
 #[cfg(test)]

@@ -656,3 +656,31 @@ fn the_time_in_which_nobody_watched_is_one_gap_with_the_start_and_one_of_its_own
         "{changes:?}"
     );
 }
+
+#[test]
+fn of_several_operations_on_one_device_name_the_open_one_gets_its_calls() {
+    let mut correlator = watching();
+    feed(
+        &mut correlator,
+        &[
+            message(10, "create_thin 1", 0, by_containerd()),
+            load(11, "tp-snap-1", 1, by_containerd()),
+            message(12, "delete 1", 0, by_containerd()),
+            message(20, "create_thin 2", 0, by_containerd()),
+            load(21, "tp-snap-1", 2, by_containerd()),
+        ],
+    );
+    let suspend = DmCommand::DevSuspend;
+    let changes = correlator.observe(&call(
+        30,
+        suspend,
+        "tp-snap-1",
+        Payload::Nothing,
+        0,
+        by_containerd(),
+    ));
+    let [Change::Stepped(stepped)] = changes.as_slice() else {
+        panic!("{changes:?}")
+    };
+    assert_eq!(correlator.operation(stepped).unwrap().thin_id, ThinId(2));
+}

@@ -170,14 +170,21 @@ impl Commit<'_> {
 
     /// Cuts entries into pages. Where pages are shared the cuts depend on the keys, so that one entry more or less
     /// changes one page and not all that follow, as in bbolt.
-    fn pages<'e, T>(&self, entries: &'e [T], fan: usize, key: impl Fn(&T) -> &[u8]) -> Vec<&'e [T]> {
+    fn pages<'e, T>(
+        &self,
+        entries: &'e [T],
+        height: u32,
+        fan: usize,
+        key: impl Fn(&T) -> &[u8],
+    ) -> Vec<&'e [T]> {
         if self.share.is_none() {
             return entries.chunks(fan).collect();
         }
         let mut pages = Vec::new();
         let mut begin = 0;
         for (at, entry) in entries.iter().enumerate().skip(1) {
-            let cut = fnv1a(key(entry)).is_multiple_of(u64::try_from(fan).unwrap());
+            // Other bits at each height: a key that begins a page need not begin the page above.
+            let cut = (fnv1a(key(entry)) >> (height * 8 % 56)).is_multiple_of(u64::try_from(fan).unwrap());
             if at - begin >= 2 && (cut || at - begin >= 4 * fan) {
                 pages.push(&entries[begin..at]);
                 begin = at;
@@ -200,7 +207,7 @@ impl Commit<'_> {
             return self.write_page(2, 0, &[]);
         }
         let mut level: Vec<(Vec<u8>, u64)> = self
-            .pages(&entries, self.layout.fan, |entry| &entry.0)
+            .pages(&entries, 0, self.layout.fan, |entry| &entry.0)
             .into_iter()
             .map(|chunk| {
                 (
@@ -209,9 +216,11 @@ impl Commit<'_> {
                 )
             })
             .collect();
+        let mut height = 0;
         while level.len() > 1 {
+            height += 1;
             level = self
-                .pages(&level, self.layout.fan.max(2), |child| &child.0)
+                .pages(&level, height, self.layout.fan.max(2), |child| &child.0)
                 .into_iter()
                 .map(|chunk| {
                     let elements: Vec<_> = chunk

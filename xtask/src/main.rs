@@ -25,6 +25,8 @@ enum Task {
     Test(tasks::test::Arguments),
     /// Make tests/recordings anew: break a containerd in the test VM, and record what suture sees
     Recordings(tasks::recordings::Arguments),
+    /// Measure how fast and how small suture is, against what its design promises
+    Bench(tasks::bench::Arguments),
     /// Run a command in the test VM: a real kernel with a real containerd, and suture on its PATH
     Vm(tasks::vm::Arguments),
 }
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Task::Run(arguments) => tasks::run::run(&arguments),
         Task::Test(arguments) => tasks::test::run(&arguments),
         Task::Recordings(arguments) => tasks::recordings::run(&arguments),
+        Task::Bench(arguments) => tasks::bench::run(&arguments),
         Task::Vm(arguments) => tasks::vm::run(&arguments),
     };
     result.unwrap_or_else(|error| {

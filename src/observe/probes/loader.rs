@@ -64,7 +64,7 @@ pub struct ProbeOptions {
 impl Default for ProbeOptions {
     fn default() -> Self {
         Self {
-            dm_ring_bytes: 1024 * 1024,
+            dm_ring_bytes: 4 * 1024 * 1024,
             block_ring_bytes: 256 * 1024,
             calls_in_flight: 512,
             lineage_entries: 16_384,

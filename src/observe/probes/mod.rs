@@ -1,5 +1,6 @@
 //! The kernel probes: loading (`loader`) and attaching them, each sense by the best means there is (`attach`), reading
-//! their rings on a thread of their own (`reader`), and turning untrusted bytes into observations (`decode`, pure).
+//! their rings on a thread of their own (`reader`), and turning untrusted bytes into observations (`wire` and `decode`,
+//! pure).
 //! Which field lies where comes from the running kernel (`tracefs`, `btf`).
 
 mod attach;
@@ -10,6 +11,7 @@ mod in_flight;
 mod loader;
 mod reader;
 pub mod tracefs;
+pub mod wire;
 
 pub use error::ProbeError;
 pub use loader::{Means, ProbeOptions, Probes};

@@ -3,7 +3,6 @@
 
 use std::{
     io,
-    mem::offset_of,
     os::fd::OwnedFd,
     sync::{
         Arc,
@@ -18,18 +17,15 @@ use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
     time::{ClockId, clock_gettime},
 };
-use suture_events::{BlockErrorEvent, DeviceEndEvent, DmIoctlEvent, PoolEvent, ProcessEvent, kind};
 use tokio::sync::mpsc::Sender;
 
-use super::{
-    super::cgroups::Cgroups,
-    ProbeError, Probes,
-    decode::{self, Clock},
-};
+use super::{super::cgroups::Cgroups, ProbeError, Probes, decode::Clock, wire};
 use crate::model::{Observation, Timestamp, observation::LossKind, sense::Sense};
 
-/// How often losses are looked for when nothing else happens.
+/// How often losses are looked for when nobody asks for a barrier.
 const IDLE: Duration = Duration::from_millis(250);
+/// How long to let a burst of events gather before it is handed over: a part of the 5 ms that an observation may take.
+const GATHER: Duration = Duration::from_millis(2);
 /// How often to look whether the probes still hang where they should, and for calls that never returned.
 const INSPECTION: Duration = Duration::from_secs(1);
 /// How many events are taken from one ring before the other one and the losses get their turn.
@@ -109,6 +105,7 @@ pub fn start(probes: Probes, to: Sender<Seen>) -> Result<ProbeThread, ProbeError
                 shared: theirs,
                 given_barrier: 0,
                 looked_at: SystemTime::now().into(),
+                looked: Instant::now(),
                 inspected: Instant::now(),
                 cgroups: Cgroups::default(),
             };
@@ -128,8 +125,9 @@ struct Reader {
     to: Sender<Seen>,
     shared: Arc<Shared>,
     given_barrier: u64,
-    /// When losses were looked for last.
+    /// When losses were looked for last, as wall time and on a clock that is never set.
     looked_at: Timestamp,
+    looked: Instant,
     inspected: Instant,
     cgroups: Cgroups,
 }
@@ -143,9 +141,11 @@ impl Reader {
             // Read before the rings: what is in them at this point is what the barrier promises.
             let barrier = self.shared.wanted_barrier.load(Ordering::SeqCst);
             let Ok(more) = self.drain() else { return Ok(()) };
-            let Ok(()) = self.tell_losses()? else {
+            // Six questions to the kernel: not with each event, but before each promise.
+            if (barrier > self.given_barrier || self.looked.elapsed() >= IDLE) && self.tell_losses()?.is_err()
+            {
                 return Ok(());
-            };
+            }
             if more {
                 continue;
             }
@@ -164,6 +164,7 @@ impl Reader {
     fn tell_losses(&mut self) -> Result<Result<(), Deaf>, ProbeError> {
         let (since, at) = (self.looked_at, SystemTime::now().into());
         self.looked_at = at;
+        self.looked = Instant::now();
         let mut lost = self.probes.new_losses()?;
         let mut senses = None;
         let inspect = self.inspected.elapsed() >= INSPECTION;
@@ -202,26 +203,33 @@ impl Reader {
         let clock = clock();
         let cgroups = &mut self.cgroups;
         let events = each(&mut self.probes.events, &self.to, |bytes| {
-            let mut observation = event(bytes, clock)?;
+            let mut observation = wire::event(bytes, clock)?;
             say_where(&mut observation, cgroups);
             Some(observation)
         })?;
         let block = each(&mut self.probes.block, &self.to, |bytes| {
-            let event = wire::read::<BlockErrorEvent>(bytes, size_of::<BlockErrorEvent>())?;
-            Some(Observation::BlockError(decode::block_error(&event, clock)))
+            wire::block_error(bytes, clock)
         })?;
         Ok(events == BATCH || block == BATCH)
     }
 
     fn wait(&self) {
-        let mut sources = [
-            PollFd::new(&self.probes.events, PollFlags::IN),
-            PollFd::new(&self.probes.block, PollFlags::IN),
-            PollFd::new(&self.shared.wake, PollFlags::IN),
-        ];
-        let idle = Timespec::try_from(IDLE).ok();
-        // An interrupted or failed wait is a short one: the loop looks at the rings in any case.
-        let _ = poll(&mut sources, idle.as_ref());
+        let woken = {
+            let mut sources = [
+                PollFd::new(&self.shared.wake, PollFlags::IN),
+                PollFd::new(&self.probes.events, PollFlags::IN),
+                PollFd::new(&self.probes.block, PollFlags::IN),
+            ];
+            // An interrupted or failed wait is a short one: the loop looks at the rings in any case.
+            let _ = poll(&mut sources, Timespec::try_from(IDLE).ok().as_ref());
+            !sources[0].revents().is_empty()
+        };
+        if !woken {
+            // Events come in bursts, and each wake-up of this thread and of the agent costs more than the event itself.
+            // Whoever waits for a barrier, or for the end, does not wait for this.
+            let mut wake = [PollFd::new(&self.shared.wake, PollFlags::IN)];
+            let _ = poll(&mut wake, Timespec::try_from(GATHER).ok().as_ref());
+        }
         let mut drained = [0_u8; 8];
         let _ = rustix::io::read(&self.shared.wake, &mut drained);
     }
@@ -239,30 +247,6 @@ pub(in crate::observe) fn clock() -> Clock {
             .nanoseconds()
             .saturating_sub(monotonic),
     }
-}
-
-/// One event of the common ring, by its first word.
-fn event(bytes: &[u8], clock: Clock) -> Option<Observation> {
-    let (first, _) = bytes.split_first_chunk()?;
-    Some(match u32::from_ne_bytes(*first) {
-        kind::DM_IOCTL => {
-            let event = wire::read::<DmIoctlEvent>(bytes, offset_of!(DmIoctlEvent, payload))?;
-            Observation::DmIoctl(Box::new(decode::dm_ioctl(&event, clock)))
-        }
-        kind::POOL => {
-            let event = wire::read::<PoolEvent>(bytes, size_of::<PoolEvent>())?;
-            Observation::PoolCall(decode::pool_call(&event, clock)?)
-        }
-        kind::DEVICE_END => {
-            let event = wire::read::<DeviceEndEvent>(bytes, size_of::<DeviceEndEvent>())?;
-            Observation::DeviceEnded(decode::device_ended(&event, clock))
-        }
-        kind::PROCESS => {
-            let event = wire::read::<ProcessEvent>(bytes, size_of::<ProcessEvent>())?;
-            Observation::Process(decode::process_changed(&event, clock))
-        }
-        _ => return None,
-    })
 }
 
 /// Names the control group of who acted, while somebody who knows it still lives. Calls that only ask are not worth it.
@@ -294,43 +278,4 @@ fn each(
         }
     }
     Ok(taken)
-}
-
-/// Wire types that may be read from any bytes.
-#[expect(
-    unsafe_code,
-    reason = "the ring hands over bytes; the wire type is read from them"
-)]
-mod wire {
-    use std::{mem::MaybeUninit, ptr};
-
-    use suture_events::{BlockErrorEvent, DeviceEndEvent, DmIoctlEvent, PoolEvent, ProcessEvent};
-
-    /// # Safety
-    ///
-    /// Implemented only for `repr(C)` types made of integers, whose every bit pattern is a value.
-    pub(super) unsafe trait Wire: Copy {}
-    // SAFETY: see suture_events: integers and arrays of them, padding spelled out.
-    unsafe impl Wire for DmIoctlEvent {}
-    // SAFETY: as above.
-    unsafe impl Wire for PoolEvent {}
-    // SAFETY: as above.
-    unsafe impl Wire for DeviceEndEvent {}
-    // SAFETY: as above.
-    unsafe impl Wire for ProcessEvent {}
-    // SAFETY: as above.
-    unsafe impl Wire for BlockErrorEvent {}
-
-    /// Reads a type from its first bytes, of which there must be `least`; what is not there is zero.
-    pub(super) fn read<T: Wire>(bytes: &[u8], least: usize) -> Option<T> {
-        if bytes.len() < least {
-            return None;
-        }
-        let mut value = MaybeUninit::<T>::zeroed();
-        let length = bytes.len().min(size_of::<T>());
-        // SAFETY: both are valid for `length` bytes and do not overlap.
-        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), value.as_mut_ptr().cast::<u8>(), length) };
-        // SAFETY: all of it was written, with zeros at first, and every bit pattern is a value of the type.
-        Some(unsafe { value.assume_init() })
-    }
 }

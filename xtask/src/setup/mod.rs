@@ -5,6 +5,7 @@
 //! `target/setup/bin/bpf-linker`.
 
 mod apt;
+mod bpftrace;
 mod compiler;
 mod host;
 mod kernel;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+pub use bpftrace::bpftrace;
 pub use kernel::Kernel;
 
 use self::apt::{Apt, Package};
