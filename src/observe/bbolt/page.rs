@@ -201,6 +201,17 @@ impl<'p> Node<'p> {
     }
 }
 
+/// First and last key of a leaf page that was decoded before; nothing where it has none. Only these two are looked at.
+pub(super) fn leaf_edges(page: &[u8]) -> Option<(&[u8], &[u8])> {
+    let key = |slot: usize| {
+        let at = HEADER + slot * ELEMENT;
+        let start = at.checked_add(index(u32_at(page, at + 4)?))?;
+        page.get(start..start.checked_add(index(u32_at(page, at + 8)?))?)
+    };
+    let last = usize::from(Header::decode(page)?.count).checked_sub(1)?;
+    Some((key(0)?, key(last)?))
+}
+
 /// A page's bytes, and how many of them elements may still claim: elements that share bytes could otherwise make a
 /// small file unfold into a large answer.
 struct Room<'p> {

@@ -12,6 +12,7 @@ use super::{
     ProbeError,
     attach::{self, DEVICE_MAPPER, Missing, THIN_POOL},
     btf::Types,
+    heap,
     in_flight::{InFlight, Stale},
     tracefs::{self, Format},
 };
@@ -117,6 +118,7 @@ impl Probes {
             .load(OBJECT)
             .map_err(|error| ProbeError::Load(Box::new(error)))?;
         let senses = attach::attach_all(&mut ebpf, options.means, &missing)?;
+        heap::give_back();
         Ok(Self {
             events: map(&mut ebpf, RING)?,
             block: map(&mut ebpf, BLOCK_RING)?,

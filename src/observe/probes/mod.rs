@@ -7,6 +7,7 @@ mod attach;
 mod btf;
 pub mod decode;
 mod error;
+mod heap;
 mod in_flight;
 mod loader;
 mod reader;

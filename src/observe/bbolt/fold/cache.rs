@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::super::super::little_endian::{u32_at, u64_at};
-use super::super::page::{Meta, Node};
+use super::super::page::{Meta, Node, leaf_edges};
 use super::{Entry, Shape};
 
 /// The length that stands for "not there".
@@ -152,7 +152,7 @@ impl Leaf {
 
     fn edges(&self) -> Option<(&[u8], &[u8])> {
         match self {
-            Self::Values(page) => Node::decode(page).ok()?.edges(),
+            Self::Values(page) => leaf_edges(page),
             Self::Rows(rows) => Some((rows.first()?.key(), rows.last()?.key())),
         }
     }
