@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     Setting,
     calls::Target,
-    process::{Usage, usage},
+    process::{Usage, exact_cpu_seconds, usage},
     report::Row,
 };
 
@@ -68,7 +68,11 @@ impl Sidecar {
         let read = |name: &str| {
             fs::read_to_string(format!("{folder}/{name}")).with_context(|| format!("reading {folder}/{name}"))
         };
-        Ok(usage(&read("status")?, &read("stat")?))
+        let by_ticks = usage(&read("status")?, &read("stat")?);
+        Ok(Usage {
+            cpu_seconds: exact_cpu_seconds(self.child.id()).unwrap_or(by_ticks.cpu_seconds),
+            ..by_ticks
+        })
     }
 }
 

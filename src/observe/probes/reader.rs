@@ -25,7 +25,7 @@ use crate::model::{Observation, Timestamp, observation::LossKind, sense::Sense};
 /// How often losses are looked for when nobody asks for a barrier.
 const IDLE: Duration = Duration::from_millis(250);
 /// How long to let a burst of events gather before it is handed over: a part of the 5 ms that an observation may take.
-const GATHER: Duration = Duration::from_millis(2);
+const GATHER: Duration = Duration::from_millis(3);
 /// How often to look whether the probes still hang where they should, and for calls that never returned.
 const INSPECTION: Duration = Duration::from_secs(1);
 /// How many events are taken from one ring before the other one and the losses get their turn.
@@ -140,13 +140,14 @@ impl Reader {
         while !self.shared.stop.load(Ordering::SeqCst) {
             // Read before the rings: what is in them at this point is what the barrier promises.
             let barrier = self.shared.wanted_barrier.load(Ordering::SeqCst);
-            let Ok(more) = self.drain() else { return Ok(()) };
+            let Ok(most) = self.drain() else { return Ok(()) };
             // Six questions to the kernel: not with each event, but before each promise.
             if (barrier > self.given_barrier || self.looked.elapsed() >= IDLE) && self.tell_losses()?.is_err()
             {
                 return Ok(());
             }
-            if more {
+            if most == BATCH {
+                // There may be more.
                 continue;
             }
             if barrier > self.given_barrier {
@@ -155,7 +156,7 @@ impl Reader {
                     return Ok(());
                 }
             }
-            self.wait();
+            self.wait(most > 0);
         }
         Ok(())
     }
@@ -198,8 +199,8 @@ impl Reader {
         Ok(Ok(()))
     }
 
-    /// Hands over at most a batch from each ring; says whether there may be more.
-    fn drain(&mut self) -> Result<bool, Deaf> {
+    /// Hands over at most a batch from each ring; says how many from the one that had more.
+    fn drain(&mut self) -> Result<usize, Deaf> {
         let clock = clock();
         let cgroups = &mut self.cgroups;
         let events = each(&mut self.probes.events, &self.to, |bytes| {
@@ -210,28 +211,29 @@ impl Reader {
         let block = each(&mut self.probes.block, &self.to, |bytes| {
             wire::block_error(bytes, clock)
         })?;
-        Ok(events == BATCH || block == BATCH)
+        Ok(events.max(block))
     }
 
-    fn wait(&self) {
-        let woken = {
-            let mut sources = [
-                PollFd::new(&self.shared.wake, PollFlags::IN),
-                PollFd::new(&self.probes.events, PollFlags::IN),
-                PollFd::new(&self.probes.block, PollFlags::IN),
-            ];
-            // An interrupted or failed wait is a short one: the loop looks at the rings in any case.
-            let _ = poll(&mut sources, Timespec::try_from(IDLE).ok().as_ref());
-            !sources[0].revents().is_empty()
+    /// Waits for something to do. After events more are likely: then they are let gather for a moment, because each
+    /// wake-up of this thread and of the agent costs more than an event itself. Whoever waits for a barrier, or for the
+    /// end, does not wait for that.
+    fn wait(&self, after_events: bool) {
+        let mut sources = [
+            PollFd::new(&self.shared.wake, PollFlags::IN),
+            PollFd::new(&self.probes.events, PollFlags::IN),
+            PollFd::new(&self.probes.block, PollFlags::IN),
+        ];
+        let (sources, time) = if after_events {
+            (&mut sources[..1], GATHER)
+        } else {
+            (&mut sources[..], IDLE)
         };
-        if !woken {
-            // Events come in bursts, and each wake-up of this thread and of the agent costs more than the event itself.
-            // Whoever waits for a barrier, or for the end, does not wait for this.
-            let mut wake = [PollFd::new(&self.shared.wake, PollFlags::IN)];
-            let _ = poll(&mut wake, Timespec::try_from(GATHER).ok().as_ref());
+        // An interrupted or failed wait is a short one: the loop looks at the rings in any case.
+        let _ = poll(sources, Timespec::try_from(time).ok().as_ref());
+        if sources.first().is_some_and(|wake| !wake.revents().is_empty()) {
+            let mut drained = [0_u8; 8];
+            let _ = rustix::io::read(&self.shared.wake, &mut drained);
         }
-        let mut drained = [0_u8; 8];
-        let _ = rustix::io::read(&self.shared.wake, &mut drained);
     }
 }
 
