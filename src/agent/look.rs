@@ -9,6 +9,7 @@ use crate::{
     brain::{Input, Look, Output},
     model::{PoolView, Questions, World, status::ReadResult},
     observe::{
+        containerd,
         pages::DatabasePages,
         probes::Seen,
         world::{self, WorldError},
@@ -20,6 +21,8 @@ use crate::{
 const READ_DEADLINE: Duration = Duration::from_secs(30);
 /// The same for the pool alone.
 const POOL_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a containerd that ends may take between letting go of its database and being gone.
+const LETTING_GO: Duration = Duration::from_millis(500);
 /// How long to wait for the probes' thread to catch up.
 const BARRIER_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -79,6 +82,16 @@ impl Agent {
         if self.pulse.is_due() {
             self.publish();
         }
+        if self.database_is_another().await {
+            let path = self.options.places.pool_db();
+            let why = format!(
+                "containerd runs and does not hold {}: that file was put in the place of the one that containerd writes, \
+                 so nothing in it is known to be true; restart containerd",
+                path.display()
+            );
+            self.unreadable(ReadResult::Failed, Duration::ZERO, Some(why));
+            return Ok(None);
+        }
         // Nothing is flushed while the read goes on, and it may hang.
         self.flush_recording();
         // A read that hangs is waited for again, not started again: hung threads must not pile up.
@@ -137,6 +150,21 @@ impl Agent {
     fn unreadable(&mut self, result: ReadResult, took: Duration, why: Option<String>) {
         self.pulse.read(result, took, why.clone());
         self.take(&Input::Unreadable { at: now(), why });
+    }
+
+    /// Whether the containerd that is known to run holds another file than the one that bears the database's name. One
+    /// that is just ending lets go of its file before it is gone, so it is asked twice.
+    async fn database_is_another(&self) -> bool {
+        let Some(who) = self.containerd.up().cloned() else {
+            return false;
+        };
+        let database = self.options.places.pool_db();
+        let nobody_holds_it = || matches!(containerd::holder_of(&database), Ok(None));
+        if !nobody_holds_it() || !containerd::is_running(&who) {
+            return false;
+        }
+        tokio::time::sleep(LETTING_GO).await;
+        nobody_holds_it() && containerd::is_running(&who)
     }
 
     /// What this read of the world is to answer.

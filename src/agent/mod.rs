@@ -78,6 +78,8 @@ pub struct Options {
     pub ledger: Option<PathBuf>,
     /// Where to record everything that is seen.
     pub record: Option<RecordingOptions>,
+    /// Whether it runs for the recording only: then it ends with it.
+    pub only_record: bool,
     /// How to tell.
     pub format: Format,
     /// Whether to tell of operations that go well too.
@@ -113,6 +115,8 @@ pub struct Agent {
     unsaved: BTreeSet<OperationId>,
     ledger: Option<Ledger>,
     recorder: Option<Recorder>,
+    /// Why there is no recording any more, where it was all that was wanted.
+    recording_failed: Option<RecordError>,
     telemetry: Telemetry,
     reporter: Reporter<io::Stdout>,
     events: mpsc::Receiver<Seen>,
@@ -209,6 +213,7 @@ impl Agent {
             unsaved: BTreeSet::new(),
             ledger,
             recorder,
+            recording_failed: None,
             telemetry,
             reporter,
             events,
@@ -238,6 +243,9 @@ impl Agent {
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
         tokio::pin!(stop);
         loop {
+            if let Some(error) = self.recording_failed.take() {
+                return Err(error.into());
+            }
             let flush_at = self.flush_at();
             tokio::select! {
                 () = &mut stop => break,
@@ -250,6 +258,9 @@ impl Agent {
             }
         }
         self.end_recording();
+        if let Some(error) = self.recording_failed.take() {
+            return Err(error.into());
+        }
         self.say_watching(true);
         self.tell(&Report::Stopped);
         // The thread may be waiting to hand something over: without a receiver it stops.

@@ -267,6 +267,7 @@ mod tests {
             },
             ledger: Some("/nowhere/ledger".into()),
             record: None,
+            only_record: false,
             format: Format::Text,
             verbose: false,
         };

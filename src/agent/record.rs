@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -82,8 +83,7 @@ impl Agent {
         if let Some(recorder) = self.recorder.take() {
             let file = recorder.file().to_owned();
             if let Err(error) = recorder.end() {
-                let why = explain(&error);
-                self.tell(&Report::RecordingStopped { file, why });
+                self.recording_stopped(file, error);
             }
         }
     }
@@ -94,8 +94,15 @@ impl Agent {
             && let Some(recorder) = self.recorder.take()
         {
             let file = recorder.file().to_owned();
-            let why = explain(&error);
-            self.tell(&Report::RecordingStopped { file, why });
+            self.recording_stopped(file, error);
+        }
+    }
+
+    fn recording_stopped(&mut self, file: PathBuf, error: RecordError) {
+        let why = explain(&error);
+        self.tell(&Report::RecordingStopped { file, why });
+        if self.options.only_record {
+            self.recording_failed = Some(error);
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Findings that stand open: since when, what was decided, what was told, what was tried.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -76,9 +79,7 @@ impl Brain {
         let mut outputs = Vec::new();
         let current = diagnose::all(world, &self.correlator, at);
         self.resolve_missing(&current, at, |_| true, &mut outputs);
-        for finding in current {
-            self.note(finding, at, &mut outputs);
-        }
+        self.note_all(current, at, &mut outputs);
         for index in 0..self.findings.len() {
             let Some(open) = self.findings.get(index) else {
                 break;
@@ -106,9 +107,7 @@ impl Brain {
         let mut outputs = Vec::new();
         let current = diagnose::of_pool(view, &self.correlator, at);
         self.resolve_missing(&current, at, diagnose::is_of_pool, &mut outputs);
-        for finding in current {
-            self.note(finding, at, &mut outputs);
-        }
+        self.note_all(current, at, &mut outputs);
         let act = self.rules.policy.act;
         for open in &mut self.findings {
             if diagnose::is_of_pool(open.standing.finding.class) {
@@ -146,6 +145,7 @@ impl Brain {
         looked_for: impl Fn(FindingClass) -> bool,
         outputs: &mut Vec<Output>,
     ) {
+        let found: BTreeSet<&FindingId> = current.iter().map(|finding| &finding.id).collect();
         let stands = |open: &OpenFinding| {
             let Standing {
                 finding, last_seen, ..
@@ -153,7 +153,7 @@ impl Brain {
             let remembered = open.stored.is_none()
                 && finding.class == FindingClass::BlockErrors
                 && at.since(*last_seen) < REMEMBERED;
-            remembered || !looked_for(finding.class) || current.iter().any(|one| one.id == finding.id)
+            remembered || !looked_for(finding.class) || found.contains(&finding.id)
         };
         let (still, gone): (Vec<OpenFinding>, Vec<OpenFinding>) = self.findings.drain(..).partition(stands);
         self.findings = still;
@@ -166,9 +166,20 @@ impl Brain {
         }
     }
 
-    /// A finding of this world: new, or one that stands.
-    fn note(&mut self, finding: Finding, at: Timestamp, outputs: &mut Vec<Output>) {
-        if let Some(open) = self.finding(&finding.id) {
+    fn note_all(&mut self, current: Vec<Finding>, at: Timestamp, outputs: &mut Vec<Output>) {
+        let standing = self.findings.iter().enumerate();
+        let places: BTreeMap<FindingId, usize> = standing
+            .map(|(place, open)| (open.standing.finding.id.clone(), place))
+            .collect();
+        for finding in current {
+            let place = places.get(&finding.id).copied();
+            self.note(finding, place, at, outputs);
+        }
+    }
+
+    /// A finding of this world: new, or one that stands at a place.
+    fn note(&mut self, finding: Finding, place: Option<usize>, at: Timestamp, outputs: &mut Vec<Output>) {
+        if let Some(open) = place.and_then(|place| self.findings.get_mut(place)) {
             open.standing.last_seen = at;
             if open.standing.finding.evidence == finding.evidence {
                 return;

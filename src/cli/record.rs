@@ -81,6 +81,7 @@ pub(super) fn run(arguments: RecordArguments) -> Result<(), CliError> {
         listen: Listen::default(),
         ledger: None,
         record: Some(arguments.size.of(arguments.file)),
+        only_record: true,
         verbose: arguments.verbose,
         format: arguments.output.into(),
     })

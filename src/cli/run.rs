@@ -119,6 +119,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<(), CliError> {
         },
         ledger: Some(arguments.ledger.ledger),
         record: arguments.record.map(|file| arguments.size.of(file)),
+        only_record: false,
         verbose: arguments.verbose,
         format: arguments.output.into(),
     })

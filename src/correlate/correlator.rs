@@ -25,6 +25,8 @@ use crate::model::{
 pub const MAX_OPERATIONS: usize = 4096;
 /// Closed operations that are dropped at once when there are too many: finding the oldest means looking at all.
 const DROPPED_AT_ONCE: usize = 256;
+/// Reasons of one gap that are kept, in bytes; more of them change nothing.
+const MAX_WHY: usize = 512;
 /// Calls kept of processes whose operation is not known yet (`dev_create` comes before the table that tells the thin id).
 const MAX_RECENT: usize = 64;
 
@@ -196,6 +198,10 @@ impl Correlator {
                     format!("{count} {what}")
                 };
                 self.blind |= *what == LossKind::Polling;
+                // Block errors were not seen either; before the first one that was, there is no count to be wrong.
+                if *what == LossKind::NotWatching && self.blocks.standing(*at).next().is_some() {
+                    self.blocks.lost(*at, *count);
+                }
                 if *what == LossKind::NotWatching
                     && let Some(gap) = &mut self.gap
                 {
@@ -236,9 +242,19 @@ impl Correlator {
 
     /// Declares that what happened until `noticed` can not be relied on to have been seen.
     pub fn open_gap(&mut self, noticed: Timestamp, why: String) -> Vec<Change> {
-        let gap = Gap { noticed, why };
-        self.gap = Some(gap.clone());
-        vec![Change::GapOpened(gap)]
+        let told = Gap { noticed, why };
+        let mut gap = told.clone();
+        if let Some(open) = &self.gap {
+            // What is told late does not make an open gap end earlier, nor what it was open for forgotten.
+            gap.noticed = gap.noticed.max(open.noticed);
+            if open.why.contains(&told.why) || open.why.len() >= MAX_WHY {
+                gap.why.clone_from(&open.why);
+            } else {
+                gap.why = format!("{}; {}", open.why, told.why);
+            }
+        }
+        self.gap = Some(gap);
+        vec![Change::GapOpened(told)]
     }
 
     /// What the next world is to answer: where the mappings of those thin devices begin that somebody may have left

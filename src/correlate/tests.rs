@@ -684,3 +684,25 @@ fn of_several_operations_on_one_device_name_the_open_one_gets_its_calls() {
     };
     assert_eq!(correlator.operation(stepped).unwrap().thin_id, ThinId(2));
 }
+
+#[test]
+fn what_is_told_late_does_not_end_an_open_gap_earlier_nor_hide_why_it_is_open() {
+    let mut correlator = watching();
+    correlator.observe(&lost(10, LossKind::DmRingFull));
+    correlator.observe(&lost(4, LossKind::Lineage));
+    correlator.world(&world(5));
+    let gap = correlator
+        .gap()
+        .expect("what was lost at 10 is not explained by a world of 5");
+    assert!(
+        gap.why.contains("ring buffer was full") && gap.why.contains("forks"),
+        "{}",
+        gap.why
+    );
+    for second in 11..500 {
+        correlator.observe(&lost(second, LossKind::DmRingFull));
+    }
+    assert!(correlator.gap().unwrap().why.len() < 1024);
+    correlator.world(&world(501));
+    assert_eq!(correlator.gap(), None);
+}

@@ -1,9 +1,9 @@
 //! The files of a running suture: FILE, and older ones as FILE.1, FILE.2 and so on. Each stands alone.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -42,6 +42,18 @@ pub enum RecordError {
         /// The path.
         path: PathBuf,
     },
+    /// The file that is recorded to was taken away, or another one put in its place.
+    #[error("{path} was removed or replaced: what is recorded would be nowhere")]
+    Gone {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Another suture records to that file.
+    #[error("another suture records to {path}; name another file")]
+    InUse {
+        /// The path.
+        path: PathBuf,
+    },
     /// A file could not be made, moved or looked at.
     #[error("{doing} {path}")]
     File {
@@ -65,19 +77,26 @@ pub struct Recorder {
     writer: Writer<File>,
     flushed: Instant,
     turned: u64,
+    /// A world was recorded, and not its judgement.
+    world_waits: bool,
+    /// Device and inode of the file.
+    identity: (u64, u64),
 }
 
 impl Recorder {
     /// Begins a recording. One that is there already is kept as an older one.
     pub fn start(options: RecordingOptions, header: Header, brain: &Brain) -> Result<Self, RecordError> {
-        make_room(&options)?;
-        let writer = Writer::begin(create(&options.file)?, &header, brain)?;
+        make_room(&options, false)?;
+        let (file, identity) = create(&options.file)?;
+        let writer = Writer::begin(file, &header, brain)?;
         Ok(Self {
             options,
             header,
             writer,
             flushed: Instant::now(),
             turned: 0,
+            world_waits: false,
+            identity,
         })
     }
 
@@ -107,21 +126,26 @@ impl Recorder {
 
     /// Something is about to be taken in by the brain, at this time.
     pub fn input(&mut self, brain: &Brain, now: Timestamp, input: &Input) -> Result<(), RecordError> {
-        if self.writer.size() >= self.options.max_bytes {
+        // A judgement belongs to the world before it, and a file stands alone.
+        let whole = !self.world_waits || matches!(input, Input::Unreadable { .. });
+        if whole && self.writer.size() >= self.options.max_bytes {
             self.next_file(brain, now)?;
         }
+        self.world_waits &= !whole;
         self.writer.input(input)?;
         self.flush_if_due()
     }
 
     /// The world was read, and is about to be taken in.
     pub fn world(&mut self, world: &World, pages: DatabasePages) -> Result<(), RecordError> {
+        self.world_waits = true;
         self.writer.world(world, pages)?;
         self.flush_if_due()
     }
 
     /// The last world is about to be judged.
     pub fn judged(&mut self, at: Timestamp) -> Result<(), RecordError> {
+        self.world_waits = false;
         self.writer.judged(at)?;
         self.flush_if_due()
     }
@@ -135,7 +159,15 @@ impl Recorder {
     /// Hands everything to the operating system.
     pub fn flush(&mut self) -> Result<(), RecordError> {
         self.flushed = Instant::now();
-        Ok(self.writer.flush()?)
+        self.writer.flush()?;
+        let there = fs::metadata(&self.options.file).ok();
+        if there.map(|file| (file.dev(), file.ino())) == Some(self.identity) {
+            Ok(())
+        } else {
+            Err(RecordError::Gone {
+                path: self.options.file.clone(),
+            })
+        }
     }
 
     /// Ends in order.
@@ -152,22 +184,30 @@ impl Recorder {
     }
 
     fn next_file(&mut self, brain: &Brain, now: Timestamp) -> Result<(), RecordError> {
-        make_room(&self.options)?;
+        make_room(&self.options, true)?;
         self.header.began = now;
         self.turned = self.turned.saturating_add(1);
-        let next = Writer::begin(create(&self.options.file)?, &self.header, brain)?;
+        let (file, identity) = create(&self.options.file)?;
+        self.identity = identity;
+        let next = Writer::begin(file, &self.header, brain)?;
         // The file moved away under its open handle, and gets its end mark there.
         std::mem::replace(&mut self.writer, next).end(true)?;
         Ok(())
     }
 }
 
-fn create(path: &Path) -> Result<File, RecordError> {
+/// A new file, locked for as long as it is recorded to, and what tells it from another one of its name.
+fn create(path: &Path) -> Result<(File, (u64, u64)), RecordError> {
     let made = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(MODE)
-        .open(path);
+        .open(path)
+        .and_then(|file| {
+            let is = file.metadata()?;
+            file.lock_shared()?;
+            Ok((file, (is.dev(), is.ino())))
+        });
     made.map_err(|source| RecordError::File {
         doing: "making the recording",
         path: path.to_owned(),
@@ -185,12 +225,12 @@ pub(super) fn numbered(file: &Path, number: u32) -> PathBuf {
 }
 
 /// Moves every recording one number up, the oldest away.
-fn make_room(options: &RecordingOptions) -> Result<(), RecordError> {
+fn make_room(options: &RecordingOptions, ours: bool) -> Result<(), RecordError> {
     let last = options.keep.max(1) - 1;
     // Nothing is moved or removed before all of it is known to be ours.
     let there = (0..=last)
         .map(|number| numbered(&options.file, number))
-        .map(|path| Ok((is_recording(&path)?, path)))
+        .map(|path| Ok((is_recording(&path, ours)?, path)))
         .collect::<Result<Vec<_>, RecordError>>()?;
     // A gap in the numbers is filled; what is behind it stays.
     let moved: Vec<PathBuf> = there
@@ -216,8 +256,8 @@ fn make_room(options: &RecordingOptions) -> Result<(), RecordError> {
     Ok(())
 }
 
-/// Whether a recording is there; false where nothing is.
-fn is_recording(path: &Path) -> Result<bool, RecordError> {
+/// Whether a recording is there; false where nothing is. `ours` says that this suture records to it.
+fn is_recording(path: &Path, ours: bool) -> Result<bool, RecordError> {
     let failed = |source| RecordError::File {
         doing: "looking at",
         path: path.to_owned(),
@@ -233,12 +273,15 @@ fn is_recording(path: &Path) -> Result<bool, RecordError> {
         Err(source) => return Err(failed(source)),
     }
     let mut beginning = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    if !ours && matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+        return Err(RecordError::InUse {
+            path: path.to_owned(),
+        });
+    }
     let most = u64::try_from(MAGIC.len()).unwrap_or(u64::MAX);
-    File::open(path)
-        .and_then(|file| file.take(most).read_to_end(&mut beginning))
-        .map_err(failed)?;
-    // One that suture had no time to begin is empty.
-    if beginning == MAGIC || beginning.is_empty() {
+    file.take(most).read_to_end(&mut beginning).map_err(failed)?;
+    if beginning == MAGIC {
         Ok(true)
     } else {
         Err(in_the_way())

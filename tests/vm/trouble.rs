@@ -249,3 +249,51 @@ fn a_full_ledger_disk_stops_the_act_without_a_flood_and_space_lets_it_go_on() ->
     ensure!(!containerd.thin_ids()?.contains(&1));
     suture.stop()
 }
+
+/// The file under a living containerd is moved away and a copy put in its place: containerd goes on writing the old one.
+#[test]
+fn a_database_that_containerd_does_not_write_any_more_is_not_believed() -> Result<()> {
+    let vm = boot(Kernel::V6_1)?;
+    let mut containerd = containerd(&vm)?;
+    containerd.prepare("one", None)?.ok()?;
+    let mut suture = Suture::start(&vm, &["--act", "--grace", "0"], &[])?;
+    vm.sh(&format!(
+        "mv {POOL_DB} /persist/away.db; cp /persist/away.db {POOL_DB}"
+    ))?;
+    let trouble = suture.expect_ever("trouble", |report| what(report).contains("does not hold"))?;
+    ensure!(what(&trouble).contains(POOL_DB), "{trouble}");
+    containerd.prepare("two", None)?.ok()?;
+    std::thread::sleep(Duration::from_secs(12));
+    ensure!(
+        !suture.told("found")? && !suture.told("remedy")?,
+        "{:?}",
+        suture.reports()?
+    );
+    ensure!(vm.run(["suture", "status"])?.status.code() == 3);
+    // A containerd that is started on it holds it again.
+    containerd.restart()?;
+    suture.expect_ever("trouble_over", |_| true)?;
+    suture.stop()
+}
+
+/// A recording that is taken away is a recording that failed.
+#[test]
+fn a_recording_that_is_removed_ends_suture_record_with_an_error() -> Result<()> {
+    let vm = boot(Kernel::V6_1)?;
+    let _containerd = containerd(&vm)?;
+    vm.sh("mkdir /run/rec")?;
+    let mut record = vm.spawn(["suture", "record", "/run/rec/a.suture"], &[])?;
+    record.wait_for_line(|line| line.contains("gap closed"), PATIENCE)?;
+    let second = vm.run(["suture", "record", "/run/rec/a.suture"])?;
+    ensure!(
+        second.status.code() != 0 && second.stderr.contains("another suture records to"),
+        "{second:?}"
+    );
+    vm.sh("rm -r /run/rec; dmsetup message tp 0 'create_thin 9'")?;
+    let ended = record.wait(PATIENCE)?;
+    ensure!(
+        ended.status.code() != 0 && ended.stdout.contains("NO RECORDING any more"),
+        "{ended:?}"
+    );
+    Ok(())
+}

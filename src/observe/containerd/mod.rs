@@ -4,4 +4,4 @@ mod config;
 mod process;
 
 pub use config::{ConfigError, Devmapper, read_config};
-pub use process::{ProcessError, holder_of, wait_for_end};
+pub use process::{ProcessError, holder_of, is_running, wait_for_end};

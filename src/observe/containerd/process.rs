@@ -132,7 +132,8 @@ pub fn wait_for_end(who: &Incarnation, stop: &impl std::os::fd::AsFd) -> Result<
 }
 
 /// Whether this very process runs still.
-fn is_running(who: &Incarnation) -> bool {
+#[must_use]
+pub fn is_running(who: &Incarnation) -> bool {
     let Ok(pid) = i32::try_from(who.pid) else {
         return false;
     };

@@ -20,7 +20,14 @@ use rustix::{
 use tokio::sync::mpsc::Sender;
 
 use super::{super::cgroups::Cgroups, ProbeError, Probes, decode::Clock, wire};
-use crate::model::{Observation, Timestamp, observation::LossKind, sense::Sense};
+use crate::{
+    model::{
+        Observation, Timestamp,
+        observation::LossKind,
+        sense::{Quality, Sense},
+    },
+    words::explain,
+};
 
 /// How often losses are looked for when nobody asks for a barrier.
 const IDLE: Duration = Duration::from_millis(250);
@@ -107,6 +114,7 @@ pub fn start(probes: Probes, to: Sender<Seen>) -> Result<ProbeThread, ProbeError
                 looked_at: SystemTime::now().into(),
                 looked: Instant::now(),
                 inspected: Instant::now(),
+                whole_at: SystemTime::now().into(),
                 cgroups: Cgroups::default(),
             };
             if let Err(error) = reader.run() {
@@ -129,11 +137,22 @@ struct Reader {
     looked_at: Timestamp,
     looked: Instant,
     inspected: Instant,
+    /// When the probes were last known to hang where they should.
+    whole_at: Timestamp,
     cgroups: Cgroups,
 }
 
 /// The agent no longer listens.
 struct Deaf;
+
+fn loss(since: Timestamp, at: Timestamp, what: LossKind, count: u64) -> Seen {
+    Seen::Observation(Observation::Lost {
+        since,
+        at,
+        what,
+        count,
+    })
+}
 
 impl Reader {
     fn run(&mut self) -> Result<(), ProbeError> {
@@ -167,7 +186,6 @@ impl Reader {
         self.looked_at = at;
         self.looked = Instant::now();
         let mut lost = self.probes.new_losses()?;
-        let mut senses = None;
         let inspect = self.inspected.elapsed() >= INSPECTION;
         if inspect {
             self.inspected = Instant::now();
@@ -178,25 +196,52 @@ impl Reader {
         }
         let missed =
             lost.iter().any(|(what, _)| *what == LossKind::ReturnMissed) && self.probes.can_miss_returns();
+        let mut seen: Vec<Seen> = lost
+            .into_iter()
+            .map(|(what, count)| loss(since, at, what, count))
+            .collect();
         if missed || (inspect && self.probes.modules_changed()) {
-            self.probes = self.probes.attach_again(missed)?;
-            lost.push((LossKind::NotWatching, 0));
-            senses = Some(self.probes.senses().to_vec());
+            match self.hang_again(missed) {
+                Ok(after) => seen.extend(after),
+                Err(Deaf) => return Ok(Err(Deaf)),
+            }
+        } else if inspect {
+            self.whole_at = at;
         }
-        let losses = lost.into_iter().map(|(what, count)| {
-            Seen::Observation(Observation::Lost {
-                since,
-                at,
-                what,
-                count,
-            })
-        });
-        for seen in senses.map(Seen::Senses).into_iter().chain(losses) {
-            if self.to.blocking_send(seen).is_err() {
+        for one in seen {
+            if self.to.blocking_send(one).is_err() {
                 return Ok(Err(Deaf));
             }
         }
         Ok(Ok(()))
+    }
+
+    /// Hangs the probes anew. What happened since they were last known to hang well may not have been seen. Where they
+    /// can not be hung, that is tried again with the next inspection, and until then everything may be missed.
+    fn hang_again(&mut self, returns_missed: bool) -> Result<Vec<Seen>, Deaf> {
+        while self.drain()? == BATCH {}
+        let mut seen = Vec::new();
+        match self.probes.attach_again(returns_missed) {
+            Ok(probes) => {
+                self.probes = probes;
+                seen.push(Seen::Senses(self.probes.senses().to_vec()));
+            }
+            Err(error) => {
+                let mut senses = self.probes.senses().to_vec();
+                for sense in &mut senses {
+                    sense.quality = Quality::Missing;
+                    sense.why = vec![format!(
+                        "the probes had to be attached anew and could not be: {}",
+                        explain(&error)
+                    )];
+                }
+                seen.push(Seen::Senses(senses));
+            }
+        }
+        let now = SystemTime::now().into();
+        seen.push(loss(self.whole_at, now, LossKind::NotWatching, 0));
+        (self.looked_at, self.whole_at) = (now, now);
+        Ok(seen)
     }
 
     /// Hands over at most a batch from each ring; says how many from the one that had more.
