@@ -32,7 +32,7 @@ use crate::{
 /// How often losses are looked for when nobody asks for a barrier.
 const IDLE: Duration = Duration::from_millis(250);
 /// How long to let a burst of events gather before it is handed over: a part of the 5 ms that an observation may take.
-const GATHER: Duration = Duration::from_millis(4);
+const GATHER: Duration = Duration::from_millis(3);
 /// How often to look whether the probes still hang where they should, and for calls that never returned.
 const INSPECTION: Duration = Duration::from_secs(1);
 /// How many events are taken from one ring before the other one and the losses get their turn.
