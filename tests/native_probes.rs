@@ -29,7 +29,10 @@ use suture::{
         kernel::Ending,
         observation::{BlockSource, Direction, LossKind},
     },
-    observe::probes::{self, ProbeOptions, ProbeThread, Probes, Seen},
+    observe::{
+        probes::{self, ProbeOptions, Probes, Seen},
+        watch_thread::WatchThread,
+    },
 };
 use tokio::sync::mpsc;
 
@@ -40,7 +43,7 @@ const ENOTTY: i32 = 25;
 
 struct Watching {
     events: mpsc::Receiver<Seen>,
-    thread: Option<ProbeThread>,
+    thread: Option<WatchThread>,
     earlier: VecDeque<Observation>,
     _kernel: MutexGuard<'static, ()>,
 }

@@ -4,10 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use xtask::vm::{
-    Signal, Vm,
-    containerd::{Containerd, Options},
-};
+use xtask::vm::{Signal, Vm, containerd::Containerd};
 
 use crate::{
     Setting,
@@ -27,8 +24,7 @@ pub(crate) fn run(setting: &Setting) -> Result<Vec<Row>> {
         .file(&setting.suture, "suture")
         .file(&setting.this, "suture-bench")
         .boot()?;
-    let mut containerd = Containerd::set_up(&vm, Options::default())?;
-    containerd.start()?;
+    let containerd = Containerd::serving(&vm)?;
     containerd.prepare("in-use", None)?.ok()?;
     let mut suture = vm.spawn(["suture", "run", "--verbose"], &[])?;
     suture.wait_for_line(|line| line.contains("gap closed"), PATIENCE)?;

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use suture::{
     model::{Observation, observation::LossKind},
-    observe::probes::{self, Means, ProbeOptions, ProbeThread, Probes, Seen},
+    observe::{
+        probes::{self, Means, ProbeOptions, Probes, Seen},
+        watch_thread::WatchThread,
+    },
 };
 use tokio::sync::mpsc::{self, Receiver};
 
@@ -24,7 +27,7 @@ pub(crate) fn options(ring_bytes: u32) -> ProbeOptions {
 }
 
 /// Attached, and a thread that reads. What is seen waits in the queue.
-pub(crate) fn attach(options: ProbeOptions) -> Result<(ProbeThread, Receiver<Seen>)> {
+pub(crate) fn attach(options: ProbeOptions) -> Result<(WatchThread, Receiver<Seen>)> {
     let (sender, receiver) = mpsc::channel(QUEUE);
     let probes = Probes::attach(options).context("attaching suture's probes")?;
     let thread = probes::start(probes, sender).context("starting the thread that reads")?;
@@ -130,7 +133,7 @@ fn until_barrier(
 }
 
 /// The thread may be waiting for room in the queue.
-fn end(thread: ProbeThread, mut receiver: Receiver<Seen>) {
+fn end(thread: WatchThread, mut receiver: Receiver<Seen>) {
     receiver.close();
     while receiver.try_recv().is_ok() {}
     drop(thread);

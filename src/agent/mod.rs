@@ -287,7 +287,7 @@ impl Agent {
 
     /// What is seen from now on; of senses that are not named it is as before.
     fn senses_are(&mut self, senses: Vec<Sense>) {
-        self.pulse.senses(senses.clone());
+        self.pulse.senses(&senses);
         self.take(&Input::Senses { at: now(), senses });
     }
 

@@ -10,7 +10,7 @@ use crate::{
     model::{
         Observation, Status,
         observation::LossKind,
-        sense::{Quality, Sense, SenseKind},
+        sense::{Sense, SenseKind},
         status::{
             ContainerdStatus, EventKind, LossTotal, Mode, Overall, ReadResult, StatusPlaces, WorldRead,
             WorldReads, shortcomings,
@@ -155,12 +155,7 @@ impl Pulse {
             .find(|one| one.sense == SenseKind::Holder);
         if let (Some(sense), Some(well)) = (holder, &self.holder) {
             *sense = match &blind {
-                Some(why) => Sense {
-                    quality: Quality::Missing,
-                    means: String::new(),
-                    why: vec![why.clone()],
-                    ..well.clone()
-                },
+                Some(why) => Sense::new(SenseKind::Holder, "", vec![why.clone()]),
                 None => well.clone(),
             };
         }
@@ -169,17 +164,14 @@ impl Pulse {
     }
 
     /// Notes what is seen from now on; of senses that are not named it is as before.
-    pub(super) fn senses(&mut self, senses: Vec<Sense>) {
+    pub(super) fn senses(&mut self, senses: &[Sense]) {
         self.put(senses);
         self.soon();
     }
 
     /// The same, for a status that is about to be published.
-    pub(super) fn put(&mut self, senses: Vec<Sense>) {
-        let named = |one: &Sense| senses.iter().any(|new| new.sense == one.sense);
-        self.status.senses.retain(|one| !named(one));
-        self.status.senses.extend(senses);
-        self.status.senses.sort_by_key(|one| one.sense);
+    pub(super) fn put(&mut self, senses: &[Sense]) {
+        Sense::renew(&mut self.status.senses, senses);
     }
 
     /// Notes whether the ledger took what was to be stored.
@@ -242,6 +234,7 @@ mod tests {
         decide::Policy,
         model::{
             Incarnation, PoolName, Timestamp,
+            sense::Quality,
             status::{OpenGap, Overall, OverallQuality},
         },
         observe::{probes::ProbeOptions, world::Places},

@@ -1,13 +1,12 @@
 //! What the agent itself sees, beside what the kernel tells.
 
-use crate::model::sense::{Quality, Sense, SenseKind};
+use crate::model::sense::{Sense, SenseKind};
 
 /// How it is known which process holds the pool database.
 pub(super) fn holder() -> Sense {
-    Sense {
-        sense: SenseKind::Holder,
-        quality: Quality::Full,
-        means: "the lock on the pool database and a pidfd".to_owned(),
-        why: Vec::new(),
-    }
+    Sense::new(
+        SenseKind::Holder,
+        "the lock on the pool database and a pidfd",
+        Vec::new(),
+    )
 }

@@ -84,7 +84,7 @@ impl Agent {
     /// Puts the status together and publishes it.
     pub(super) fn publish(&mut self) {
         let bounds = self.bounds();
-        self.pulse.put(vec![self.databases.senses()]);
+        self.pulse.put(&[self.databases.senses()]);
         let status = &mut self.pulse.status;
         status.at = now();
         status.bounds = bounds;

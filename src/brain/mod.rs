@@ -150,10 +150,7 @@ impl Brain {
                 },
             )],
             Input::Senses { senses, .. } => {
-                let named = |one: &Sense| senses.iter().any(|new| new.sense == one.sense);
-                self.senses.retain(|one| !named(one));
-                self.senses.extend(senses.iter().cloned());
-                self.senses.sort_by_key(|one| one.sense);
+                Sense::renew(&mut self.senses, senses);
                 Vec::new()
             }
             Input::PoolRead { at, view } => self.judge_pool(view, *at),

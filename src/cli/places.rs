@@ -43,17 +43,15 @@ pub(super) struct Databases {
 }
 
 impl PlaceArguments {
-    /// Pool and folder; an error where they are not known.
-    pub(super) fn places(&self) -> Result<Places, CliError> {
-        match self.named() {
-            Some(places) => Ok(places),
-            None => Ok(read_config(self.config())?.places),
-        }
-    }
-
-    /// containerd's own database, where its configuration can be read.
-    pub(super) fn core_db(&self) -> Option<PathBuf> {
-        read_config(self.config()).ok().as_ref().map(Devmapper::core_db)
+    /// The databases, for a command that needs them: an error where pool and folder are not known.
+    pub(super) fn required(&self) -> Result<Databases, CliError> {
+        let config = read_config(self.config());
+        let core = config.as_ref().ok().map(Devmapper::core_db);
+        let places = match self.named() {
+            Some(places) => places,
+            None => config?.places,
+        };
+        Ok(Databases { places, core })
     }
 
     /// The databases, for a command that can do without: none where nothing was named and containerd's configuration

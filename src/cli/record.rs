@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{
     CliError, Output,
-    places::PlaceArguments,
+    places::{Databases, PlaceArguments},
     run::{BpfArguments, start},
     seconds,
     watch::RingArguments,
@@ -67,9 +67,9 @@ impl SizeArguments {
 }
 
 pub(super) fn run(arguments: RecordArguments) -> Result<(), CliError> {
-    let places = arguments.places.places()?;
+    let Databases { places, core } = arguments.places.required()?;
     start(Options {
-        core_db: arguments.places.core_db(),
+        core_db: core,
         places,
         policy: Policy {
             act: false,

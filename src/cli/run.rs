@@ -6,7 +6,11 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    CliError, Output, places::PlaceArguments, record::SizeArguments, seconds, status::SocketArgument,
+    CliError, Output,
+    places::{Databases, PlaceArguments},
+    record::SizeArguments,
+    seconds,
+    status::SocketArgument,
     watch::RingArguments,
 };
 use crate::{
@@ -100,9 +104,9 @@ fn queue_default() -> u32 {
 }
 
 pub(super) fn run(arguments: RunArguments) -> Result<(), CliError> {
-    let places = arguments.places.places()?;
+    let Databases { places, core } = arguments.places.required()?;
     start(Options {
-        core_db: arguments.places.core_db(),
+        core_db: core,
         places,
         policy: Policy {
             act: arguments.act,

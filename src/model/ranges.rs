@@ -140,6 +140,17 @@ impl Ranges {
 }
 
 /// `0-7, 2048-2055 and 3 more ranges`, last addresses included.
+/// From first addresses and those behind the last.
+impl FromIterator<(u64, u64)> for Ranges {
+    fn from_iter<I: IntoIterator<Item = (u64, u64)>>(all: I) -> Self {
+        let mut ranges = Self::default();
+        for (start, end) in all {
+            ranges.insert(Range { start, end });
+        }
+        ranges
+    }
+}
+
 impl fmt::Display for Ranges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (nth, one) in self.iter().take(Self::SHOWN).enumerate() {
@@ -168,14 +179,7 @@ mod tests {
     use super::*;
 
     fn of(all: &[(u64, u64)]) -> Ranges {
-        let mut ranges = Ranges::default();
-        for (start, end) in all {
-            ranges.insert(Range {
-                start: *start,
-                end: *end,
-            });
-        }
-        ranges
+        all.iter().copied().collect()
     }
 
     proptest! {

@@ -120,6 +120,33 @@ pub struct Sense {
     pub why: Vec<String>,
 }
 
+impl Sense {
+    /// How well it works follows from the rest: without means not at all, with nothing amiss fully.
+    #[must_use]
+    pub fn new(sense: SenseKind, means: impl Into<String>, why: Vec<String>) -> Self {
+        let means = means.into();
+        let quality = match (means.is_empty(), why.is_empty()) {
+            (true, _) => Quality::Missing,
+            (false, true) => Quality::Full,
+            (false, false) => Quality::Degraded,
+        };
+        Self {
+            sense,
+            quality,
+            means,
+            why,
+        }
+    }
+
+    /// Puts newer ones in the place of those that they renew; of the others it is as before. They stay in the order in
+    /// which they are shown.
+    pub fn renew(senses: &mut Vec<Self>, newer: &[Self]) {
+        senses.retain(|one| newer.iter().all(|new| new.sense != one.sense));
+        senses.extend_from_slice(newer);
+        senses.sort_by_key(|one| one.sense);
+    }
+}
+
 impl fmt::Display for Sense {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.sense, self.quality)?;

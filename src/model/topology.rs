@@ -248,14 +248,7 @@ mod tests {
     const STRIPED: DeviceNumber = DeviceNumber { major: 253, minor: 8 };
 
     fn ranges(all: &[(u64, u64)]) -> Ranges {
-        let mut ranges = Ranges::default();
-        for (start, end) in all {
-            ranges.insert(Range {
-                start: *start,
-                end: *end,
-            });
-        }
-        ranges
+        all.iter().copied().collect()
     }
 
     fn linear(start: u64, length: u64, lower: DeviceNumber, lower_start: u64) -> Layer {

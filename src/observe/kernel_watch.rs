@@ -3,8 +3,9 @@
 use tokio::sync::mpsc::Sender;
 
 use super::{
-    probes::{self, ProbeError, ProbeOptions, ProbeThread, Probes, Seen},
-    without_bpf::{self, WatchThread, WithoutBpfError},
+    probes::{self, ProbeError, ProbeOptions, Probes, Seen},
+    watch_thread::WatchThread,
+    without_bpf::{self, WithoutBpfError},
 };
 use crate::model::{PoolName, sense::Sense};
 
@@ -41,17 +42,10 @@ pub enum KernelWatchError {
 
 /// A handle on the thread that watches.
 pub struct KernelWatch {
-    thread: Thread,
+    thread: WatchThread,
     senses: Vec<Sense>,
     /// Why not with probes.
     without_bpf: Option<String>,
-}
-
-enum Thread {
-    /// Reads the probes' rings.
-    Probes(ProbeThread),
-    /// Looks at what is left without them.
-    WithoutBpf(WatchThread),
 }
 
 impl KernelWatch {
@@ -69,7 +63,7 @@ impl KernelWatch {
                 Ok(probes) => {
                     let senses = probes.senses().to_vec();
                     return Ok(Self {
-                        thread: Thread::Probes(probes::start(probes, to)?),
+                        thread: probes::start(probes, to)?,
                         senses,
                         without_bpf: None,
                     });
@@ -82,7 +76,7 @@ impl KernelWatch {
         };
         match (without_bpf::start(pool.cloned(), to), refused) {
             (Ok(thread), refused) => Ok(Self {
-                thread: Thread::WithoutBpf(thread),
+                thread,
                 senses: without_bpf::senses(),
                 without_bpf: Some(
                     refused.unwrap_or_else(|| "suture was told to do without kernel probes".to_owned()),
@@ -96,10 +90,7 @@ impl KernelWatch {
     /// Asks for [`Seen::Barrier`] with the number that is returned.
     #[must_use]
     pub fn request_barrier(&self) -> u64 {
-        match &self.thread {
-            Thread::Probes(thread) => thread.request_barrier(),
-            Thread::WithoutBpf(thread) => thread.request_barrier(),
-        }
+        self.thread.request_barrier()
     }
 
     /// What is seen, by what means, and what is not and why, as it was at the start.

@@ -27,6 +27,8 @@ pub mod thin_metadata;
 #[cfg(feature = "node")]
 pub mod topology;
 #[cfg(feature = "node")]
+pub mod watch_thread;
+#[cfg(feature = "node")]
 pub mod without_bpf;
 #[cfg(feature = "node")]
 pub mod world;

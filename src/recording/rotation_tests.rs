@@ -4,7 +4,7 @@ use std::{
     time::Duration,
 };
 
-use super::{recorder::numbered, *};
+use super::{recorder::numbered, tests::header, *};
 use crate::{
     brain::{Brain, Input, Rules},
     decide::Policy,
@@ -21,16 +21,6 @@ fn brain() -> Brain {
         verbose: false,
     };
     Brain::new(pool(), rules, at(0))
-}
-
-fn header() -> Header {
-    Header {
-        suture: "0".to_owned(),
-        pool: pool(),
-        boot: "b".to_owned(),
-        kernel: "k".to_owned(),
-        began: at(0),
-    }
 }
 
 fn options(folder: &tempfile::TempDir) -> RecordingOptions {

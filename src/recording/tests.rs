@@ -27,7 +27,7 @@ fn brain() -> Brain {
     Brain::new(pool(), rules, at(0))
 }
 
-fn header() -> Header {
+pub(super) fn header() -> Header {
     Header {
         suture: "0.1.0".to_owned(),
         pool: pool(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use suture::model::{
     DataOwners, ThinId,
-    ranges::{Range, Ranges},
+    ranges::Ranges,
 };
 use suture::observe::thin_metadata::{Block, owners};
 
@@ -52,14 +52,7 @@ fn image(devices: &BTreeMap<u32, Mappings>, fan: usize) -> Vec<Block> {
 }
 
 fn ranges(all: &[(u64, u64)]) -> Ranges {
-    let mut ranges = Ranges::default();
-    for (start, end) in all {
-        ranges.insert(Range {
-            start: *start,
-            end: *end,
-        });
-    }
-    ranges
+    all.iter().copied().collect()
 }
 
 fn ask(blocks: Vec<Block>, wanted: &Ranges) -> DataOwners {

@@ -132,17 +132,7 @@ fn what_suture_saw_before_a_power_cut_still_counts_after_the_reboot() -> Result<
         let kept = Kept::write(&first, &containerd, "kept", 1)?;
         let mut suture = Suture::start(&first, &act, &[])?;
         first.write_file("/opt/break/dmsetup", SLOW_DMSETUP, 0o755)?;
-        let _prepare = first.spawn(
-            [
-                "ctr",
-                "snapshots",
-                "--snapshotter",
-                "devmapper",
-                "prepare",
-                "half",
-            ],
-            &[],
-        )?;
+        let _prepare = containerd.begin_prepare("half")?;
         let operation = suture.expect("operation", |report| {
             report["operation"]["device_name"] == "tp-snap-2"
         })?;
@@ -178,17 +168,7 @@ fn an_operation_that_nobody_watched_to_its_end_gives_no_leave_to_delete() -> Res
     let mut containerd = containerd(&vm)?;
     let mut suture = Suture::start(&vm, &["--act", "--verbose", "--grace", "0"], &[])?;
     vm.write_file("/opt/break/dmsetup", SLOW_DMSETUP, 0o755)?;
-    let _prepare = vm.spawn(
-        [
-            "ctr",
-            "snapshots",
-            "--snapshotter",
-            "devmapper",
-            "prepare",
-            "half",
-        ],
-        &[],
-    )?;
+    let _prepare = containerd.begin_prepare("half")?;
     suture.expect("operation", |report| report["operation"]["state"] == "in_flight")?;
     suture.signal(Signal::KILL)?;
     suture.end()?;

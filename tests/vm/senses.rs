@@ -4,56 +4,20 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use xtask::vm::{Process, Vm, containerd::disk_with_a_bad_spot};
+use xtask::vm::{
+    Vm,
+    containerd::{break_disk, disk_with_a_bad_spot},
+};
 
 use crate::support::*;
 
 const MOMENT: Duration = Duration::from_secs(40);
 
-/// `suture watch --output json`.
-struct Watch {
-    process: Process,
-    read: usize,
-}
-
-impl Watch {
-    fn start(vm: &Vm, arguments: &[&str]) -> Result<Self> {
-        let argv = ["suture", "watch", "--output", "json"];
-        let mut process = vm.spawn(argv.iter().chain(arguments).copied(), &[])?;
-        process.wait_for_line(|line| line.contains("watching"), MOMENT)?;
-        Ok(Self { process, read: 0 })
-    }
-
-    /// Waits for the next observation that `is_it` accepts; those before it are not looked at again.
-    fn expect(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Result<Value> {
-        let begun = std::time::Instant::now();
-        loop {
-            let lines = self.process.lines_so_far()?.to_vec();
-            while let Some(line) = lines.get(self.read) {
-                self.read += 1;
-                let Ok(value) = serde_json::from_str::<Value>(line) else {
-                    continue;
-                };
-                if is_it(&value) {
-                    return Ok(value);
-                }
-            }
-            ensure!(
-                begun.elapsed() < MOMENT,
-                "not seen: {what}; seen:\n{}",
-                lines.join("\n")
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    fn pool(&mut self, function: &str, error: Option<&str>) -> Result<Value> {
-        self.expect(&format!("{function} with {error:?}"), |seen| {
-            seen["kind"] == "pool_call"
-                && seen["what"]["function"] == function
-                && seen["error"].as_str() == error
-        })
-    }
+/// Waits for a call of a pool's own function, with what came of it.
+fn expect_of_pool(watch: &mut Watch, function: &str, error: Option<&str>) -> Result<Value> {
+    watch.expect(&format!("{function} with {error:?}"), |seen| {
+        seen["kind"] == "pool_call" && seen["what"]["function"] == function && seen["error"].as_str() == error
+    })
 }
 
 /// A pool `tp` on `tmeta` and `tdata`, whose tables can be swapped for the error target. Gives the number of `tmeta`.
@@ -74,7 +38,7 @@ fn pools_are_seen_from_inside(kernel: Kernel) -> Result<()> {
     let vm = boot(kernel)?;
     let mut watch = Watch::start(&vm, &[])?;
     let metadata = pool(&vm, 64)?;
-    let mode = watch.pool("set_mode", None)?;
+    let mode = expect_of_pool(&mut watch, "set_mode", None)?;
     ensure!(
         mode["what"]["mode"] == "read_write" && mode["metadata_device"] == metadata.as_str(),
         "{mode}"
@@ -82,28 +46,28 @@ fn pools_are_seen_from_inside(kernel: Kernel) -> Result<()> {
 
     // Create, snapshot, a snapshot that is refused, delete: each as it really ended, and each made durable.
     vm.sh("dmsetup message tp 0 'create_thin 1'")?;
-    let created = watch.pool("create_thin", None)?;
+    let created = expect_of_pool(&mut watch, "create_thin", None)?;
     ensure!(
         created["what"]["id"] == 1 && created["metadata_device"] == metadata.as_str(),
         "{created}"
     );
-    watch.pool("commit", None)?;
+    expect_of_pool(&mut watch, "commit", None)?;
     let asked = watch.expect("the call", |seen| seen["kind"] == "dm_ioctl")?;
     ensure!(
         asked["origin"] == "shell" && asked["caller"]["cgroup_path"].is_string(),
         "{asked}"
     );
     vm.sh("dmsetup message tp 0 'create_snap 2 1'; ! dmsetup message tp 0 'create_snap 2 1' 2>/dev/null")?;
-    let created = watch.pool("create_snap", None)?;
+    let created = expect_of_pool(&mut watch, "create_snap", None)?;
     ensure!(
         created["what"]["id"] == 2 && created["what"]["origin"] == 1,
         "{created}"
     );
-    watch.pool("create_snap", Some("EEXIST"))?;
+    expect_of_pool(&mut watch, "create_snap", Some("EEXIST"))?;
     vm.sh("dmsetup message tp 0 'delete 2'")?;
-    let deleted = watch.pool("delete_thin", None)?;
+    let deleted = expect_of_pool(&mut watch, "delete_thin", None)?;
     ensure!(deleted["what"]["id"] == 2, "{deleted}");
-    watch.pool("commit", None)?;
+    expect_of_pool(&mut watch, "commit", None)?;
 
     // A removal that is put off, and completes when the last user lets go.
     vm.sh("dmsetup create held --table '0 8192 thin /dev/mapper/tp 1'")?;
@@ -138,17 +102,17 @@ fn pools_are_seen_from_inside(kernel: Kernel) -> Result<()> {
     })?;
 
     // The metadata device fails: the call is acknowledged, the commit behind it is not, and the pool gives up.
-    vm.sh("dmsetup suspend --noflush --nolockfs tmeta; dmsetup load tmeta --table '0 32768 error'; dmsetup resume tmeta
-        dmsetup message tp 0 'create_thin 9' || true")?;
-    watch.pool("commit", Some("EIO"))?;
-    let given_up = watch.pool("operation_failed", Some("EIO"))?;
+    break_disk(&vm, "tmeta")?;
+    vm.sh("dmsetup message tp 0 'create_thin 9' || true")?;
+    expect_of_pool(&mut watch, "commit", Some("EIO"))?;
+    let given_up = expect_of_pool(&mut watch, "operation_failed", Some("EIO"))?;
     ensure!(
         given_up["what"]["operation"]
             .as_str()
             .is_some_and(|name| name.contains("commit")),
         "{given_up}"
     );
-    watch.pool("abort", Some("EIO"))?;
+    expect_of_pool(&mut watch, "abort", Some("EIO"))?;
     watch.expect("the failed pool", |seen| {
         seen["what"]["function"] == "set_mode" && seen["what"]["mode"] == "failed"
     })?;

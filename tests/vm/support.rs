@@ -138,6 +138,57 @@ impl Suture {
     }
 }
 
+/// `suture watch --output json`.
+pub(crate) struct Watch {
+    process: Process,
+    read: usize,
+}
+
+/// How long an observation may take to be seen.
+const MOMENT: Duration = Duration::from_secs(40);
+
+impl Watch {
+    /// Starts it, with more arguments, and waits until it watches.
+    pub(crate) fn start(vm: &Vm, arguments: &[&str]) -> Result<Self> {
+        let argv = ["suture", "watch", "--output", "json"];
+        let mut process = vm.spawn(argv.iter().chain(arguments).copied(), &[])?;
+        process.wait_for_line(|line| line.contains("watching"), MOMENT)?;
+        Ok(Self { process, read: 0 })
+    }
+
+    /// Waits for the next observation that `is_it` accepts; those before it are not looked at again.
+    pub(crate) fn expect(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Result<Value> {
+        let begun = Instant::now();
+        loop {
+            let lines = self.process.lines_so_far()?.to_vec();
+            while let Some(line) = lines.get(self.read) {
+                self.read += 1;
+                let Ok(value) = serde_json::from_str::<Value>(line) else {
+                    continue;
+                };
+                if is_it(&value) {
+                    return Ok(value);
+                }
+            }
+            ensure!(
+                begun.elapsed() < MOMENT,
+                "not seen: {what}; seen:\n{}",
+                lines.join("\n")
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Every line that it has shown so far.
+    pub(crate) fn lines(&mut self) -> Result<String> {
+        Ok(self.process.lines_so_far()?.join("\n"))
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.kill(signal)
+    }
+}
+
 /// The break of this project's first scenario: containerd is killed as soon as the device node of a new snapshot has
 /// appeared, and comes back.
 pub(crate) fn break_and_restart(containerd: &mut Containerd<'_>) -> Result<()> {

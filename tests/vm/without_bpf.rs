@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use xtask::vm::{
-    Process, Vm,
+    Vm,
     containerd::{Containerd, break_disk, swap_table},
 };
 
@@ -135,16 +135,8 @@ const POOL_ON_DM: &str = "truncate -s 16M /run/meta; truncate -s 64M /run/data
     dmsetup create thin1 --table '0 65536 thin /dev/mapper/frail 1'
     dd if=/dev/zero of=/dev/mapper/thin1 bs=64k count=1 oflag=direct 2>/dev/null";
 
-fn expect(watch: &mut Process, what: &str, is_it: impl Fn(&Value) -> bool) -> Result<Value> {
-    let parse = |line: &str| serde_json::from_str::<Value>(line).ok();
-    let line = watch
-        .wait_for_line(|line| parse(line).is_some_and(|value| is_it(&value)), MOMENT)
-        .with_context(|| format!("waiting for {what}"))?;
-    parse(&line).context("the line was JSON a moment ago")
-}
-
-fn expect_change(watch: &mut Process, name: &str, change: &str) -> Result<Value> {
-    expect(watch, &format!("{name} to have {change}"), |value| {
+fn expect_change(watch: &mut Watch, name: &str, change: &str) -> Result<Value> {
+    watch.expect(&format!("{name} to have {change}"), |value| {
         value["kind"] == "device_change" && value["name"] == name && value["change"] == change
     })
 }
@@ -152,21 +144,8 @@ fn expect_change(watch: &mut Process, name: &str, change: &str) -> Result<Value>
 fn devices_pools_and_disks_are_seen(kernel: Kernel) -> Result<()> {
     let vm = boot(kernel)?;
     vm.sh(POOL_ON_DM)?;
-    let mut watch = vm.spawn(
-        [
-            "suture",
-            "watch",
-            "--output",
-            "json",
-            "--no-bpf",
-            "--pool",
-            "frail",
-            "--root-path",
-            "/nowhere",
-        ],
-        &[],
-    )?;
-    expect(&mut watch, "the pool as it is", |value| {
+    let mut watch = Watch::start(&vm, &["--no-bpf", "--pool", "frail", "--root-path", "/nowhere"])?;
+    watch.expect("the pool as it is", |value| {
         value["kind"] == "pool_status" && value["mode"] == "read_write"
     })?;
 
@@ -193,9 +172,7 @@ fn devices_pools_and_disks_are_seen(kernel: Kernel) -> Result<()> {
         Ok(vm.run(["test", "-b", "/dev/sda"])?.status.success())
     })?;
     vm.sh("! dd if=/dev/sda of=/dev/null bs=512 skip=4660 count=1 iflag=direct 2>/dev/null")?;
-    let error = expect(&mut watch, "the failed read", |value| {
-        value["kind"] == "block_error"
-    })?;
+    let error = watch.expect("the failed read", |value| value["kind"] == "block_error")?;
     let disk = vm.sh("cat /sys/class/block/sda/dev")?;
     ensure!(
         error["device"] == disk.trim() && error["sector"] == 4660 && error["source"] == "kernel_log",
@@ -209,7 +186,7 @@ fn devices_pools_and_disks_are_seen(kernel: Kernel) -> Result<()> {
         ! dd if=/dev/mapper/bad of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null
         ! dd if=/dev/mapper/bad of=/dev/null bs=4k skip=2 count=1 2>/dev/null")?;
     let bad = vm.sh("dmsetup info -c --noheadings --separator : -o major,minor bad")?;
-    let error = expect(&mut watch, "the failed buffer", |value| {
+    let error = watch.expect("the failed buffer", |value| {
         value["kind"] == "block_error" && value["device"] == bad.trim()
     })?;
     ensure!(
@@ -218,27 +195,25 @@ fn devices_pools_and_disks_are_seen(kernel: Kernel) -> Result<()> {
     );
 
     // The log runs over while nobody reads it: how much was missed is told.
-    watch.kill(Signal::STOP)?;
+    watch.signal(Signal::STOP)?;
     vm.sh("i=0; while [ $i -lt 6000 ]; do printf '<15>%0400d' $i > /dev/kmsg; i=$((i + 1)); done")?;
-    watch.kill(Signal::CONT)?;
-    let overrun = expect(&mut watch, "the overrun", |value| {
-        value["what"] == "kernel_log_overrun"
-    })?;
+    watch.signal(Signal::CONT)?;
+    let overrun = watch.expect("the overrun", |value| value["what"] == "kernel_log_overrun")?;
     let missed = overrun["count"].as_u64().unwrap_or_default();
     ensure!((1..6000).contains(&missed), "{overrun}");
 
     // The pool loses its metadata device, and needs it.
-    vm.sh("dmsetup suspend --noflush --nolockfs tmeta; dmsetup load tmeta --table '0 32768 error'; dmsetup resume tmeta
-        dd if=/dev/zero of=/dev/mapper/thin1 bs=64k count=1 seek=40 oflag=direct conv=fsync 2>/dev/null || true")?;
+    break_disk(&vm, "tmeta")?;
+    vm.sh("dd if=/dev/zero of=/dev/mapper/thin1 bs=64k count=1 seek=40 oflag=direct conv=fsync 2>/dev/null || true")?;
     expect_change(&mut watch, "frail", "event")?;
-    let broken = expect(&mut watch, "the broken pool", |value| {
+    let broken = watch.expect("the broken pool", |value| {
         value["kind"] == "pool_status" && value["mode"] != "read_write"
     })?;
     ensure!(
         broken["pool"] == "frail" && (broken["mode"] == "failed" || broken["mode"] == "read_only"),
         "{broken}"
     );
-    let lines = watch.lines_so_far()?.join("\n");
+    let lines = watch.lines()?;
     ensure!(!lines.contains("\"sector\":1,"), "{lines}");
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use xtask::vm::containerd::{Containerd, Options};
+use xtask::vm::containerd::Containerd;
 use xtask::vm::{Ended, Kernel, Signal, Vm};
 
 /// Emulation is hungry: one VM at a time keeps each of them quick, and the limits honest.
@@ -156,8 +156,7 @@ fn containerd_leaves_a_thin_device_behind_when_it_is_killed_half_way() {
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     let disks = tempfile::tempdir().unwrap();
     let vm = Vm::builder().disks(disks.path()).boot().unwrap();
-    let mut containerd = Containerd::set_up(&vm, Options::default()).unwrap();
-    containerd.start().unwrap();
+    let mut containerd = Containerd::serving(&vm).unwrap();
     containerd.prepare("whole", None).unwrap().ok().unwrap();
     let snapshots = containerd.ls().unwrap();
     assert_eq!(
@@ -194,8 +193,7 @@ fn containerd_leaves_a_thin_device_behind_when_it_is_killed_half_way() {
 
     // The pool and the databases are there again in the next life of the disks.
     let vm = Vm::builder().disks(disks.path()).boot().unwrap();
-    let mut containerd = Containerd::set_up(&vm, Options::default()).unwrap();
-    containerd.start().unwrap();
+    let containerd = Containerd::serving(&vm).unwrap();
     assert!(
         containerd
             .ls()

@@ -25,7 +25,7 @@ use super::world::Places;
 use crate::model::{
     Observation, Timestamp,
     commit::DatabaseKind,
-    sense::{Quality, Sense, SenseKind},
+    sense::{Sense, SenseKind},
 };
 
 /// How often to look where every change wakes: what inotify does not tell (a network file system, a full queue) is
@@ -99,20 +99,12 @@ impl DatabaseWatch {
         let status = lock(&self.status);
         let mut why = status.blind.clone();
         why.extend(status.unread.iter().cloned());
-        Sense {
-            sense: SenseKind::Databases,
-            quality: if why.is_empty() {
-                Quality::Full
-            } else {
-                Quality::Degraded
-            },
-            means: if status.blind.is_empty() {
-                "inotify and transaction ids".to_owned()
-            } else {
-                format!("transaction ids, each {} ms", POLL.as_millis())
-            },
-            why,
-        }
+        let means = if status.blind.is_empty() {
+            "inotify and transaction ids".to_owned()
+        } else {
+            format!("transaction ids, each {} ms", POLL.as_millis())
+        };
+        Sense::new(SenseKind::Databases, means, why)
     }
 }
 

@@ -7,7 +7,7 @@ use aya::{
 
 use super::{ProbeError, loader::Means};
 use crate::{
-    model::sense::{Quality, Sense, SenseKind},
+    model::sense::{Sense, SenseKind},
     words::explain,
 };
 
@@ -56,16 +56,6 @@ fn no_functions(means: Means) -> Option<String> {
 /// Puts every probe where it belongs, as far as this kernel lets it. Fails only when device-mapper's calls can not be
 /// seen at all: then there is nothing left that BPF would be good for.
 pub(super) fn attach_all(ebpf: &mut Ebpf, means: Means, offsets: &Missing) -> Result<Vec<Sense>, ProbeError> {
-    let mut ends = one(
-        ebpf,
-        SenseKind::ProcessEnds,
-        ("sched_process_exit", "sched", "sched_process_exit"),
-        None,
-    );
-    if let (Quality::Full, Some(why)) = (ends.quality, &offsets.exit_code) {
-        ends.quality = Quality::Degraded;
-        ends.why.push(why.clone());
-    }
     // The fork probe first: an ioctl seen without its lineage proves nothing about who made it.
     let lineage = one(
         ebpf,
@@ -75,10 +65,10 @@ pub(super) fn attach_all(ebpf: &mut Ebpf, means: Means, offsets: &Missing) -> Re
     );
     let mut senses = vec![
         lineage,
-        ends,
         device_mapper_calls(ebpf, means)?,
         pool_internals(ebpf, means, offsets),
         device_ends(ebpf, means, offsets),
+        process_ends(ebpf, offsets),
     ];
     let others = [
         (
@@ -132,23 +122,23 @@ fn one(
         None => tracepoint(ebpf, program, category, name).map_err(|error| explain(&error)),
     };
     match attached {
-        Ok(()) => full(sense, format!("tracepoint {category}:{name}")),
-        Err(why) => Sense {
-            sense,
-            quality: Quality::Missing,
-            means: String::new(),
-            why: vec![why],
-        },
+        Ok(()) => Sense::new(sense, format!("tracepoint {category}:{name}"), Vec::new()),
+        Err(why) => Sense::new(sense, "", vec![why]),
     }
 }
 
-fn full(sense: SenseKind, means: String) -> Sense {
-    Sense {
+fn process_ends(ebpf: &mut Ebpf, offsets: &Missing) -> Sense {
+    let where_to = ("sched_process_exit", "sched", "sched_process_exit");
+    let Sense {
         sense,
-        quality: Quality::Full,
         means,
-        why: Vec::new(),
+        mut why,
+        ..
+    } = one(ebpf, SenseKind::ProcessEnds, where_to, None);
+    if !means.is_empty() {
+        why.extend(offsets.exit_code.clone());
     }
+    Sense::new(sense, means, why)
 }
 
 /// By device-mapper's own function, where calls of 32-bit programs pass too; else by the syscall tracepoints.
@@ -171,7 +161,7 @@ fn device_mapper_calls(ebpf: &mut Ebpf, means: Means) -> Result<Sense, ProbeErro
                 "dm_ioctl_enter",
                 Some("dm_ioctl_return"),
             ) {
-                Ok(()) => return Ok(full(sense, format!("kprobe {function}"))),
+                Ok(()) => return Ok(Sense::new(sense, format!("kprobe {function}"), Vec::new())),
                 Err(error) => why.push(format!("{function}: {}", explain(&error))),
             }
         }
@@ -179,14 +169,11 @@ fn device_mapper_calls(ebpf: &mut Ebpf, means: Means) -> Result<Sense, ProbeErro
     // Exit before entry: an entry without an exit would stay in flight for ever.
     tracepoint(ebpf, "sys_exit_ioctl", "syscalls", "sys_exit_ioctl")?;
     tracepoint(ebpf, "sys_enter_ioctl", "syscalls", "sys_enter_ioctl")?;
-    Ok(Sense {
+    Ok(Sense::new(
         sense,
-        quality: Quality::Degraded,
-        means:
-            "tracepoints syscalls:sys_enter_ioctl and sys_exit_ioctl: calls of 32-bit programs are not seen"
-                .to_owned(),
+        "tracepoints syscalls:sys_enter_ioctl and sys_exit_ioctl: calls of 32-bit programs are not seen",
         why,
-    })
+    ))
 }
 
 fn pool_internals(ebpf: &mut Ebpf, means: Means, offsets: &Missing) -> Sense {
@@ -204,44 +191,26 @@ fn pool_internals(ebpf: &mut Ebpf, means: Means, offsets: &Missing) -> Sense {
     if !attached.is_empty() {
         why.extend(offsets.pool.clone());
     }
-    Sense {
-        sense: SenseKind::PoolInternals,
-        quality: match (attached.len(), why.is_empty()) {
-            (0, _) => Quality::Missing,
-            (_, true) => Quality::Full,
-            _ => Quality::Degraded,
-        },
-        means: if attached.is_empty() {
-            String::new()
-        } else {
-            format!("kprobes {}", attached.join(", "))
-        },
-        why,
-    }
+    let means = if attached.is_empty() {
+        String::new()
+    } else {
+        format!("kprobes {}", attached.join(", "))
+    };
+    Sense::new(SenseKind::PoolInternals, means, why)
 }
 
 fn device_ends(ebpf: &mut Ebpf, means: Means, offsets: &Missing) -> Sense {
     let sense = SenseKind::DeviceEnds;
-    let none = |why| Sense {
-        sense,
-        quality: Quality::Missing,
-        means: String::new(),
-        why: vec![why],
-    };
     if let Some(why) = no_functions(means) {
-        return none(why);
+        return Sense::new(sense, "", vec![why]);
     }
     match in_module(ebpf, DEVICE_MAPPER, "dm_destroy", "dm_destroy", None) {
-        Ok(()) => Sense {
-            quality: if offsets.device.is_none() {
-                Quality::Full
-            } else {
-                Quality::Degraded
-            },
-            why: offsets.device.iter().cloned().collect(),
-            ..full(sense, "kprobe dm_destroy".to_owned())
-        },
-        Err(error) => none(format!("dm_destroy: {}", explain(&error))),
+        Ok(()) => Sense::new(
+            sense,
+            "kprobe dm_destroy",
+            offsets.device.iter().cloned().collect(),
+        ),
+        Err(error) => Sense::new(sense, "", vec![format!("dm_destroy: {}", explain(&error))]),
     }
 }
 

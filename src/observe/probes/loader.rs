@@ -247,13 +247,12 @@ impl Places {
     fn with_types(mut self, missing: &mut Missing) -> Self {
         let kernel = Types::of_kernel();
         let of_kernel = |structure, field| kernel.as_ref()?.offset(structure, field, None);
-        let of_module = |module, structure, field| {
-            let kernel = kernel.as_ref()?;
-            let types = Types::of_module(module, kernel);
-            types
-                .as_ref()
-                .unwrap_or(kernel)
-                .offset(structure, field, types.as_ref().map(|_| kernel))
+        let types_of = |module| Types::of_module(module, kernel.as_ref()?);
+        let (thin_pool, device_mapper) = (types_of(THIN_POOL), types_of(DEVICE_MAPPER));
+        // Where the module is built in, the kernel's own types tell.
+        let of_module = |types: &Option<Types>, structure, field| match types {
+            Some(types) => types.offset(structure, field, kernel.as_ref()),
+            None => of_kernel(structure, field),
         };
         let unknown = |what: &str| {
             Some(format!(
@@ -265,8 +264,8 @@ impl Places {
             None => missing.exit_code = unknown("how a process ended"),
         }
         self.pool = [
-            of_module(THIN_POOL, "dm_pool_metadata", "bdev"),
-            of_module(THIN_POOL, "pool", "md_dev"),
+            of_module(&thin_pool, "dm_pool_metadata", "bdev"),
+            of_module(&thin_pool, "pool", "md_dev"),
             of_kernel("block_device", "bd_dev"),
         ]
         .map(|offset| offset.unwrap_or(UNKNOWN));
@@ -274,7 +273,7 @@ impl Places {
             missing.pool = unknown("which pool a call is about");
         }
         self.device = [
-            of_module(DEVICE_MAPPER, "mapped_device", "disk"),
+            of_module(&device_mapper, "mapped_device", "disk"),
             of_kernel("gendisk", "major"),
             of_kernel("gendisk", "first_minor"),
         ]

@@ -17,4 +17,4 @@ pub mod wire;
 pub use error::ProbeError;
 pub use loader::{Means, ProbeOptions, Probes};
 pub(super) use reader::clock;
-pub use reader::{ProbeThread, Seen, start};
+pub use reader::{Seen, start};

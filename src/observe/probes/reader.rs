@@ -1,25 +1,24 @@
 //! The thread that empties the rings. It does nothing else, so that a slow database or collector never costs events:
 //! while the agent is busy the queue fills, then the rings, and then the kernel counts what was lost.
 
-use std::{
-    io,
-    os::fd::OwnedFd,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::JoinHandle,
-    time::{Duration, Instant, SystemTime},
-};
+use std::time::{Duration, Instant, SystemTime};
 
 use aya::maps::{MapData, RingBuf};
 use rustix::{
-    event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     time::{ClockId, clock_gettime},
 };
 use tokio::sync::mpsc::Sender;
 
-use super::{super::cgroups::Cgroups, ProbeError, Probes, decode::Clock, wire};
+use super::{
+    super::{
+        cgroups::Cgroups,
+        watch_thread::{Orders, WatchThread},
+    },
+    ProbeError, Probes,
+    decode::Clock,
+    wire,
+};
 use crate::{
     model::{
         Observation, Timestamp,
@@ -52,86 +51,32 @@ pub enum Seen {
     Broken(String),
 }
 
-/// A handle on the running thread.
-pub struct ProbeThread {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-struct Shared {
-    stop: AtomicBool,
-    wanted_barrier: AtomicU64,
-    wake: OwnedFd,
-}
-
-impl ProbeThread {
-    /// Asks for [`Seen::Barrier`] with the number that is returned.
-    #[must_use]
-    pub fn request_barrier(&self) -> u64 {
-        let number = self
-            .shared
-            .wanted_barrier
-            .fetch_add(1, Ordering::SeqCst)
-            .saturating_add(1);
-        self.wake();
-        number
-    }
-
-    fn wake(&self) {
-        // The counter can only be full when a wake-up is pending already.
-        let _ = rustix::io::write(&self.shared.wake, &1_u64.to_ne_bytes());
-    }
-}
-
-impl Drop for ProbeThread {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
-        self.wake();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 /// Starts reading; what is seen goes to `to`, in the order of each ring. Drop the receiver before the handle.
-pub fn start(probes: Probes, to: Sender<Seen>) -> Result<ProbeThread, ProbeError> {
-    let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-        .map_err(|error| ProbeError::Thread(io::Error::from(error)))?;
-    let shared = Arc::new(Shared {
-        stop: AtomicBool::new(false),
-        wanted_barrier: AtomicU64::new(0),
-        wake,
-    });
-    let theirs = Arc::clone(&shared);
-    let thread = std::thread::Builder::new()
-        .name("suture-probes".to_owned())
-        .spawn(move || {
-            let mut reader = Reader {
-                probes,
-                to,
-                shared: theirs,
-                given_barrier: 0,
-                looked_at: SystemTime::now().into(),
-                looked: Instant::now(),
-                inspected: Instant::now(),
-                whole_at: SystemTime::now().into(),
-                cgroups: Cgroups::default(),
-            };
-            if let Err(error) = reader.run() {
-                let _ = reader.to.blocking_send(Seen::Broken(error.to_string()));
-            }
-        })
-        .map_err(ProbeError::Thread)?;
-    Ok(ProbeThread {
-        shared,
-        thread: Some(thread),
+pub fn start(probes: Probes, to: Sender<Seen>) -> Result<WatchThread, ProbeError> {
+    WatchThread::start("suture-probes", move |orders| {
+        let now = SystemTime::now().into();
+        let mut reader = Reader {
+            probes,
+            to,
+            orders,
+            given_barrier: 0,
+            looked_at: now,
+            looked: Instant::now(),
+            inspected: Instant::now(),
+            whole_at: now,
+            cgroups: Cgroups::default(),
+        };
+        if let Err(error) = reader.run() {
+            let _ = reader.to.blocking_send(Seen::Broken(error.to_string()));
+        }
     })
+    .map_err(ProbeError::Thread)
 }
 
-struct Reader {
+struct Reader<'o> {
     probes: Probes,
     to: Sender<Seen>,
-    shared: Arc<Shared>,
+    orders: &'o Orders,
     given_barrier: u64,
     /// When losses were looked for last, as wall time and on a clock that is never set.
     looked_at: Timestamp,
@@ -154,11 +99,11 @@ fn loss(since: Timestamp, at: Timestamp, what: LossKind, count: u64) -> Seen {
     })
 }
 
-impl Reader {
+impl Reader<'_> {
     fn run(&mut self) -> Result<(), ProbeError> {
-        while !self.shared.stop.load(Ordering::SeqCst) {
+        while !self.orders.stopped() {
             // Read before the rings: what is in them at this point is what the barrier promises.
-            let barrier = self.shared.wanted_barrier.load(Ordering::SeqCst);
+            let barrier = self.orders.wanted_barrier();
             let Ok(most) = self.drain() else { return Ok(()) };
             // Six questions to the kernel: not with each event, but before each promise.
             if (barrier > self.given_barrier || self.looked.elapsed() >= IDLE) && self.tell_losses()?.is_err()
@@ -264,7 +209,7 @@ impl Reader {
     /// end, does not wait for that.
     fn wait(&self, after_events: bool) {
         let mut sources = [
-            PollFd::new(&self.shared.wake, PollFlags::IN),
+            PollFd::new(self.orders.wake(), PollFlags::IN),
             PollFd::new(&self.probes.events, PollFlags::IN),
             PollFd::new(&self.probes.block, PollFlags::IN),
         ];
@@ -276,8 +221,7 @@ impl Reader {
         // An interrupted or failed wait is a short one: the loop looks at the rings in any case.
         let _ = poll(sources, Timespec::try_from(time).ok().as_ref());
         if sources.first().is_some_and(|wake| !wake.revents().is_empty()) {
-            let mut drained = [0_u8; 8];
-            let _ = rustix::io::read(&self.shared.wake, &mut drained);
+            self.orders.take_wake();
         }
     }
 }

@@ -9,10 +9,10 @@ mod log_line;
 mod watcher;
 
 pub use error::WithoutBpfError;
-pub use watcher::{WatchThread, start};
+pub use watcher::start;
 
 use self::{devices::Devices, kernel_log::KernelLog};
-use crate::model::sense::{Quality, Sense, SenseKind};
+use crate::model::sense::{Sense, SenseKind};
 
 /// What each sense that would use probes is worth without them, on this machine as it is now: opens the control node
 /// and the kernel's log to find out, and closes them again. The two senses that never use probes
@@ -32,28 +32,11 @@ fn describe(sense: SenseKind, no_devices: Option<&str>, no_log: Option<&str>) ->
     const NO_BPF: &str = "the kernel takes no probes";
     let by = |means: &str, lacks: &str, missing: Option<&str>| {
         Some(match missing {
-            Some(why) => Sense {
-                sense,
-                quality: Quality::Missing,
-                means: String::new(),
-                why: vec![NO_BPF.to_owned(), why.to_owned()],
-            },
-            None => Sense {
-                sense,
-                quality: Quality::Degraded,
-                means: means.to_owned(),
-                why: vec![format!("{NO_BPF}: {lacks}")],
-            },
+            Some(why) => Sense::new(sense, "", vec![NO_BPF.to_owned(), why.to_owned()]),
+            None => Sense::new(sense, means, vec![format!("{NO_BPF}: {lacks}")]),
         })
     };
-    let nothing = |lacks: &str| {
-        Some(Sense {
-            sense,
-            quality: Quality::Missing,
-            means: String::new(),
-            why: vec![format!("{NO_BPF}: {lacks}")],
-        })
-    };
+    let nothing = |lacks: &str| by("", lacks, None);
     match sense {
         SenseKind::DeviceMapperCalls => by(
             "DM_DEV_ARM_POLL and the list of devices each second",
@@ -93,6 +76,7 @@ fn describe(sense: SenseKind, no_devices: Option<&str>, no_log: Option<&str>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::sense::Quality;
 
     #[test]
     fn every_sense_that_probes_serve_is_told_and_none_is_full() {

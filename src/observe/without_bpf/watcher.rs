@@ -1,24 +1,18 @@
 //! The thread that looks: as soon as device-mapper or the kernel's log have something new, when it is asked to, and each
 //! second in any case.
 
-use std::{
-    io,
-    os::fd::OwnedFd,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::JoinHandle,
-    time::{Duration, Instant, SystemTime},
-};
+use std::time::{Duration, Instant, SystemTime};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc::Sender;
 
 use super::{WithoutBpfError, devices::Devices, kernel_log::KernelLog};
 use crate::{
     model::{Observation, PoolName, Timestamp, observation::LossKind},
-    observe::probes::{self, Seen},
+    observe::{
+        probes::{self, Seen},
+        watch_thread::{Orders, WatchThread},
+    },
 };
 
 /// How often to look when nothing happens.
@@ -27,47 +21,6 @@ const PERIOD: Duration = Duration::from_secs(1);
 const SHORTEST_REST: Duration = Duration::from_millis(20);
 /// and so many times as long as a look takes, up to [`PERIOD`].
 const REST: u32 = 9;
-
-/// A handle on the running thread.
-pub struct WatchThread {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-struct Shared {
-    stop: AtomicBool,
-    wanted_barrier: AtomicU64,
-    wake: OwnedFd,
-}
-
-impl WatchThread {
-    /// Asks for a look, and for [`Seen::Barrier`] with the number that is returned after it.
-    #[must_use]
-    pub fn request_barrier(&self) -> u64 {
-        let number = self
-            .shared
-            .wanted_barrier
-            .fetch_add(1, Ordering::SeqCst)
-            .saturating_add(1);
-        self.wake();
-        number
-    }
-
-    fn wake(&self) {
-        // The counter can only be full when a wake-up is pending already.
-        let _ = rustix::io::write(&self.shared.wake, &1_u64.to_ne_bytes());
-    }
-}
-
-impl Drop for WatchThread {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
-        self.wake();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
 
 /// Starts looking; what is seen goes to `to`. Drop the receiver before the handle.
 ///
@@ -85,13 +38,6 @@ pub fn start(pool: Option<PoolName>, to: Sender<Seen>) -> Result<WatchThread, Wi
         }
         (devices, log) => (devices.ok(), log.ok()),
     };
-    let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-        .map_err(|error| WithoutBpfError::Thread(io::Error::from(error)))?;
-    let shared = Arc::new(Shared {
-        stop: AtomicBool::new(false),
-        wanted_barrier: AtomicU64::new(0),
-        wake,
-    });
     let at = now();
     let polling = Observation::Lost {
         since: at,
@@ -101,34 +47,28 @@ pub fn start(pool: Option<PoolName>, to: Sender<Seen>) -> Result<WatchThread, Wi
     };
     to.try_send(Seen::Observation(polling))
         .map_err(|_| WithoutBpfError::NobodyListens)?;
-    let mut watcher = Watcher {
-        devices,
-        log,
-        pool,
-        to,
-        shared: Arc::clone(&shared),
-        given_barrier: 0,
-        blind_since: None,
-    };
-    let thread = std::thread::Builder::new()
-        .name("suture-watch".to_owned())
-        .spawn(move || {
-            // It ends when it is told to, or when nobody listens any more.
-            let _: Result<(), Deaf> = watcher.run();
-        })
-        .map_err(WithoutBpfError::Thread)?;
-    Ok(WatchThread {
-        shared,
-        thread: Some(thread),
+    WatchThread::start("suture-watch", move |orders| {
+        let mut watcher = Watcher {
+            devices,
+            log,
+            pool,
+            to,
+            orders,
+            given_barrier: 0,
+            blind_since: None,
+        };
+        // It ends when it is told to, or when nobody listens any more.
+        let _: Result<(), Deaf> = watcher.run();
     })
+    .map_err(WithoutBpfError::Thread)
 }
 
-struct Watcher {
+struct Watcher<'o> {
     devices: Option<Devices>,
     log: Option<KernelLog>,
     pool: Option<PoolName>,
     to: Sender<Seen>,
-    shared: Arc<Shared>,
+    orders: &'o Orders,
     given_barrier: u64,
     /// Since when the list can not be read.
     blind_since: Option<Timestamp>,
@@ -137,10 +77,10 @@ struct Watcher {
 /// Nobody listens any more.
 struct Deaf;
 
-impl Watcher {
+impl Watcher<'_> {
     fn run(&mut self) -> Result<(), Deaf> {
-        while !self.stopped() {
-            let barrier = self.shared.wanted_barrier.load(Ordering::SeqCst);
+        while !self.orders.stopped() {
+            let barrier = self.orders.wanted_barrier();
             let begun = Instant::now();
             let more = self.look()?;
             let took = begun.elapsed();
@@ -202,13 +142,9 @@ impl Watcher {
         self.to.blocking_send(seen).map_err(|_| Deaf)
     }
 
-    fn stopped(&self) -> bool {
-        self.shared.stop.load(Ordering::SeqCst)
-    }
-
     /// Waits to be woken, or for something new where `for_events` says so; says whether it was woken.
     fn wait(&self, longest: Duration, for_events: bool) -> bool {
-        let mut sources = vec![PollFd::new(&self.shared.wake, PollFlags::IN)];
+        let mut sources = vec![PollFd::new(self.orders.wake(), PollFlags::IN)];
         if for_events {
             let events = self.devices.as_ref().and_then(Devices::events);
             sources.extend(events.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
@@ -218,8 +154,7 @@ impl Watcher {
         let longest = Timespec::try_from(longest).ok();
         // An interrupted or failed wait is a short one.
         let _ = poll(&mut sources, longest.as_ref());
-        let mut drained = [0_u8; 8];
-        rustix::io::read(&self.shared.wake, &mut drained).is_ok()
+        self.orders.take_wake()
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 
 use super::relay::Relay;
-use crate::vm::containerd::{Containerd, Options};
+use crate::vm::containerd::Containerd;
 use crate::vm::{Kernel, Vm};
 
 /// Tells the story; fails if suture did not heal.
@@ -21,8 +21,7 @@ pub fn run(suture: &Path, kernel: Kernel) -> Result<ExitCode> {
         .time_limit(Duration::from_mins(10))
         .file(suture, "suture")
         .boot()?;
-    let mut containerd = Containerd::set_up(&vm, Options::default())?;
-    containerd.start()?;
+    let mut containerd = Containerd::serving(&vm)?;
     containerd.prepare("in-use", None)?.ok()?;
     let checksum = vm.sh("mkdir -p /mnt/data; mount /dev/mapper/tp-snap-1 /mnt/data
         echo 'somebody needs this' > /mnt/data/file; sync; umount /mnt/data

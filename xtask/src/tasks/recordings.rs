@@ -277,17 +277,7 @@ fn cut_the_power(vm: &Vm) -> Result<()> {
     let containerd = Containerd::serving(vm)?;
     containerd.prepare("in-use", None)?.ok()?;
     containerd.stop_after_mkfs()?;
-    let _waits = vm.spawn(
-        [
-            "ctr",
-            "snapshots",
-            "--snapshotter",
-            "devmapper",
-            "prepare",
-            "half-done",
-        ],
-        &[],
-    )?;
+    let _waits = containerd.begin_prepare("half-done")?;
     vm.wait_until("the file system is made", Duration::from_mins(1), || {
         Ok(vm.run(["test", "-e", Containerd::STOPPED])?.status.success())
     })?;

@@ -147,6 +147,14 @@ impl<'vm> Containerd<'vm> {
         self.snapshots(["prepare", key].into_iter().chain(parent))
     }
 
+    /// Begins to prepare an active snapshot, and does not wait: for scenarios that stop it half way.
+    pub fn begin_prepare(&self, key: &str) -> Result<Process> {
+        self.vm.spawn(
+            ["ctr", "snapshots", "--snapshotter", "devmapper", "prepare", key],
+            &[],
+        )
+    }
+
     /// Commits the active snapshot `key` under a new name.
     pub fn commit(&self, name: &str, key: &str) -> Result<Output> {
         self.snapshots(["commit", name, key])
