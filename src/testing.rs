@@ -250,6 +250,9 @@ impl Fill for World {
             suspended: false,
             open_count: 1,
             unreadable: false,
+            live: true,
+            deferred_remove: false,
+            error_table: false,
         });
         self
     }

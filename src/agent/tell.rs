@@ -114,7 +114,7 @@ impl Agent {
             Provenance::SeenByProbe { operation } => {
                 self.traces.operations.get(operation).map(String::as_str)
             }
-            Provenance::Unknown => None,
+            Provenance::ToldByRecord { .. } | Provenance::Unknown => None,
         };
         let traceparent = self.telemetry.finding(&finding, at, operation);
         self.traces

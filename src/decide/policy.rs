@@ -106,6 +106,18 @@ fn left_to_a_person(class: FindingClass) -> &'static str {
         FindingClass::PoolOutOfSpace => {
             "free space or make the pool larger; deleting what is leaked helps too"
         }
+        FindingClass::OrphanRecord
+        | FindingClass::FaultyNext
+        | FindingClass::FaultyLive
+        | FindingClass::SuspendedDevice
+        | FindingClass::RowWithoutRecord
+        | FindingClass::RowWithoutThin
+        | FindingClass::OrphanNode
+        | FindingClass::BurnedId
+        | FindingClass::StuckCleanup
+        | FindingClass::ErrorTable
+        | FindingClass::PoolMetadataNearlyFull
+        | FindingClass::MetadataSnapshotHeld => "`suture explain` tells what can be done about it",
         FindingClass::PoolReadOnly | FindingClass::PoolFailed | FindingClass::PoolNeedsCheck => {
             "stop containerd, take the pool down, and check its metadata with thin_check and thin_repair"
         }

@@ -228,6 +228,9 @@ fn every_guard_refuses_alone() {
             Box::new(|world, _| {
                 world.nodes.push(Node {
                     unreadable: true,
+                    live: true,
+                    deferred_remove: false,
+                    error_table: false,
                     thin_ids: Vec::new(),
                     ..world.nodes[0].clone()
                 });

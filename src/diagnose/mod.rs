@@ -3,9 +3,11 @@
 
 mod block;
 mod pool;
+mod survey;
 mod thin;
 mod wedge;
 
+pub use survey::survey;
 pub use thin::thin_findings;
 
 use crate::{
@@ -53,6 +55,20 @@ pub fn is_of_pool(class: FindingClass) -> bool {
         | FindingClass::PoolReadOnly
         | FindingClass::PoolFailed
         | FindingClass::PoolNeedsCheck => true,
-        FindingClass::LeakedThin | FindingClass::ForeignThin | FindingClass::Wedge => false,
+        FindingClass::LeakedThin
+        | FindingClass::ForeignThin
+        | FindingClass::OrphanRecord
+        | FindingClass::Wedge
+        | FindingClass::FaultyNext
+        | FindingClass::FaultyLive
+        | FindingClass::SuspendedDevice
+        | FindingClass::RowWithoutRecord
+        | FindingClass::RowWithoutThin
+        | FindingClass::OrphanNode
+        | FindingClass::BurnedId
+        | FindingClass::StuckCleanup
+        | FindingClass::ErrorTable
+        | FindingClass::PoolMetadataNearlyFull
+        | FindingClass::MetadataSnapshotHeld => false,
     }
 }

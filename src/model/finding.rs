@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceNumber, OperationId, PoolName, ThinId};
+use super::{DeviceNumber, OperationId, PoolName, SnapshotId, ThinId};
 
 /// Class of an inconsistency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -15,47 +15,101 @@ pub enum FindingClass {
     LeakedThin,
     /// A thin device that no record names and that nobody can prove containerd made.
     ForeignThin,
+    /// A record whose snapshot is gone: containerd will never look at it again, and its thin device keeps its space.
+    OrphanRecord,
     /// containerd's record of a device says Activated, no snapshot of containerd's uses it, and nobody is at work on
     /// it: every further snapshot fails with "already exists" (containerd#5646).
     Wedge,
+    /// The record of the next snapshot is marked faulty: containerd overwrites it, and forgets the thin device's name.
+    FaultyNext,
+    /// A record is marked faulty and its snapshot exists: a good layer, mistaken for garbage at containerd's start.
+    FaultyLive,
+    /// A dm device of the snapshotter's is suspended, and nobody is at work who would resume it: whoever opens it hangs.
+    SuspendedDevice,
+    /// A snapshot without a record of its device: it can not be removed, nor can any of its parents.
+    RowWithoutRecord,
+    /// A snapshot and its record, without the thin device: its data are lost.
+    RowWithoutThin,
+    /// A dm device of the snapshotter's name without a record: the next device of that name fails with EBUSY.
+    OrphanNode,
+    /// A thin id that is marked faulty, or a record that is left over, with nothing in the pool: only the number is lost.
+    BurnedId,
+    /// A removal that failed in a live containerd, and that containerd never tries again.
+    StuckCleanup,
+    /// A dm device whose table was replaced by the `error` target: whoever uses it gets I/O errors.
+    ErrorTable,
     /// Reads or writes fail on a device that the pool rests on, or on one of its thin devices.
     BlockErrors,
     /// The pool has no free data blocks.
     PoolOutOfSpace,
+    /// The pool's metadata device is nearly full: once it is, the pool takes no more writes.
+    PoolMetadataNearlyFull,
     /// The pool takes no writes and no messages.
     PoolReadOnly,
     /// The pool takes nothing at all.
     PoolFailed,
     /// The kernel wants the pool's metadata checked before they are written again.
     PoolNeedsCheck,
+    /// Somebody holds a snapshot of the pool's metadata: it pins blocks, and keeps every other tool from making one.
+    MetadataSnapshotHeld,
 }
 
 impl FindingClass {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 20] = [
         Self::LeakedThin,
         Self::ForeignThin,
+        Self::OrphanRecord,
         Self::Wedge,
+        Self::FaultyNext,
+        Self::FaultyLive,
+        Self::SuspendedDevice,
+        Self::RowWithoutRecord,
+        Self::RowWithoutThin,
+        Self::OrphanNode,
+        Self::BurnedId,
+        Self::StuckCleanup,
+        Self::ErrorTable,
         Self::BlockErrors,
         Self::PoolOutOfSpace,
+        Self::PoolMetadataNearlyFull,
         Self::PoolReadOnly,
         Self::PoolFailed,
         Self::PoolNeedsCheck,
+        Self::MetadataSnapshotHeld,
     ];
+
+    /// Its name, as it is written in JSON, metrics and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LeakedThin => "leaked-thin",
+            Self::ForeignThin => "foreign-thin",
+            Self::OrphanRecord => "orphan-record",
+            Self::Wedge => "wedge",
+            Self::FaultyNext => "faulty-next",
+            Self::FaultyLive => "faulty-live",
+            Self::SuspendedDevice => "suspended-device",
+            Self::RowWithoutRecord => "row-without-record",
+            Self::RowWithoutThin => "row-without-thin",
+            Self::OrphanNode => "orphan-node",
+            Self::BurnedId => "burned-id",
+            Self::StuckCleanup => "stuck-cleanup",
+            Self::ErrorTable => "error-table",
+            Self::BlockErrors => "block-errors",
+            Self::PoolOutOfSpace => "pool-out-of-space",
+            Self::PoolMetadataNearlyFull => "pool-metadata-nearly-full",
+            Self::PoolReadOnly => "pool-read-only",
+            Self::PoolFailed => "pool-failed",
+            Self::PoolNeedsCheck => "pool-needs-check",
+            Self::MetadataSnapshotHeld => "metadata-snapshot-held",
+        }
+    }
 }
 
 impl fmt::Display for FindingClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::LeakedThin => "leaked-thin",
-            Self::ForeignThin => "foreign-thin",
-            Self::Wedge => "wedge",
-            Self::BlockErrors => "block-errors",
-            Self::PoolOutOfSpace => "pool-out-of-space",
-            Self::PoolReadOnly => "pool-read-only",
-            Self::PoolFailed => "pool-failed",
-            Self::PoolNeedsCheck => "pool-needs-check",
-        })
+        f.write_str(self.name())
     }
 }
 
@@ -67,6 +121,12 @@ pub enum Provenance {
     SeenByProbe {
         /// That operation.
         operation: OperationId,
+    },
+    /// A record of containerd's that got past Created names it: containerd writes that state only after the kernel made
+    /// the device for it (`CreateThinDevice`, `plugins/snapshots/devmapper/pool_device.go`).
+    ToldByRecord {
+        /// The record's name.
+        name: String,
     },
     /// Nobody can tell.
     Unknown,
@@ -99,6 +159,25 @@ pub enum Subject {
         /// The thin id that it carries.
         thin_id: ThinId,
     },
+    /// A number in containerd's `device_ids`, without a thin device.
+    ThinId {
+        /// The number.
+        thin_id: ThinId,
+    },
+    /// A snapshot of containerd's.
+    Snapshot {
+        /// Its number.
+        id: SnapshotId,
+        /// Its backend key.
+        key: String,
+    },
+    /// A dm device.
+    Node {
+        /// Its dm name.
+        name: String,
+        /// Its number.
+        device: DeviceNumber,
+    },
     /// The pool as a whole.
     Pool,
     /// A block device that the pool rests on, or one of its own.
@@ -114,7 +193,11 @@ impl Subject {
     pub fn thin_id(&self) -> Option<ThinId> {
         match self {
             Self::ThinDevice { thin_id } | Self::Record { thin_id, .. } => Some(*thin_id),
-            Self::Pool | Self::BlockDevice { .. } => None,
+            Self::ThinId { .. }
+            | Self::Snapshot { .. }
+            | Self::Node { .. }
+            | Self::Pool
+            | Self::BlockDevice { .. } => None,
         }
     }
 }
@@ -126,6 +209,9 @@ impl fmt::Display for Subject {
             Self::Record { name, thin_id } => {
                 write!(f, "record {} (thin device {thin_id})", name.escape_debug())
             }
+            Self::ThinId { thin_id } => write!(f, "thin id {thin_id}"),
+            Self::Snapshot { id, key } => write!(f, "snapshot {id} ({})", key.escape_debug()),
+            Self::Node { name, device } => write!(f, "dm device {} ({device})", name.escape_debug()),
             Self::Pool => f.write_str("the whole pool"),
             Self::BlockDevice { device } => write!(f, "device {device}"),
         }

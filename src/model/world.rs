@@ -75,6 +75,10 @@ impl Pool {
 }
 
 /// A dm device that matters to the pool: one on top of it, or one that bears a name of the snapshotter's.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own that the kernel tells"
+)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// Its dm name.
@@ -89,6 +93,20 @@ pub struct Node {
     pub open_count: u32,
     /// Set when its tables could not be read (a name that no tool can pass on): it may map any thin id.
     pub unreadable: bool,
+    /// Set when it has a live table: one that was created and never resumed has none.
+    #[serde(default = "yes")]
+    pub live: bool,
+    /// Set when the kernel removes it as soon as its last user is gone (`DM_DEFERRED_REMOVE`).
+    #[serde(default)]
+    pub deferred_remove: bool,
+    /// Set when its live table has the `error` target, which `dmsetup remove --force` leaves of a device in use.
+    #[serde(default)]
+    pub error_table: bool,
+}
+
+/// Recordings of before these were read have only devices that were seen to be whole.
+fn yes() -> bool {
+    true
 }
 
 impl fmt::Display for Node {

@@ -230,6 +230,9 @@ impl DeviceMapper {
             suspended: false,
             open_count: 0,
             unreadable: true,
+            live: true,
+            deferred_remove: false,
+            error_table: false,
         };
         let name = std::str::from_utf8(&device.name)
             .ok()
@@ -245,6 +248,9 @@ impl DeviceMapper {
                 Ok((info, table)) => {
                     if which.is_empty() {
                         node.suspended = info.flags().contains(DmFlags::DM_SUSPEND);
+                        node.deferred_remove = info.flags().contains(DmFlags::DM_DEFERRED_REMOVE);
+                        node.live = !table.is_empty();
+                        node.error_table = table.iter().any(|(.., kind, _)| kind == "error");
                         node.open_count = u32::try_from(info.open_count()).unwrap_or(0);
                     }
                     node.thin_ids.extend(

@@ -23,6 +23,8 @@ pub mod pool_db;
 pub mod probes;
 pub mod snapshot_db;
 #[cfg(feature = "node")]
+pub mod survey;
+#[cfg(feature = "node")]
 pub mod thin_metadata;
 #[cfg(feature = "node")]
 pub mod topology;

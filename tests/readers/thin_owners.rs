@@ -3,10 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use suture::model::{
-    DataOwners, ThinId,
-    ranges::Ranges,
-};
+use suture::model::{DataOwners, ThinId, ranges::Ranges};
 use suture::observe::thin_metadata::{Block, owners};
 
 use crate::thin_image::{Moving, NODE_SALT, SUPERBLOCK_SALT, node, put64, seal, superblock};

@@ -1,0 +1,254 @@
+//! A survey: one consistent read of everything that is known about the snapshotter, with who uses it. It holds what a
+//! [`World`](super::World) holds, and can be made where a world can not: with the pool taken down, or its metadata
+//! unreadable. What is missing is said, and nothing is judged that rests on it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Bytes, DeviceMark, DeviceNumber, DeviceRecord, IdState, Incarnation, Node, OperationId, Pool, PoolDb,
+    PoolName, SnapshotDb, SnapshotId, ThinDetails, ThinId, Timestamp, TxId,
+};
+
+/// One consistent read of everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survey {
+    /// When reading began.
+    pub begun: Timestamp,
+    /// The pool's name, as containerd's configuration says it.
+    pub pool_name: PoolName,
+    /// The pool as the kernel has it; nothing where it is not set up, or was left out.
+    pub pool: Option<Pool>,
+    /// How full the pool is, and who holds a snapshot of its metadata; nothing where the kernel could not tell.
+    pub usage: Option<PoolUsage>,
+    /// containerd's pool database.
+    pub pool_db: PoolDb,
+    /// containerd's snapshot storage.
+    pub snapshots: SnapshotDb,
+    /// Thin devices in the pool's metadata; nothing where those could not be read: then `unread` says why.
+    pub thin: Option<BTreeMap<ThinId, ThinDetails>>,
+    /// Where the mappings of those thin devices begin that were asked for.
+    pub mapping_roots: BTreeMap<ThinId, u64>,
+    /// dm devices on the pool, or of the snapshotter's names. Empty where the pool is not set up and no such name is.
+    pub nodes: Vec<Node>,
+    /// containerd's own database; nothing where it could not be read, which only keeps names of users from being told.
+    pub core: Option<CoreDb>,
+    /// Where the dm devices are mounted.
+    pub mounts: Mounts,
+    /// Whether a containerd holds the pool database.
+    pub containerd: ContainerdState,
+    /// containerd's `async_remove`; nothing where its configuration was not read. Where it is on, records in the state
+    /// Removed wait for containerd's own clean-up.
+    pub async_remove: Option<bool>,
+    /// What could not be read, and so was not judged.
+    pub unread: Vec<Unread>,
+}
+
+/// Something that a survey lacks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unread {
+    /// What, such as "the pool's metadata".
+    pub what: String,
+    /// Why, and what to do about it.
+    pub why: String,
+    /// Set where findings may be missing for it; unset where only names of users are.
+    pub matters: bool,
+}
+
+/// Whether a containerd runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "containerd", rename_all = "snake_case")]
+pub enum ContainerdState {
+    /// This process holds the lock on the pool database.
+    Running {
+        /// Which.
+        who: Incarnation,
+        /// Programs that it has started and that work on devices at this moment (`dmsetup`, `mkfs.*`, `blkdiscard`):
+        /// while there is one, an operation is in flight.
+        at_work: Vec<String>,
+    },
+    /// Nobody holds the lock.
+    Stopped {
+        /// Such programs that an earlier containerd left behind (systemd's `KillMode=process`).
+        at_work: Vec<String>,
+    },
+    /// It can not be told.
+    Unknown {
+        /// Why.
+        why: String,
+    },
+}
+
+/// What the kernel's status line of a pool counts (`pool_status`, drivers/md/dm-thin.c).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolUsage {
+    /// Metadata blocks of 4 KiB in use.
+    pub metadata_used: u64,
+    /// Metadata blocks of 4 KiB.
+    pub metadata_total: u64,
+    /// Data blocks in use.
+    pub data_used: u64,
+    /// Data blocks.
+    pub data_total: u64,
+    /// Size of a data block.
+    pub block_size: Bytes,
+    /// Where the reserved snapshot of the metadata begins, while somebody holds one.
+    pub held_root: Option<u64>,
+}
+
+/// Where block devices are mounted, in every mount namespace that could be read.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Mounts {
+    /// Mounts by the device that is mounted.
+    pub by_device: BTreeMap<DeviceNumber, Vec<Mount>>,
+    /// Why there may be more; nothing where these are all.
+    pub incomplete: Option<String>,
+}
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Mount {
+    /// Number of the mount namespace (`/proc/PID/ns/mnt`).
+    pub namespace: u64,
+    /// A process in that namespace.
+    pub pid: u32,
+    /// Its name.
+    pub process: String,
+    /// Where, as that namespace sees it.
+    pub path: String,
+}
+
+/// What containerd's own database (`meta.db`) knows of the devmapper snapshotter's snapshots and of who uses them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CoreDb {
+    /// Snapshots by backend key.
+    pub snapshots: BTreeMap<String, CoreSnapshot>,
+    /// Containers on the snapshotter.
+    pub containers: Vec<Container>,
+    /// Images that are unpacked in the snapshotter.
+    pub images: Vec<Image>,
+    /// The transaction that all of this is from.
+    pub txid: TxId,
+}
+
+/// A snapshot as containerd's clients know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoreSnapshot {
+    /// The namespace, such as `k8s.io`.
+    pub namespace: String,
+    /// The client's key.
+    pub key: String,
+    /// The parent's client key.
+    pub parent: Option<String>,
+    /// Leases that hold it.
+    pub leases: Vec<String>,
+}
+
+/// A container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// The namespace.
+    pub namespace: String,
+    /// Its id.
+    pub id: String,
+    /// The image that it was made of.
+    pub image: Option<String>,
+    /// The client's key of its snapshot.
+    pub snapshot_key: String,
+    /// The pod that it belongs to, under Kubernetes (labels `io.kubernetes.pod.*`).
+    pub pod: Option<Pod>,
+}
+
+/// A pod.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Pod {
+    /// Its namespace in Kubernetes.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+}
+
+/// An image that is unpacked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// The namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Client keys of its top layers' snapshots (one for each platform that is unpacked), from the label
+    /// `containerd.io/gc.ref.snapshot.devmapper` of its configurations.
+    pub top_snapshots: Vec<String>,
+}
+
+/// Who uses a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Users {
+    /// The snapshot as clients know it.
+    pub snapshot: Option<CoreSnapshot>,
+    /// Containers on it or on a descendant of it.
+    pub containers: Vec<Container>,
+    /// Names of images that it is a layer of.
+    pub images: Vec<String>,
+}
+
+/// What is known beside a survey: from the ledger and the running sidecar.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Knowledge {
+    /// Thin devices that suture saw containerd make and abandon.
+    pub claims: BTreeMap<ThinId, Claim>,
+    /// Thin devices that a running sidecar sees somebody at work on.
+    pub at_work: BTreeMap<ThinId, OperationId>,
+    /// Ids of findings that a running sidecar has open: it has watched long enough to tell that nobody is at work.
+    pub confirmed: Vec<super::FindingId>,
+    /// Whether a sidecar watches this pool at this moment, without a gap.
+    pub watched: bool,
+}
+
+/// A thin device that suture saw containerd make and abandon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The operation that made it.
+    pub operation: OperationId,
+    /// What tells it from another device of its id.
+    pub mark: DeviceMark,
+}
+
+impl Survey {
+    /// Transaction ids that prove which state of the databases this is.
+    #[must_use]
+    pub fn transactions(&self) -> (TxId, Option<TxId>) {
+        (self.pool_db.txid, self.snapshots.txid)
+    }
+
+    /// What tells a thin device from another of its id; nothing where it is not in the pool, the pool is not set up, or it
+    /// was not asked for.
+    #[must_use]
+    pub fn mark_of(&self, id: ThinId) -> Option<DeviceMark> {
+        Some(DeviceMark {
+            activation: self.pool.as_ref()?.activation.clone(),
+            mapping_root: *self.mapping_roots.get(&id)?,
+            details: *self.thin.as_ref()?.get(&id)?,
+        })
+    }
+
+    /// State of a thin id in `device_ids`; nothing where containerd never drew it.
+    #[must_use]
+    pub fn id_state(&self, id: ThinId) -> Option<IdState> {
+        self.pool_db.device_ids.get(&id).copied()
+    }
+
+    /// Whether the pool's metadata have the thin device; nothing where they could not be read.
+    #[must_use]
+    pub fn has_thin(&self, id: ThinId) -> Option<bool> {
+        self.thin.as_ref().map(|thin| thin.contains_key(&id))
+    }
+
+    /// The snapshot that a record's name belongs to.
+    #[must_use]
+    pub fn snapshot_of(&self, record: &DeviceRecord) -> Option<SnapshotId> {
+        self.pool_name.snapshot_of(&record.name)
+    }
+}
