@@ -29,21 +29,32 @@ fn damage(bytes: &mut [u8], page: usize, page_size: usize, kind: &str, dice: &mu
     }
 }
 
+/// How many pages the newer transaction counts: bbolt makes a file longer than that.
+fn high_water(bytes: &[u8]) -> usize {
+    let long = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let newer = [0, 1024]
+        .into_iter()
+        .max_by_key(|page| long(page + 16 + 48))
+        .unwrap();
+    usize::try_from(long(newer + 16 + 40)).unwrap()
+}
+
 #[test]
 fn a_damaged_page_is_refused_or_does_no_harm() {
     let folder = tempfile::tempdir().unwrap();
     let (mut refused, mut accepted) = (0, 0);
-    for seed in 0..2 * times() {
+    for seed in 0..4 * times() {
         println!("seed {seed}");
         let file = folder.path().join(format!("{seed}.db"));
         let options = Options {
             page_size: 1024,
             freelist: seed % 2 == 0,
         };
-        peer::random(&file, 1000 + seed, 30, options);
+        peer::random(&file, 1000 + seed, 9, options);
         let sound = std::fs::read(&file).unwrap();
         let mut dice = Dice(seed);
-        let pages = (sound.len() / 1024).min(150);
+        let pages = high_water(&sound);
+        println!("{pages} pages");
         for (page, kind) in (0..pages).flat_map(|page| DAMAGES.map(|kind| (page, kind))) {
             let about = format!("seed {seed}, page {page}, {kind}");
             let mut bytes = sound.clone();
@@ -70,6 +81,9 @@ fn a_damaged_page_is_refused_or_does_no_harm() {
                     editor
                         .commit(&changes)
                         .unwrap_or_else(|error| panic!("{about}: {error}"));
+                    if disk.steps().is_empty() {
+                        continue;
+                    }
                     let image = folder.path().join("image.db");
                     std::fs::write(&image, disk.bytes()).unwrap();
                     if let Err(problem) = peer::check(&image) {

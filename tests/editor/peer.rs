@@ -42,9 +42,11 @@ struct Line {
 }
 
 fn bytes(hex: &str) -> Vec<u8> {
-    (0..hex.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+    let digit = |byte: u8| byte - if byte < b'a' { b'0' } else { b'a' - 10 };
+    let (pairs, _) = hex.as_bytes().as_chunks();
+    pairs
+        .iter()
+        .map(|[high, low]| digit(*high) << 4 | digit(*low))
         .collect()
 }
 
