@@ -93,13 +93,11 @@ pub(crate) fn edits(tree: &Tree, dice: &mut Dice) -> Vec<Edit> {
         let deletes = dice.below(3);
         for key in touched {
             let bucket = bucket.clone();
-            edits.push(match dice.below(3) >= deletes {
-                true => Edit::Put {
-                    bucket,
-                    key,
-                    value: dice.value(),
-                },
-                false => Edit::Delete { bucket, key },
+            edits.push(if dice.below(3) >= deletes {
+                let value = dice.value();
+                Edit::Put { bucket, key, value }
+            } else {
+                Edit::Delete { bucket, key }
             });
         }
         for _ in 0..new {

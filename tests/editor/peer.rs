@@ -26,10 +26,10 @@ fn told(output: &Output, doing: &str) {
 /// bbolt's own check, and what it found.
 pub(crate) fn check(file: &Path) -> Result<(), String> {
     let output = run(&["check"], file, &[]);
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    if output.status.success() {
+        return Ok(());
     }
+    Err(String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 #[derive(Deserialize)]

@@ -161,7 +161,7 @@ impl<'t, S: PageSource> Transaction<'t, S> {
         mut changes: Changes<'_, '_>,
     ) -> Result<Option<Entries>, EditError> {
         let mut children = Vec::with_capacity(elements.len());
-        let mut changed = false;
+        let mut differs = false;
         for (slot, element) in elements.iter().enumerate() {
             // As bbolt's cursor: a key that is below all others belongs to the first child.
             let own = elements.get(slot + 1).map_or(changes.len(), |next| {
@@ -170,7 +170,7 @@ impl<'t, S: PageSource> Transaction<'t, S> {
             let (inside, after) = changes.split_at_checked(own).unwrap_or((changes, &[]));
             changes = after;
             let new = self.node(names, element.page, Origin { page, slot }, depth + 1, inside)?;
-            changed |= new.is_some();
+            differs |= new.is_some();
             children.push(new.map_or_else(
                 || {
                     let same = BranchEntry {
@@ -182,7 +182,7 @@ impl<'t, S: PageSource> Transaction<'t, S> {
                 Child::New,
             ));
         }
-        if !changed {
+        if !differs {
             return Ok(None);
         }
         self.children(page, children)
@@ -245,7 +245,7 @@ impl<'t, S: PageSource> Transaction<'t, S> {
         changes: Changes<'_, '_>,
     ) -> Result<Option<Vec<LeafEntry>>, EditError> {
         let mut entries = Vec::with_capacity(elements.len() + changes.len());
-        let mut changed = false;
+        let mut differs = false;
         let mut left = elements;
         for (key, change) in changes {
             let below = left.partition_point(|element| element.key < *key);
@@ -258,11 +258,11 @@ impl<'t, S: PageSource> Transaction<'t, S> {
             let present = after.first().filter(|element| element.key == *key);
             left = after.get(usize::from(present.is_some())..).unwrap_or_default();
             let new = self.entry(names, origin, key, change, present)?;
-            changed |= new != present.map(LeafEntry::from);
+            differs |= new != present.map(LeafEntry::from);
             entries.extend(new);
         }
         entries.extend(left.iter().map(LeafEntry::from));
-        Ok(changed.then_some(entries))
+        Ok(differs.then_some(entries))
     }
 
     /// What becomes of one key.
