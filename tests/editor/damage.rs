@@ -102,3 +102,62 @@ fn a_damaged_page_is_refused_or_does_no_harm() {
         "{refused} refused, {accepted} accepted"
     );
 }
+
+fn long(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+}
+
+/// A number of the newer transaction's meta: 16 for the root's page, 32 for the freelist's.
+fn newer(bytes: &[u8], number: usize) -> u64 {
+    let txid = |page: &usize| long(bytes, page + 16 + 48);
+    long(
+        bytes,
+        [0, 4096].into_iter().max_by_key(txid).unwrap() + 16 + number,
+    )
+}
+
+/// The list of free pages, made to name only `pages`.
+fn relist(bytes: &mut [u8], pages: &[u64]) {
+    let list = usize::try_from(newer(bytes, 32)).unwrap() * 4096;
+    bytes[list + 10] = u8::try_from(pages.len()).unwrap();
+    for (slot, page) in pages.iter().enumerate() {
+        bytes[list + 16 + slot * 8..][..8].copy_from_slice(&page.to_le_bytes());
+    }
+}
+
+#[test]
+fn a_list_of_free_pages_is_believed_only_where_it_makes_sense() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pool.db");
+    let options = Options {
+        page_size: 4096,
+        freelist: true,
+    };
+    peer::pool_db(&file, 500, options);
+    let put = peer::Order::new("put", &["devices"], "one more").value(b"1");
+    peer::apply(&file, &[put], options);
+    let sound = std::fs::read(&file).unwrap();
+    let root = newer(&sound, 16);
+    for (pages, problem) in [
+        (vec![root], "is in use"),
+        (vec![1], "outside"),
+        (vec![1 << 40], "outside"),
+    ] {
+        let mut bytes = sound.clone();
+        relist(&mut bytes, &pages);
+        let error = Editor::on(Disk::new(bytes)).unwrap_err().to_string();
+        assert!(error.contains(problem) && error.contains("page "), "{error}");
+    }
+    // Pages that it forgets harm nobody, and are found again.
+    let mut bytes = sound;
+    relist(&mut bytes, &[]);
+    std::fs::write(&file, &bytes).unwrap();
+    assert!(peer::check(&file).unwrap_err().contains("unreachable unfreed"));
+    let tree = read(&bytes).0;
+    let disk = Disk::new(bytes);
+    let changes = edits(&tree, &mut Dice(1));
+    Editor::on(disk.clone()).unwrap().commit(&changes).unwrap();
+    std::fs::write(&file, disk.bytes()).unwrap();
+    peer::check(&file).unwrap();
+    assert!(peer::dump(&file).items == expect(&tree, &changes).items);
+}
