@@ -1,50 +1,16 @@
-//! Follows containerd's own database, `<root>/io.containerd.metadata.v1.bolt/meta.db` (core/metadata/buckets.go): what
-//! clients call the snapshots that the devmapper snapshotter has under its backend keys.
-//!
-//! Only `v1/<namespace>/snapshots/devmapper/<key>` is read, of which only `name`, the backend key. The rest of the file,
-//! images, leases and containers, is other people's and is neither kept nor decoded. The file has no freelist
-//! (`NoFreelistSync`, plugins/metadata/plugin.go); the reader needs none.
+//! Follows what clients call the snapshots from commit to commit. Only `name` of `v1/<namespace>/snapshots/devmapper/<key>`
+//! is read for that: the backend key.
 
 use std::path::Path;
 
-use super::bbolt::{
-    BboltError, PageSource, Snapshot, Value,
-    fold::{Entry, Found, Shape, Tables},
+use super::{CoreDbError, SNAPSHOTS, SNAPSHOTTER, VERSION, nothing_in};
+use crate::{
+    model::{Untrusted, commit::EntryChange},
+    observe::bbolt::{
+        BboltError, PageSource, Snapshot, Value,
+        fold::{Entry, Found, Shape, Tables},
+    },
 };
-use crate::model::{Untrusted, commit::EntryChange};
-
-/// `bucketKeyVersion`, buckets.go.
-const VERSION: &[u8] = b"v1";
-/// `bucketKeyObjectSnapshots`, buckets.go.
-const SNAPSHOTS: &[u8] = b"snapshots";
-/// The snapshotter's name (`plugins/snapshots/devmapper/plugin/plugin.go`).
-const SNAPSHOTTER: &[u8] = b"devmapper";
-
-/// Why there is no answer about meta.db.
-#[derive(Debug, thiserror::Error)]
-pub enum CoreDbError {
-    /// The file could not be read, is no bbolt database, or is damaged.
-    #[error(transparent)]
-    Database(#[from] BboltError),
-    /// A bbolt database of something else.
-    #[error(
-        "{path} is a bbolt database without `v1`: it is not containerd's meta.db; check containerd's `root`"
-    )]
-    NotCore {
-        /// The path.
-        path: String,
-    },
-    /// An entry is not what containerd writes.
-    #[error("{path}, namespace `{namespace}`, snapshot `{key}`: it has no `name` that is a plain value")]
-    BadEntry {
-        /// The path.
-        path: String,
-        /// The namespace, made printable.
-        namespace: String,
-        /// The client's key, made printable.
-        key: String,
-    },
-}
 
 /// Follows each namespace's snapshots from commit to commit.
 #[derive(Debug)]
@@ -63,7 +29,8 @@ impl Tables for CoreTables<'_> {
         snapshot: &'s Snapshot<'s, S>,
     ) -> Result<Vec<Found<'s, S>>, CoreDbError> {
         let Some(version) = snapshot.bucket(&[VERSION])? else {
-            return self.nothing_in(snapshot);
+            nothing_in(snapshot, self.path)?;
+            return Ok(Vec::new());
         };
         let mut found = Vec::new();
         version.for_each(|namespace, value| {
@@ -93,6 +60,7 @@ impl Tables for CoreTables<'_> {
             path: self.path.display().to_string(),
             namespace: table.escape_ascii().to_string(),
             key: key.escape_ascii().to_string(),
+            problem: "it has no `name` that is a plain value".to_owned(),
         };
         let name = |entry: Option<Entry<'_>>| match entry {
             None => Ok(None),
@@ -108,20 +76,5 @@ impl Tables for CoreTables<'_> {
             from: name(from)?,
             to: name(to)?,
         })
-    }
-}
-
-impl CoreTables<'_> {
-    /// A file in which containerd made nothing yet has nothing in it at all.
-    fn nothing_in<'s, S: PageSource>(
-        &self,
-        snapshot: &'s Snapshot<'s, S>,
-    ) -> Result<Vec<Found<'s, S>>, CoreDbError> {
-        snapshot.root().for_each(|_, _| {
-            Err(CoreDbError::NotCore {
-                path: self.path.display().to_string(),
-            })
-        })?;
-        Ok(Vec::new())
     }
 }
