@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use super::{scene::Scene, words};
-use crate::model::{DeviceState, IdState, PoolMode, ThinId, databases::SnapshotKind};
+use crate::model::{DeviceState, IdState, PoolMode, SnapshotId, ThinId, databases::SnapshotKind};
 
 /// Examples that a sentence names.
 const EXAMPLES: usize = 4;
@@ -37,6 +37,14 @@ pub(super) fn not_understood(scene: &Scene<'_>) -> Vec<String> {
         ),
         sentence("thin ids are none that containerd gives out", limits),
         sentence("snapshots are of a kind that no known containerd writes", kinds),
+        sentence(
+            "snapshots have the number 0, which containerd never gives out",
+            index
+                .rows
+                .of(&SnapshotId(0))
+                .iter()
+                .map(|(_, row)| words::name(row.key)),
+        ),
         sentence(
             "numbers are borne by more than one snapshot, so which record belongs to which is not known",
             index.rows.repeated(),

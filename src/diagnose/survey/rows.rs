@@ -16,8 +16,9 @@ use crate::model::{
 pub(super) fn findings(scene: &Scene<'_>, spare: &mut Spare) -> Vec<Diagnosis> {
     let mut found = Vec::new();
     for (id, row) in scene.index.rows.iter() {
-        // Two rows of one number: nobody can tell whose the record is. That is told elsewhere.
-        if scene.index.rows.of(id).len() > 1 {
+        // Two rows of one number: nobody can tell whose the record is. And a sequence begins with 1 (`NextSequence`, bbolt).
+        // Both are told of as not understood.
+        if scene.index.rows.of(id).len() > 1 || *id == SnapshotId(0) {
             continue;
         }
         let Some(record) = scene.index.record(*id) else {
@@ -82,15 +83,14 @@ fn without_record(scene: &Scene<'_>, id: SnapshotId, row: Row<'_>, spare: &mut S
         "containerd's pool database has no record {}",
         words::name(&name)
     ));
-    let has_children = scene.index.parents.has(row.key);
-    if has_children {
+    if scene.index.parents.has(row.key) {
         case.evidence.push("other snapshots are built on it".to_owned());
     }
     case.consequence = format!(
         "containerd can remove neither it nor any layer below it: `failed to get device id for \"{}\": can't query metadata for device: not found`, and for the parents `cannot remove snapshot with child`. With async_remove the garbage collection of the whole snapshotter ends there each time, and space only grows.",
         words::name(&name)
     );
-    case.remedy = match insertion(scene, id, &name, has_children, spare) {
+    case.remedy = match insertion(scene, id, row, &name, spare) {
         Ok(acts) => {
             let mut guards = EDIT_GUARDS.to_vec();
             guards.extend([
@@ -117,15 +117,18 @@ fn without_record(scene: &Scene<'_>, id: SnapshotId, row: Row<'_>, spare: &mut S
 fn insertion(
     scene: &Scene<'_>,
     id: SnapshotId,
+    row: Row<'_>,
     name: &str,
-    has_children: bool,
     spare: &mut Spare,
 ) -> Result<Vec<Act>, String> {
     let whole = &scene.whole;
+    if let SnapshotKind::Other(kind) = row.row.kind {
+        return Err(format!("its kind is {kind}, which no known containerd writes"));
+    }
     if scene.survey.thin.is_none() {
         return Err("the pool's metadata could not be read, so no unused id can be told".to_owned());
     }
-    if has_children {
+    if scene.index.parents.has(row.key) {
         return Err(
             "an interrupted removal leaves no snapshot that others are built on: the pool database was probably lost"
                 .to_owned(),
