@@ -391,30 +391,3 @@ fn a_healthy_node_with_a_thousand_snapshots_in_every_state_of_rest_shows_nothing
     healthy.sequence(1000).nothing();
     stage().nothing();
 }
-
-/// Run it with `cargo test --release --lib -- --ignored --nocapture a_hundred_thousand`.
-#[test]
-#[ignore = "it measures"]
-fn a_hundred_thousand_devices_are_judged_in_a_moment() {
-    let worlds: [(&str, fn(Stage, u64) -> Stage); 2] = [
-        ("healthy", |stage, snapshot| stage.good(snapshot, Committed, Deactivated)),
-        ("half of them orphans", |stage, snapshot| {
-            let stage = stage.good(snapshot, Committed, Deactivated);
-            if snapshot % 2 == 0 {
-                stage.with(|survey| {
-                    survey.snapshots.snapshots.remove(&key(snapshot));
-                })
-            } else {
-                stage
-            }
-        }),
-    ];
-    for (what, add) in worlds {
-        let stage = (1..=100_000).fold(stage(), add);
-        for _ in 0..3 {
-            let begun = std::time::Instant::now();
-            let found = super::survey(&stage.survey, &stage.knowledge).found.len();
-            println!("{what}: {found} findings in {:?}", begun.elapsed());
-        }
-    }
-}
