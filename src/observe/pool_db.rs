@@ -430,7 +430,10 @@ mod tests {
         for wrong in [":04", ":4.0", ":9999999999999999999", ":"] {
             let wrong = RECORD.replace(":4", wrong);
             assert_eq!(plain_record(wrong.as_bytes()), None, "{wrong}");
-            assert!(decode_record(b"pool-snap-2", wrong.as_bytes()).is_err(), "{wrong}");
+            assert!(
+                decode_record(b"pool-snap-2", wrong.as_bytes()).is_err(),
+                "{wrong}"
+            );
         }
     }
 
