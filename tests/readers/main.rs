@@ -14,10 +14,14 @@ mod fold;
 #[cfg(test)]
 mod recorded;
 #[cfg(test)]
+mod survey;
+#[cfg(test)]
 mod thin;
 #[cfg(test)]
 mod thin_image;
 #[cfg(test)]
 mod thin_owners;
+#[cfg(test)]
+mod thin_space;
 #[cfg(test)]
 mod watch;
