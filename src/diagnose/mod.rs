@@ -7,7 +7,7 @@ mod survey;
 mod thin;
 mod wedge;
 
-pub use survey::survey;
+pub use survey::{Settled, Settling, survey};
 pub use thin::thin_findings;
 
 use crate::{

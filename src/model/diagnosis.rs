@@ -160,7 +160,8 @@ pub enum Act {
         /// What it becomes.
         to: IdState,
     },
-    /// Pool database, offline: raise the sequence of `device_ids`, so that containerd draws higher numbers only.
+    /// Pool database, offline: raise the sequence of `device_ids`, so that containerd draws higher numbers only. It is never
+    /// lowered: several of these in one repair raise it step by step, and where it is high enough nothing is to be done.
     RaiseIdSequence {
         /// What it was.
         from: u64,
@@ -330,4 +331,7 @@ pub struct Diagnoses {
     pub found: Vec<Diagnosis>,
     /// What explains several findings together, such as a database that was lost: plain sentences.
     pub explanations: Vec<String>,
+    /// What was read and is not understood, such as a state that no known containerd writes: plain sentences. It is never
+    /// acted on, and while there is any, a survey without findings is incomplete and not clean.
+    pub not_understood: Vec<String>,
 }

@@ -1,0 +1,125 @@
+//! A survey by the keys that its families ask for, built once: 100,000 devices are asked about in logarithmic time.
+
+use std::borrow::Borrow;
+
+use crate::model::{DeviceRecord, Node, SnapshotId, Survey, ThinId, databases::SnapshotRow};
+
+/// Pairs in the order of their keys; a key may come more than once.
+pub(super) struct Sorted<K, V>(Vec<(K, V)>);
+
+impl<K: Ord, V> Sorted<K, V> {
+    pub(super) fn new(pairs: impl Iterator<Item = (K, V)>) -> Self {
+        let mut pairs: Vec<_> = pairs.collect();
+        pairs.sort_by(|one, other| one.0.cmp(&other.0));
+        Self(pairs)
+    }
+
+    /// All pairs of a key.
+    pub(super) fn of<Q: Ord + ?Sized>(&self, key: &Q) -> &[(K, V)]
+    where
+        K: Borrow<Q>,
+    {
+        let begin = self.0.partition_point(|(known, _)| known.borrow() < key);
+        let rest = self.0.get(begin..).unwrap_or_default();
+        // Runs of equal keys are short, so a look at the next is cheaper than a second search.
+        let length = rest.iter().take_while(|(known, _)| known.borrow() == key).count();
+        rest.get(..length).unwrap_or_default()
+    }
+
+    pub(super) fn has<Q: Ord + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        !self.of(key).is_empty()
+    }
+
+    /// All pairs, in the order of the keys.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &(K, V)> {
+        self.0.iter()
+    }
+
+    /// Keys that come more than once, each once.
+    pub(super) fn repeated(&self) -> impl Iterator<Item = &K> {
+        let twice = self.0.windows(2).filter_map(|pair| match pair {
+            [(one, _), (other, _)] if one == other => Some(one),
+            _ => None,
+        });
+        let mut last = None;
+        twice.filter(move |key| last.replace(*key) != Some(*key))
+    }
+}
+
+/// A row with its backend key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row<'a> {
+    pub(super) key: &'a str,
+    pub(super) row: &'a SnapshotRow,
+}
+
+/// The survey by its keys.
+pub(super) struct Index<'a> {
+    /// Records by the thin id that they carry.
+    pub(super) carriers: Sorted<ThinId, &'a DeviceRecord>,
+    /// Records by the snapshot that their name says. A number has one name only.
+    pub(super) records: Sorted<SnapshotId, &'a DeviceRecord>,
+    /// Records whose names are not of this pool.
+    pub(super) strangers: Vec<&'a DeviceRecord>,
+    /// Rows by their number.
+    pub(super) rows: Sorted<SnapshotId, Row<'a>>,
+    /// Backend keys that rows name as their parents.
+    pub(super) parents: Sorted<&'a str, ()>,
+    /// dm devices by name.
+    pub(super) nodes: Sorted<&'a str, &'a Node>,
+    /// dm devices by the thin ids that their tables map.
+    pub(super) holders: Sorted<ThinId, &'a Node>,
+    /// dm devices whose tables could not be read: each may map any thin id.
+    pub(super) unreadable: Vec<&'a Node>,
+}
+
+impl<'a> Index<'a> {
+    pub(super) fn new(survey: &'a Survey) -> Self {
+        let records = || survey.pool_db.devices.values();
+        let rows = || survey.snapshots.snapshots.iter();
+        let named = |record: &'a DeviceRecord| Some((survey.snapshot_of(record)?, record));
+        Self {
+            carriers: Sorted::new(records().map(|record| (record.device_id, record))),
+            records: Sorted::new(records().filter_map(named)),
+            strangers: records()
+                .filter(|record| survey.snapshot_of(record).is_none())
+                .collect(),
+            rows: Sorted::new(rows().map(|(key, row)| (row.id, Row { key, row }))),
+            parents: Sorted::new(rows().filter_map(|(_, row)| Some((row.parent.as_deref()?, ())))),
+            nodes: Sorted::new(survey.nodes.iter().map(|node| (node.name.as_str(), node))),
+            holders: Sorted::new(
+                survey
+                    .nodes
+                    .iter()
+                    .flat_map(|node| node.thin_ids.iter().map(move |id| (*id, node))),
+            ),
+            unreadable: survey.nodes.iter().filter(|node| node.unreadable).collect(),
+        }
+    }
+
+    /// The record of a snapshot's name.
+    pub(super) fn record(&self, id: SnapshotId) -> Option<&'a DeviceRecord> {
+        self.records.of(&id).first().map(|(_, record)| *record)
+    }
+
+    /// dm devices of a name. The kernel knows a name once; what is read while it changes may hold it twice.
+    pub(super) fn nodes_of(&self, name: &str) -> impl Iterator<Item = &'a Node> + use<'_, 'a> {
+        self.nodes.of(name).iter().map(|(_, node)| *node)
+    }
+
+    /// dm devices that map a thin id, or may do so.
+    pub(super) fn holders_of(&self, id: ThinId) -> impl Iterator<Item = &'a Node> {
+        let readable = self.holders.of(&id).iter().map(|(_, node)| *node);
+        readable
+            .filter(|node| !node.unreadable)
+            .chain(self.unreadable.iter().copied())
+    }
+
+    /// Whether more than one record carries a thin id.
+    pub(super) fn is_shared(&self, id: ThinId) -> bool {
+        self.carriers.of(&id).len() > 1
+    }
+}

@@ -1,0 +1,80 @@
+//! What was read and is not understood. It is told and never acted on, so that nothing looks clean that was not judged.
+
+use std::fmt::Display;
+
+use super::{scene::Scene, words};
+use crate::model::{DeviceState, IdState, PoolMode, SnapshotId, ThinId, databases::SnapshotKind};
+
+/// Examples that a sentence names.
+const EXAMPLES: usize = 4;
+
+/// Each kind of it in one sentence, with a few examples and how many there are.
+pub(super) fn not_understood(scene: &Scene<'_>) -> Vec<String> {
+    let survey = scene.survey;
+    let index = &scene.index;
+    let records = survey.pool_db.devices.values();
+    let states = records.filter_map(|record| match record.state {
+        DeviceState::Other(number) => Some(format!("{} says {number}", words::name(&record.name))),
+        _ => None,
+    });
+    let ids = survey.pool_db.device_ids.iter();
+    let id_states = ids.clone().filter_map(|(id, state)| match state {
+        IdState::Other(byte) => Some(format!("id {id} says {byte}")),
+        _ => None,
+    });
+    let limits = ids
+        .filter(|(id, _)| **id == ThinId(0) || **id > ThinId::MAX)
+        .map(|(id, _)| id);
+    let kinds = index.rows.iter().filter_map(|(id, row)| match row.row.kind {
+        SnapshotKind::Other(kind) => Some(format!("snapshot {id} says {kind}")),
+        _ => None,
+    });
+    let told = [
+        sentence("records are in a state that no known containerd writes", states),
+        sentence(
+            "thin ids are in a state that no known containerd writes",
+            id_states,
+        ),
+        sentence("thin ids are none that containerd gives out", limits),
+        sentence("snapshots are of a kind that no known containerd writes", kinds),
+        sentence(
+            "snapshots have the number 0, which containerd never gives out",
+            index
+                .rows
+                .of(&SnapshotId(0))
+                .iter()
+                .map(|(_, row)| words::name(row.key)),
+        ),
+        sentence(
+            "numbers are borne by more than one snapshot, so which record belongs to which is not known",
+            index.rows.repeated(),
+        ),
+        sentence(
+            "thin ids are carried by more than one record, so whose the device is is not known",
+            index.carriers.repeated(),
+        ),
+        sentence(
+            "pools are in a mode that the kernel could not tell",
+            survey
+                .pool
+                .iter()
+                .filter(|pool| pool.mode == PoolMode::Unknown)
+                .map(|pool| words::name(pool.name.as_str())),
+        ),
+    ];
+    told.into_iter().flatten().collect()
+}
+
+/// `2 records are in a state ..: a says 77, b says 78`; nothing where there is none.
+pub(super) fn sentence(what: &str, of: impl Iterator<Item = impl Display>) -> Option<String> {
+    let mut count = 0_usize;
+    let mut examples = Vec::new();
+    for one in of {
+        count += 1;
+        if examples.len() < EXAMPLES {
+            examples.push(one.to_string());
+        }
+    }
+    let more = if count > examples.len() { ", .." } else { "" };
+    (count > 0).then(|| format!("{count} {what}: {}{more}.", examples.join(", ")))
+}

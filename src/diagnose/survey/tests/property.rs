@@ -1,0 +1,306 @@
+//! Whatever databases and pools hold: no panic, nothing named twice, and nothing deleted that anything references.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{Provenance, Severity, Subject};
+
+/// Numbers are few, so that they meet.
+fn small() -> impl Strategy<Value = u32> {
+    prop_oneof![20 => 0..9_u32, 1 => Just(ThinId::MAX.0), 1 => Just(u32::MAX)]
+}
+
+fn state() -> impl Strategy<Value = DeviceState> {
+    (-1..16_i64).prop_map(DeviceState::from)
+}
+
+fn record_name() -> impl Strategy<Value = String> {
+    prop_oneof![12 => (0..9_u64).prop_map(name), 1 => Just("legacy".to_owned()), 1 => Just(name(u64::MAX))]
+}
+
+prop_compose! {
+    fn node()(name in prop_oneof![4 => record_name(), 1 => Just("somebodys".to_owned())],
+              ids in prop::collection::vec(small(), 0..3),
+              flags in prop::array::uniform5(prop::bool::weighted(0.2)),
+              open in 0..2_u32) -> (String, Vec<u32>, [bool; 5], u32) {
+        (name, ids, flags, open)
+    }
+}
+
+prop_compose! {
+    fn databases()(records in prop::collection::vec((record_name(), small(), state(), any::<bool>()), 0..7),
+                   rows in prop::collection::vec((0..9_u64, 0..5_u8, prop::option::of(0..9_u64)), 0..7),
+                   twin in prop::option::weighted(0.1, 0..9_u64),
+                   sequence in prop_oneof![12 => 0..10_u64, 1 => Just(u64::MAX)],
+                   ids in prop::collection::btree_map(small(), (0..4_u8).prop_map(IdState::from), 0..9),
+                   id_sequence in prop_oneof![12 => 0..10_u64, 1 => Just(u64::MAX)],
+                   presence in prop_oneof![8 => Just(Presence::Complete), 1 => Just(Presence::NoBuckets), 1 => Just(Presence::NoFile)])
+                  -> Stage {
+        let mut stage = stage();
+        for (name, id, state, failed) in records {
+            stage = stage.named(&name, id, state).with(|survey| {
+                survey.pool_db.devices.get_mut(&name).unwrap().error = if failed { "busy".to_owned() } else { String::new() };
+            });
+        }
+        for (snapshot, kind, parent) in rows {
+            stage = stage.row(snapshot, SnapshotKind::from(kind), parent);
+        }
+        stage.with(|survey| {
+            if let Some(row) = twin.and_then(|id| survey.snapshots.snapshots.get(&key(id))).cloned() {
+                survey.snapshots.snapshots.insert("twin".to_owned(), row);
+            }
+            // Mostly what the rows say; at times anything.
+            if sequence > 4 { survey.snapshots.sequence = sequence; }
+            survey.snapshots.presence = presence;
+            survey.pool_db.device_ids.extend(ids.into_iter().map(|(id, state)| (ThinId(id), state)));
+            if id_sequence > 4 { survey.pool_db.id_sequence = id_sequence; }
+        })
+    }
+}
+
+prop_compose! {
+    fn surveys()(databases in databases(),
+                 thins in prop::collection::btree_set(small(), 0..9),
+                 read in prop::bool::weighted(0.9),
+                 nodes in prop::collection::vec(node(), 0..4),
+                 claims in prop::collection::btree_set(small(), 0..4),
+                 set_up in prop::bool::weighted(0.9),
+                 mode in prop_oneof![6 => Just(PoolMode::ReadWrite), 1 => Just(PoolMode::OutOfDataSpace), 1 => Just(PoolMode::ReadOnly), 1 => Just(PoolMode::Unknown)],
+                 async_remove in any::<Option<bool>>(),
+                 running in any::<bool>()) -> Stage {
+        let mut stage = if running { databases.running() } else { databases };
+        for id in thins {
+            stage = stage.thin(id);
+        }
+        for (name, ids, flags, open) in nodes {
+            let [suspended, unreadable, dead, deferred, error] = flags;
+            stage = stage.node(&name, 0).but(|node| {
+                node.thin_ids = ids.into_iter().map(ThinId).collect();
+                node.suspended = suspended;
+                node.unreadable = unreadable;
+                node.live = !dead;
+                node.deferred_remove = deferred;
+                node.error_table = error;
+                node.open_count = open;
+            });
+        }
+        for id in claims {
+            stage = stage.claim(id);
+        }
+        stage.with(|survey| {
+            survey.async_remove = async_remove;
+            survey.pool.as_mut().unwrap().mode = mode;
+            if !set_up { survey.pool = None; }
+            if !read { survey.thin = None; }
+        })
+    }
+}
+
+/// Rows whose snapshot a record belongs to.
+fn rows_of(survey: &Survey, record: &DeviceRecord) -> usize {
+    let snapshot = survey.snapshot_of(record);
+    let rows = survey.snapshots.snapshots.values();
+    rows.filter(|row| Some(row.id) == snapshot).count()
+}
+
+fn carriers(survey: &Survey, id: ThinId) -> Vec<&DeviceRecord> {
+    let records = survey.pool_db.devices.values();
+    records.filter(|record| record.device_id == id).collect()
+}
+
+fn nothing_referenced_is_deleted(stage: &Stage) -> Result<(), TestCaseError> {
+    let survey = &stage.survey;
+    for one in stage.judge().found {
+        for act in &one.remedy.acts {
+            match act {
+                Act::DeleteThin { thin_id } => {
+                    let carriers = carriers(survey, *thin_id);
+                    prop_assert!(carriers.len() <= 1, "{one:?}");
+                    prop_assert!(
+                        carriers.iter().all(|record| rows_of(survey, record) == 0),
+                        "{one:?}"
+                    );
+                    prop_assert_eq!(survey.has_thin(*thin_id), Some(true));
+                    prop_assert!(*thin_id <= ThinId::MAX);
+                    let foreign = survey
+                        .nodes
+                        .iter()
+                        .filter(|node| node.unreadable || node.thin_ids.contains(thin_id));
+                    for node in foreign {
+                        prop_assert!(!node.unreadable && node.open_count == 0, "{one:?}");
+                        prop_assert!(
+                            survey.pool_name.snapshot_of(node.name.as_str()).is_some(),
+                            "{one:?}"
+                        );
+                    }
+                    match &one.finding.provenance {
+                        Provenance::SeenByProbe { .. } => {
+                            let claim = &stage.knowledge.claims[thin_id];
+                            prop_assert_eq!(survey.mark_of(*thin_id), Some(claim.mark.clone()));
+                        }
+                        Provenance::ToldByRecord { name } => {
+                            let record = &survey.pool_db.devices[name];
+                            prop_assert_eq!(record.device_id, *thin_id);
+                            let number = survey.pool_name.snapshot_of(name).unwrap().0;
+                            let proves = number <= survey.snapshots.sequence
+                                || matches!(record.state, Created | Activating | Activated);
+                            prop_assert!(proves, "{one:?}");
+                        }
+                        Provenance::Unknown => prop_assert!(false, "{one:?}"),
+                    }
+                }
+                Act::ForgetRecord { record } => {
+                    prop_assert_eq!(rows_of(survey, record), 0);
+                    prop_assert_eq!(carriers(survey, record.device_id).len(), 1);
+                    // The id is free then: nothing may be left in the pool.
+                    let deleted = one.remedy.acts.contains(&Act::DeleteThin {
+                        thin_id: record.device_id,
+                    });
+                    prop_assert!(
+                        deleted || survey.has_thin(record.device_id) == Some(false),
+                        "{one:?}"
+                    );
+                }
+                Act::RemoveNode { name, .. } => {
+                    let node = survey
+                        .nodes
+                        .iter()
+                        .find(|node| node.name.as_str() == name)
+                        .unwrap();
+                    prop_assert_eq!(node.open_count, 0);
+                    let record = survey.pool_db.devices.get(name);
+                    prop_assert!(
+                        record.is_none_or(|record| rows_of(survey, record) == 0),
+                        "{one:?}"
+                    );
+                }
+                Act::SetId {
+                    thin_id,
+                    to: IdState::Free,
+                    ..
+                } => {
+                    prop_assert_eq!(survey.has_thin(*thin_id), Some(false));
+                    prop_assert!(carriers(survey, *thin_id).is_empty());
+                }
+                Act::MarkFaulty { record } => {
+                    let harmless =
+                        rows_of(survey, record) == 0 || survey.has_thin(record.device_id) == Some(false);
+                    prop_assert!(harmless, "{one:?}");
+                }
+                Act::InsertRemovedRecord { thin_id, .. } => {
+                    prop_assert_eq!(survey.has_thin(*thin_id), Some(false));
+                    prop_assert!(carriers(survey, *thin_id).is_empty());
+                }
+                Act::RestoreRecord { record, .. } => prop_assert_eq!(rows_of(survey, record), 1),
+                Act::SetId { .. } | Act::RaiseIdSequence { .. } | Act::ResumeNode { .. } => {}
+            }
+            if one.remedy.when == When::Online {
+                prop_assert!(!act.is_edit());
+            }
+            if survey.pool.is_none() {
+                prop_assert!(act.is_edit());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn each_is_named_once(stage: &Stage) -> Result<(), TestCaseError> {
+    let survey = &stage.survey;
+    let mut ids = BTreeSet::new();
+    let mut named = BTreeSet::new();
+    for one in stage.judge().found {
+        prop_assert!(ids.insert(one.finding.id.clone()), "{}", one.finding.id);
+        let mut own = vec![];
+        match &one.finding.subject {
+            Subject::ThinDevice { thin_id } | Subject::ThinId { thin_id } => {
+                own.push(format!("thin {thin_id}"));
+            }
+            Subject::Record { name, .. } => own.push(format!("record {name}")),
+            Subject::Snapshot { id, .. } => {
+                own.push(format!("row {id}"));
+                own.push(format!("record {}", name(id.0)));
+            }
+            Subject::Node { name, .. } => own.push(format!("node {name}")),
+            Subject::Pool | Subject::BlockDevice { .. } => {}
+        }
+        for act in &one.remedy.acts {
+            match act {
+                Act::DeleteThin { thin_id } => own.push(format!("thin {thin_id}")),
+                Act::RemoveNode { name, .. } | Act::ResumeNode { name, .. } => {
+                    own.push(format!("node {name}"));
+                }
+                _ => {}
+            }
+        }
+        own.sort();
+        own.dedup();
+        for thing in own {
+            prop_assert!(named.insert(thing.clone()), "{thing} twice: {:?}", stage.ids());
+        }
+    }
+    // A thin device that no record names is never passed over in silence.
+    for id in survey.thin.iter().flat_map(|thin| thin.keys()) {
+        let free = carriers(survey, *id).is_empty();
+        prop_assert_eq!(
+            free && survey.thin.is_some(),
+            named.contains(&format!("thin {id}")) && free
+        );
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(800))]
+
+    #[test]
+    fn nothing_that_anything_references_is_ever_deleted(stage in surveys()) {
+        nothing_referenced_is_deleted(&stage)?;
+        // Not by what follows from a remedy either.
+        let next = unique(stage).heal();
+        nothing_referenced_is_deleted(&next)?;
+    }
+
+    #[test]
+    fn each_thing_is_named_at_most_once(stage in surveys()) {
+        each_is_named_once(&stage)?;
+    }
+
+    #[test]
+    fn remedies_come_to_an_end(stage in surveys()) {
+        // One pass may clear what spoke against another: a number that was reserved lets a claimed device be deleted, and
+        // that leaves its number. More than that it is never.
+        let healed = unique(stage).heal().heal().heal().heal();
+        for one in healed.judge().found {
+            prop_assert!(one.remedy.acts.is_empty(), "{one:?}");
+            prop_assert!(one.severity == Severity::Notice || one.remedy.when == When::Never, "{one:?}");
+        }
+    }
+
+    #[test]
+    fn settling_ends_whatever_it_sees(stages in prop::collection::vec(surveys(), 1..4)) {
+        let mut settling = crate::diagnose::Settling::new(std::time::Duration::from_secs(2));
+        let mut ended = false;
+        for (look, stage) in stages.iter().cycle().take(300).enumerate() {
+            let now = testing::at(u64::try_from(look).unwrap());
+            if let crate::diagnose::Settled::Done(diagnoses, in_flight) = settling.look(&stage.survey, &stage.knowledge, now) {
+                let all = stage.judge().found.len();
+                prop_assert_eq!(diagnoses.found.len() + in_flight.len(), all);
+                prop_assert!(in_flight.iter().all(|one| one.may_be_in_flight));
+                ended = true;
+                break;
+            }
+        }
+        prop_assert!(ended);
+    }
+}
+
+/// The kernel knows a name once.
+fn unique(stage: Stage) -> Stage {
+    stage.with(|survey| {
+        let mut names = BTreeSet::new();
+        survey.nodes.retain(|node| names.insert(node.name.clone()));
+    })
+}

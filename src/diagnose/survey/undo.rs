@@ -1,0 +1,102 @@
+//! What may be taken away of a half-made or half-removed snapshot: its dm device and its thin device; or why nothing may.
+
+use super::scene::Scene;
+use crate::model::{Act, Condition, DeviceRecord, IdState, Provenance, ThinId};
+
+/// Guards of what is deleted on a record's word, before those of the edit.
+pub(super) const DELETE_GUARDS: [Condition; 8] = [
+    Condition::StillFound,
+    Condition::PoolWritable,
+    Condition::NobodyAtWork,
+    Condition::DatabasesWhole,
+    Condition::NoRow,
+    Condition::Provenance,
+    Condition::NotOpen,
+    Condition::SameTransaction,
+];
+
+/// Guards of what needs containerd stopped.
+pub(super) const OFFLINE_GUARDS: [Condition; 2] = [Condition::ContainerdStopped, Condition::BackedUp];
+
+/// Guards of an edit that deletes nothing.
+pub(super) const EDIT_GUARDS: [Condition; 5] = [
+    Condition::StillFound,
+    Condition::ContainerdStopped,
+    Condition::BackedUp,
+    Condition::NobodyAtWork,
+    Condition::SameTransaction,
+];
+
+/// The kernel acts that take a record's dm device and thin device away; or why they may not be taken.
+///
+/// That the record's word is proof of who made the thin device is the caller's to say.
+pub(super) fn kernel_acts(scene: &Scene<'_>, record: &DeviceRecord) -> Result<Vec<Act>, String> {
+    let id = record.device_id;
+    if let Some(why) = scene.whole.doubt().or_else(|| scene.pool_refuses()) {
+        return Err(why);
+    }
+    if scene.index.is_shared(id) {
+        return Err(format!("more than one record carries thin id {id}"));
+    }
+    if id == ThinId(0) || id > ThinId::MAX {
+        return Err(format!("{id} is not an id that containerd gives out"));
+    }
+    // A record's id is taken or faulty as long as the record is there (`AddDevice`, `MarkFaulty`, `RemoveDevice`).
+    if !matches!(scene.survey.id_state(id), Some(IdState::Taken | IdState::Faulty)) {
+        return Err(format!(
+            "containerd's device_ids do not have id {id} as taken, so the record is not to be relied on"
+        ));
+    }
+    let there = scene
+        .survey
+        .has_thin(id)
+        .ok_or("the pool's metadata could not be read")?;
+    let mut acts = remove_node(scene, record)?;
+    if let Some(other) = scene
+        .index
+        .holders_of(id)
+        .find(|node| node.name.as_str() != record.name)
+    {
+        return Err(format!(
+            "dm device {} maps thin device {id}, or may do so",
+            other.name
+        ));
+    }
+    if there {
+        acts.push(Act::DeleteThin { thin_id: id });
+    }
+    Ok(acts)
+}
+
+/// The removal of a record's dm device, where there is one; or why it may not be removed.
+pub(super) fn remove_node(scene: &Scene<'_>, record: &DeviceRecord) -> Result<Vec<Act>, String> {
+    let mut acts = Vec::new();
+    for node in scene.index.nodes_of(&record.name) {
+        if let Some(why) = scene.node_is_busy(node) {
+            return Err(why);
+        }
+        if node.unreadable || node.thin_ids.iter().any(|mapped| *mapped != record.device_id) {
+            return Err(format!(
+                "dm device {} maps something else than thin device {}, or may do so",
+                node.name, record.device_id
+            ));
+        }
+        acts.push(Act::RemoveNode {
+            name: record.name.clone(),
+            device: node.device,
+        });
+    }
+    Ok(acts)
+}
+
+/// How it is known who made a record's thin device, where the record is proof of it.
+pub(super) fn told_by(scene: &Scene<'_>, record: &DeviceRecord) -> Provenance {
+    match scene.claim(record.device_id) {
+        Some(claim) => Provenance::SeenByProbe {
+            operation: claim.operation.clone(),
+        },
+        None => Provenance::ToldByRecord {
+            name: record.name.clone(),
+        },
+    }
+}

@@ -1,0 +1,77 @@
+//! Whether the databases belong together. One that was lost, or put back from an older backup, makes good devices look
+//! abandoned; then a record proves nothing any more, and nothing is deleted on its word.
+
+use super::index::Index;
+use crate::model::{IdState, SnapshotId, Survey, databases::Presence};
+
+/// What speaks against the databases belonging together.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Whole {
+    /// The snapshot storage is gone, and there are records of its snapshots.
+    pub(super) storage_lost: bool,
+    /// Records of snapshots that the snapshot storage has not drawn yet, next one aside.
+    pub(super) beyond: usize,
+    /// Rows with a number that the snapshot storage has not drawn yet.
+    pub(super) undrawn: usize,
+    /// Rows whose device has no record.
+    pub(super) rows_without: usize,
+    /// More of those than interrupted removals can have left.
+    pub(super) records_lost: bool,
+}
+
+impl Whole {
+    pub(super) fn new(survey: &Survey, index: &Index<'_>) -> Self {
+        let sequence = survey.snapshots.sequence;
+        let next = SnapshotId(sequence.saturating_add(1));
+        let rows = index.rows.iter().count();
+        let rows_without = index.rows.iter().filter(|(id, _)| !index.records.has(id)).count();
+        // An interrupted removal leaves its id free and out of the pool (`RemoveDevice`, metadata.go).
+        let freed = || {
+            survey
+                .pool_db
+                .device_ids
+                .iter()
+                .filter(|(id, state)| **state == IdState::Free && survey.has_thin(**id) == Some(false))
+                .count()
+        };
+        let records_lost = rows_without > rows - rows_without && rows_without > freed();
+        Self {
+            storage_lost: survey.snapshots.presence == Presence::NoFile && !survey.pool_db.devices.is_empty(),
+            beyond: index
+                .records
+                .iter()
+                .filter(|(id, _)| *id > next && !index.rows.has(id))
+                .count(),
+            undrawn: index.rows.iter().filter(|(id, _)| id.0 > sequence).count(),
+            rows_without,
+            records_lost,
+        }
+    }
+
+    /// Whether the snapshot storage was lost, or is older than the pool database.
+    pub(super) fn storage_is_behind(&self) -> bool {
+        self.storage_lost || self.beyond > 0 || self.undrawn > 0
+    }
+
+    /// Why a record does not prove what its device is; nothing where the databases belong together.
+    pub(super) fn doubt(&self) -> Option<String> {
+        if self.storage_lost {
+            return Some(
+                "containerd's snapshot database metadata.db is gone, so that no snapshot is listed says nothing"
+                    .to_owned(),
+            );
+        }
+        if self.beyond > 0 || self.undrawn > 0 {
+            return Some(format!(
+                "containerd's metadata.db looks older than its pool database: {} records and {} snapshots have numbers that it has not given out yet",
+                self.beyond, self.undrawn
+            ));
+        }
+        (self.rows_without > 0).then(|| {
+            format!(
+                "{} snapshots have no record of their device, so the pool database may be older than metadata.db, and its records may name devices that are others by now",
+                self.rows_without
+            )
+        })
+    }
+}
