@@ -2,6 +2,7 @@
 //! Order: guards, durable intent, last look, act, verify, outcome. A crash anywhere leaves an intent that `settle`
 //! resolves by looking.
 
+pub mod bbolt_editor;
 mod carry_out;
 mod hands;
 #[cfg(test)]

@@ -309,12 +309,13 @@ func randomValue(dice *rand.Rand) []byte {
 	return value
 }
 
-// edit is one line of what apply reads. Names, keys and values are hex.
+// edit is one line of what apply reads. Names, keys and values are hex; a size stands for a value of so many zeros.
 type edit struct {
 	Op       string   `json:"op"`
 	Bucket   []string `json:"bucket"`
 	Key      string   `json:"key"`
 	Value    string   `json:"value"`
+	Size     int      `json:"size"`
 	Sequence uint64   `json:"sequence"`
 }
 
@@ -378,6 +379,9 @@ func (next edit) apply(tx *bolt.Tx) error {
 	value, err := hex.DecodeString(next.Value)
 	if err != nil {
 		return err
+	}
+	if next.Size > 0 {
+		value = make([]byte, next.Size)
 	}
 	switch next.Op {
 	case "create":
