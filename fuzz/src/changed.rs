@@ -105,9 +105,31 @@ enum Change {
 }
 
 #[derive(Debug, Arbitrary)]
-struct Input {
+pub(crate) struct Input {
     file: u8,
     changes: Vec<Change>,
+}
+
+impl Input {
+    fn sound(&self) -> &'static Sound {
+        let all = sound();
+        &all[usize::from(self.file) % all.len()]
+    }
+
+    /// The file with its changes, and the pages that they were made to.
+    pub(crate) fn make(&self) -> (Vec<u8>, Vec<u64>) {
+        let sound = self.sound();
+        let mut changed = Changed {
+            bytes: sound.bytes.clone(),
+            page_size: sound.map.page_size,
+            pages: Vec::new(),
+        };
+        for change in self.changes.iter().take(16) {
+            let _ = changed.make(change);
+        }
+        changed.seal_metas();
+        (changed.bytes, changed.pages)
+    }
 }
 
 /// A file that is being changed.
@@ -189,17 +211,8 @@ impl Changed {
 /// A sound file with changes.
 pub fn bbolt_changed(data: &[u8]) {
     let Ok(input) = Input::arbitrary(&mut Unstructured::new(data)) else { return };
-    let sound = &sound()[usize::from(input.file) % sound().len()];
-    let mut changed = Changed {
-        bytes: sound.bytes.clone(),
-        page_size: sound.map.page_size,
-        pages: Vec::new(),
-    };
-    for change in input.changes.iter().take(16) {
-        let _ = changed.make(change);
-    }
-    changed.seal_metas();
-    let (bytes, pages) = (changed.bytes, changed.pages);
+    let sound = input.sound();
+    let (bytes, pages) = input.make();
     let name = Path::new("input");
     let (pool, snapshots, tree) = bounded(bytes.len(), || {
         let database = || Database::new(bytes.clone());

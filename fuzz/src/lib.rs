@@ -10,6 +10,7 @@
 mod bbolt_file;
 mod bounds;
 mod changed;
+mod editor;
 #[allow(dead_code, missing_docs, clippy::all, clippy::pedantic, reason = "the tests' own")]
 #[path = "../../tests/readers/page_map.rs"]
 mod page_map;
@@ -21,6 +22,7 @@ mod thin;
 mod thin_image;
 
 pub use changed::bbolt_changed;
+pub use editor::bbolt_editor;
 pub use readers::{core_db, pool_db, snapshot_db};
 pub use text::{containerd_config, mountinfo};
 pub use thin::{thin_changed, thin_metadata};

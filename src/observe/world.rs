@@ -2,11 +2,12 @@
 //! came in between.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     thread::sleep,
     time::{Duration, SystemTime},
 };
 
+pub use super::places::Places;
 use super::{
     bbolt::{BboltError, Database},
     device_mapper::{DeviceMapper, DeviceMapperError},
@@ -17,7 +18,7 @@ use super::{
     topology,
 };
 use crate::model::{
-    DataOwners, Pool, PoolDb, PoolName, PoolView, Questions, SnapshotDb, Topology, TxId, World,
+    DataOwners, Pool, PoolDb, PoolView, Questions, SnapshotDb, Topology, TxId, World,
     ranges::Ranges, topology::Placed,
 };
 
@@ -25,29 +26,6 @@ use crate::model::{
 const TRIES: u32 = 8;
 /// Pause after the first failed try; doubled with each.
 const PAUSE: Duration = Duration::from_millis(5);
-
-/// Where the snapshotter keeps its things.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Places {
-    /// The thin pool.
-    pub pool: PoolName,
-    /// containerd's `root_path` of the devmapper snapshotter.
-    pub root: PathBuf,
-}
-
-impl Places {
-    /// The pool database: devices and thin ids.
-    #[must_use]
-    pub fn pool_db(&self) -> PathBuf {
-        self.root.join(format!("{}.db", self.pool))
-    }
-
-    /// The snapshot storage.
-    #[must_use]
-    pub fn snapshot_db(&self) -> PathBuf {
-        self.root.join("metadata.db")
-    }
-}
 
 /// Why the world could not be read.
 #[derive(Debug, thiserror::Error)]

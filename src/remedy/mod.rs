@@ -3,10 +3,14 @@
 //! resolves by looking.
 
 pub mod bbolt_editor;
+#[cfg(feature = "node")]
 mod carry_out;
+#[cfg(feature = "node")]
 mod hands;
-#[cfg(test)]
+#[cfg(all(test, feature = "node"))]
 mod tests;
 
+#[cfg(feature = "node")]
 pub use carry_out::{Eyes, RemedyError, carry_out, settle};
+#[cfg(feature = "node")]
 pub use hands::{Hands, HandsError, KernelHands};

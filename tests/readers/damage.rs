@@ -75,7 +75,11 @@ fn every_damage(bytes: &[u8], page_size: usize) -> Vec<Damage> {
             }
             add(what, &new);
         }
-        for other in page + 1..pages {
+        // The next ones, and the last.
+        for other in [page + 1, page + 2, pages - 1] {
+            if other <= page || other >= pages {
+                continue;
+            }
             let mut swapped = bytes.to_vec();
             swapped[at..at + page_size].copy_from_slice(&bytes[other * page_size..(other + 1) * page_size]);
             swapped[other * page_size..(other + 1) * page_size].copy_from_slice(old);
@@ -191,16 +195,24 @@ fn hold<T: Debug + PartialEq, E: std::error::Error>(
                 }
             }
             // The newer meta is gone, and bbolt itself would open the database as the older one has it.
-            Ok(answer) if damage.pages.contains(&sound.meta) && PageMap::of(&damage.bytes, page_size, None).is_none_or(|now| now.meta != sound.meta) => {
+            Ok(answer) if answer == original => {}
+            Ok(answer) if damage.pages.contains(&sound.meta) => {
                 let mut without = bytes.to_vec();
                 let at = usize::try_from(sound.meta).unwrap() * page_size;
                 without[at..at + page_size].fill(0);
-                assert_eq!(answer, read(without).unwrap(), "{case}");
+                assert!(answer == read(without).unwrap(), "{case}: neither of the two transactions");
             }
-            Ok(answer) => assert_eq!(answer, original, "{case}"),
+            Ok(answer) => panic!("{case}: read as {}", differing(&format!("{original:?}"), &format!("{answer:?}"))),
         }
     }
     refused
+}
+
+/// Where two texts begin to differ.
+fn differing(one: &str, other: &str) -> String {
+    let same = one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+    let around = |text: &str| text.chars().skip(same.saturating_sub(60)).take(160).collect::<String>();
+    format!("..{}.. instead of ..{}..", around(other), around(one))
 }
 
 fn about_database(error: &BboltError) -> About {
@@ -295,10 +307,10 @@ fn a_pool_db_of_many_pages_with_each_damaged() {
 fn what_the_real_bbolt_writes_with_each_page_damaged() {
     let peer = xtask::setup::bbolt_peer(false).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    for seed in 1..=3 {
+    for seed in 1..=2 {
         let path = folder.path().join(format!("{seed}.db"));
         let made = std::process::Command::new(&peer)
-            .args([Path::new("random"), &path, Path::new(&seed.to_string()), Path::new("6")])
+            .args([Path::new("random"), &path, Path::new(&seed.to_string()), Path::new("4")])
             .status()
             .unwrap();
         assert!(made.success());
@@ -307,8 +319,7 @@ fn what_the_real_bbolt_writes_with_each_page_damaged() {
         let read = |bytes| Database::new(Named(bytes)).snapshot(dump_all).map(|(tree, _)| tree);
         assert_eq!(read(bytes.clone()).unwrap(), map.tree, "seed {seed}");
         for damage in every_damage(&bytes, 4096) {
-            let now = PageMap::of(&bytes, 4096, None).map(|map| map.meta);
-            if damage.pages.contains(&map.meta) || now != Some(map.meta) {
+            if damage.pages.contains(&map.meta) {
                 continue;
             }
             let Ok(tree) = read(damage.bytes) else { continue };
