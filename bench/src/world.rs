@@ -68,7 +68,11 @@ fn made(devices: u32) -> Result<PathBuf> {
     File::create(&metadata)?.set_len(METADATA_BYTES)?;
     let xml = folder.join("thin.xml");
     output(
-        xtask::setup::thin_tool("thin_restore")?.arg("-i").arg(&xml).arg("-o").arg(&metadata),
+        xtask::setup::thin_tool("thin_restore")?
+            .arg("-i")
+            .arg(&xml)
+            .arg("-o")
+            .arg(&metadata),
         "writing the metadata of a large pool",
     )?;
     fs::remove_file(xml)?;
@@ -84,20 +88,39 @@ pub(crate) fn read(arguments: &Arguments) -> Result<()> {
         let pool_db = scope.spawn(|| timed(|| PoolDb::read(file("pool.db"))));
         let snapshots = scope.spawn(|| timed(|| SnapshotDb::read(file("metadata.db"))));
         let core = scope.spawn(|| timed(|| CoreDb::read(file("meta.db"))));
-        let thin = timed(|| thin_metadata::read(&mut DeviceSource::open(&file("metadata.thin"))?, &BTreeSet::<ThinId>::new()));
+        let thin = timed(|| {
+            thin_metadata::read(
+                &mut DeviceSource::open(&file("metadata.thin"))?,
+                &BTreeSet::<ThinId>::new(),
+            )
+        });
         (pool_db.join(), snapshots.join(), core.join(), thin)
     });
     let all = begun.elapsed().as_secs_f64() * 1000.0;
-    let (Ok((pool_db, pool_ms)), Ok((snapshots, snapshots_ms)), Ok((core, core_ms))) = (pool_db, snapshots, core) else {
+    let (Ok((pool_db, pool_ms)), Ok((snapshots, snapshots_ms)), Ok((core, core_ms))) =
+        (pool_db, snapshots, core)
+    else {
         bail!("a reader panicked");
     };
     let (thin, thin_ms) = thin;
     let (pool_db, snapshots, core, thin) = (pool_db?, snapshots?, core?, thin?);
     let devices = pool_db.devices.len();
-    ensure!(thin.devices.len() == devices, "records and thin devices are not as many");
-    ensure!(snapshots.snapshots.len() == core.snapshots.len(), "rows and snapshots are not as many");
+    ensure!(
+        thin.devices.len() == devices,
+        "records and thin devices are not as many"
+    );
+    ensure!(
+        snapshots.snapshots.len() == core.snapshots.len(),
+        "rows and snapshots are not as many"
+    );
     let status = fs::read_to_string("/proc/self/status")?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse::<f64>().ok());
+    let peak = status.lines().find_map(|line| {
+        line.strip_prefix("VmHWM:")?
+            .split_whitespace()
+            .next()?
+            .parse::<f64>()
+            .ok()
+    });
     let told = Told {
         pool_db: pool_ms,
         snapshots: snapshots_ms,
@@ -132,7 +155,12 @@ fn whole(command: &mut Command, doing: &str) -> Result<f64> {
 pub(crate) fn run(setting: &Setting) -> Result<Vec<Row>> {
     let folder = made(DEVICES)?;
     let peer = xtask::setup::bbolt_peer(false)?;
-    let walk = |name: &str| whole(Command::new(&peer).arg("walk").arg(folder.join(name)), "bbolt's walk");
+    let walk = |name: &str| {
+        whole(
+            Command::new(&peer).arg("walk").arg(folder.join(name)),
+            "bbolt's walk",
+        )
+    };
     let mut ours: [Sample; 6] = Default::default();
     let mut theirs: [Sample; 4] = Default::default();
     for _ in 0..ROUNDS {
@@ -142,14 +170,27 @@ pub(crate) fn run(setting: &Setting) -> Result<Vec<Row>> {
         )?;
         let told: Told = serde_json::from_str(&told)?;
         ensure!(told.devices == usize::try_from(DEVICES)?, "a device is missing");
-        for (sample, value) in ours.iter_mut().zip([told.all, told.peak, told.pool_db, told.snapshots, told.core, told.thin]) {
+        for (sample, value) in ours.iter_mut().zip([
+            told.all,
+            told.peak,
+            told.pool_db,
+            told.snapshots,
+            told.core,
+            told.thin,
+        ]) {
             sample.add(value);
         }
         let list = whole(
-            xtask::setup::thin_tool("thin_ls")?.arg("--no-headers").arg(folder.join("metadata.thin")),
+            xtask::setup::thin_tool("thin_ls")?
+                .arg("--no-headers")
+                .arg(folder.join("metadata.thin")),
             "thin_ls",
         )?;
-        for (sample, value) in theirs.iter_mut().zip([walk("pool.db")?, walk("metadata.db")?, walk("meta.db")?, list]) {
+        for (sample, value) in
+            theirs
+                .iter_mut()
+                .zip([walk("pool.db")?, walk("metadata.db")?, walk("meta.db")?, list])
+        {
             sample.add(value);
         }
     }
@@ -162,7 +203,10 @@ fn rows(ours: &[Sample; 6], theirs: &[Sample; 4], folder: &Path) -> Vec<Row> {
     let part = |name: &str, file: &str, ours: &Sample, theirs: &Sample, who: &str| {
         let ratio = theirs.median() / ours.median().max(0.001);
         Row::new(
-            format!("{name} read, {DEVICES} devices, {} MiB, beside the others", mebibytes(file)),
+            format!(
+                "{name} read, {DEVICES} devices, {} MiB, beside the others",
+                mebibytes(file)
+            ),
             format!("{ours} ms"),
         )
         .peer(format!("{who}: {theirs} ms, {ratio:.1} times as long"))
@@ -180,6 +224,12 @@ fn rows(ours: &[Sample; 6], theirs: &[Sample; 4], folder: &Path) -> Vec<Row> {
         part("pool.db", "pool.db", pool_db, &theirs[0], "bbolt, decoding"),
         part("metadata.db", "metadata.db", snapshots, &theirs[1], "bbolt"),
         part("meta.db", "meta.db", core, &theirs[2], "bbolt"),
-        part("the pool's metadata", "metadata.thin", thin, &theirs[3], "thin_ls"),
+        part(
+            "the pool's metadata",
+            "metadata.thin",
+            thin,
+            &theirs[3],
+            "thin_ls",
+        ),
     ]
 }

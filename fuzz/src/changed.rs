@@ -23,7 +23,11 @@ struct Sound {
 fn sound() -> &'static [Sound] {
     static SOUND: OnceLock<Vec<Sound>> = OnceLock::new();
     SOUND.get_or_init(|| {
-        let layout = |page_size, fan, inline| Layout { page_size, fan, inline };
+        let layout = |page_size, fan, inline| Layout {
+            page_size,
+            fan,
+            inline,
+        };
         let made = [
             (layout(1024, 4, 0), 60),
             (layout(1024, 9, 200), 25),
@@ -46,7 +50,10 @@ fn sound() -> &'static [Sound] {
             .chain(real.map(|bytes| (bytes.to_vec(), 4096)))
             .map(|(bytes, page_size)| {
                 let map = PageMap::of(&bytes, page_size, None).expect("a sound file");
-                let all = Database::new(bytes.clone()).snapshot(dump_all).expect("a sound file").0;
+                let all = Database::new(bytes.clone())
+                    .snapshot(dump_all)
+                    .expect("a sound file")
+                    .0;
                 assert_eq!(all, map.tree, "the two walks do not agree");
                 Sound { bytes, map }
             })
@@ -60,7 +67,11 @@ fn databases(devices: u32, state: u32) -> Tree {
     for id in 1..=devices {
         let name = format!("p-snap-{id}");
         // Some with values that take pages of their own.
-        let error = if id % 11 == 0 { "e".repeat(2500) } else { String::new() };
+        let error = if id % 11 == 0 {
+            "e".repeat(2500)
+        } else {
+            String::new()
+        };
         let record = format!(
             r#"{{"device_id":{id},"size":1,"name":"{name}","parent_name":"","state":{state},"error":"{error}"}}"#
         );
@@ -87,13 +98,23 @@ fn databases(devices: u32, state: u32) -> Tree {
 #[derive(Debug, Arbitrary)]
 enum Change {
     /// Bytes anywhere in a page.
-    Bytes { page: u8, at: u16, value: u64, width: u8 },
+    Bytes {
+        page: u8,
+        at: u16,
+        value: u64,
+        width: u8,
+    },
     /// A field of a page's header: its number, flags, count, overflow.
     Header { page: u8, field: u8, value: u16 },
     /// A field of an element, made a little larger or smaller.
     Element { page: u8, slot: u8, field: u8, by: i8 },
     /// A field of an element, given a value.
-    Field { page: u8, slot: u8, field: u8, value: u32 },
+    Field {
+        page: u8,
+        slot: u8,
+        field: u8,
+        value: u32,
+    },
     /// A page moved by some bytes.
     Shift { page: u8, by: u8 },
     /// A copy of another page, which says that it is this one.
@@ -144,7 +165,8 @@ impl Changed {
         let count = self.bytes.len() / self.page_size;
         let number = usize::from(number).checked_rem(count)?;
         self.pages.push(number as u64);
-        self.bytes.get_mut(number * self.page_size..(number + 1) * self.page_size)
+        self.bytes
+            .get_mut(number * self.page_size..(number + 1) * self.page_size)
     }
 
     fn make(&mut self, change: &Change) -> Option<()> {
@@ -153,23 +175,44 @@ impl Changed {
             let at = at.min(page.len() - bytes.len());
             page[at..at + bytes.len()].copy_from_slice(bytes);
         };
-        let element = |slot: u8, field: u8| (16 + 16 * usize::from(slot) + 4 * usize::from(field % 4)) % (page_size - 3);
+        let element = |slot: u8, field: u8| {
+            (16 + 16 * usize::from(slot) + 4 * usize::from(field % 4)) % (page_size - 3)
+        };
         match change {
-            Change::Bytes { page, at, value, width } => {
+            Change::Bytes {
+                page,
+                at,
+                value,
+                width,
+            } => {
                 let width = usize::from(width % 8) + 1;
-                put(self.page(*page)?, usize::from(*at) % page_size, &value.to_le_bytes()[..width]);
+                put(
+                    self.page(*page)?,
+                    usize::from(*at) % page_size,
+                    &value.to_le_bytes()[..width],
+                );
             }
             Change::Header { page, field, value } => {
                 let at = [0, 8, 10, 12][usize::from(field % 4)];
                 put(self.page(*page)?, at, &value.to_le_bytes());
             }
-            Change::Element { page, slot, field, by } => {
+            Change::Element {
+                page,
+                slot,
+                field,
+                by,
+            } => {
                 let page = self.page(*page)?;
                 let at = element(*slot, *field);
                 let old = u32::from_le_bytes(std::array::from_fn(|byte| page[at + byte]));
                 put(page, at, &old.wrapping_add_signed(i32::from(*by)).to_le_bytes());
             }
-            Change::Field { page, slot, field, value } => {
+            Change::Field {
+                page,
+                slot,
+                field,
+                value,
+            } => {
                 put(self.page(*page)?, element(*slot, *field), &value.to_le_bytes());
             }
             Change::Shift { page, by } => self.page(*page)?.rotate_right(usize::from(*by)),
@@ -210,7 +253,9 @@ impl Changed {
 
 /// A sound file with changes.
 pub fn bbolt_changed(data: &[u8]) {
-    let Ok(input) = Input::arbitrary(&mut Unstructured::new(data)) else { return };
+    let Ok(input) = Input::arbitrary(&mut Unstructured::new(data)) else {
+        return;
+    };
     let sound = input.sound();
     let (bytes, pages) = input.make();
     let name = Path::new("input");
@@ -229,10 +274,17 @@ pub fn bbolt_changed(data: &[u8]) {
         return;
     }
     for path in differences(&sound.map.tree, &tree) {
-        let covered = pages
-            .iter()
-            .any(|page| sound.map.pages.get(page).is_some_and(|region| region.covers(&path)));
-        assert!(covered, "{path:?} is not what it was, and hangs on none of the pages {pages:?}");
+        let covered = pages.iter().any(|page| {
+            sound
+                .map
+                .pages
+                .get(page)
+                .is_some_and(|region| region.covers(&path))
+        });
+        assert!(
+            covered,
+            "{path:?} is not what it was, and hangs on none of the pages {pages:?}"
+        );
     }
     // What the readers make of it is all that is in it.
     let entries = |path: &[&str]| {

@@ -61,15 +61,28 @@ impl Storage for &Disk {
 /// One edit, in a bucket by its number among all.
 #[derive(Debug, Arbitrary)]
 enum Choice {
-    Put { bucket: u8, key: u8, fresh: bool, length: u16 },
-    Delete { bucket: u8, key: u8 },
-    SetSequence { bucket: u8, to: u64 },
+    Put {
+        bucket: u8,
+        key: u8,
+        fresh: bool,
+        length: u16,
+    },
+    Delete {
+        bucket: u8,
+        key: u8,
+    },
+    SetSequence {
+        bucket: u8,
+        to: u64,
+    },
 }
 
 impl Choice {
     fn bucket(&self) -> u8 {
         match self {
-            Self::Put { bucket, .. } | Self::Delete { bucket, .. } | Self::SetSequence { bucket, .. } => *bucket,
+            Self::Put { bucket, .. } | Self::Delete { bucket, .. } | Self::SetSequence { bucket, .. } => {
+                *bucket
+            }
         }
     }
 }
@@ -87,10 +100,11 @@ fn buckets(tree: &Tree, path: &mut Vec<Vec<u8>>, found: &mut Vec<Vec<Vec<u8>>>) 
 }
 
 fn at<'t>(tree: &'t mut Tree, path: &[Vec<u8>]) -> Option<&'t mut Tree> {
-    path.iter().try_fold(tree, |tree, key| match tree.items.get_mut(key) {
-        Some(Item::Bucket(inner)) => Some(inner),
-        _ => None,
-    })
+    path.iter()
+        .try_fold(tree, |tree, key| match tree.items.get_mut(key) {
+            Some(Item::Bucket(inner)) => Some(inner),
+            _ => None,
+        })
 }
 
 /// Makes an edit of a choice, and makes it to the model too.
@@ -99,12 +113,24 @@ fn edit(choice: &Choice, path: &[Vec<u8>], tree: &mut Tree) -> Option<Edit> {
     let bucket = path.to_vec();
     // One of the plain values that are there.
     let pick = |tree: &Tree, nth: u8| {
-        let plain: Vec<_> = tree.items.iter().filter(|(_, item)| matches!(item, Item::Bytes(_))).collect();
-        plain.get(usize::from(nth).checked_rem(plain.len())?).map(|(key, _)| (*key).clone())
+        let plain: Vec<_> = tree
+            .items
+            .iter()
+            .filter(|(_, item)| matches!(item, Item::Bytes(_)))
+            .collect();
+        plain
+            .get(usize::from(nth).checked_rem(plain.len())?)
+            .map(|(key, _)| (*key).clone())
     };
     match choice {
-        Choice::Put { key, fresh, length, .. } => {
-            let key = if *fresh { vec![b'k', *key] } else { pick(inside, *key)? };
+        Choice::Put {
+            key, fresh, length, ..
+        } => {
+            let key = if *fresh {
+                vec![b'k', *key]
+            } else {
+                pick(inside, *key)?
+            };
             if matches!(inside.items.get(&key), Some(Item::Bucket(_))) {
                 return None;
             }
@@ -119,7 +145,10 @@ fn edit(choice: &Choice, path: &[Vec<u8>], tree: &mut Tree) -> Option<Edit> {
         }
         Choice::SetSequence { to, .. } => {
             inside.sequence = *to;
-            Some(Edit::SetSequence { bucket, sequence: *to })
+            Some(Edit::SetSequence {
+                bucket,
+                sequence: *to,
+            })
         }
     }
 }
@@ -149,8 +178,14 @@ pub fn bbolt_editor(data: &[u8]) {
             .collect();
         let before = read().expect("what was just read");
         match editor.commit(&edits) {
-            Ok(_) => assert!(read().expect("what was just written") == expected, "not what was asked for"),
-            Err(_) => assert!(read().expect("what was left alone") == before, "refused, and changed all the same"),
+            Ok(_) => assert!(
+                read().expect("what was just written") == expected,
+                "not what was asked for"
+            ),
+            Err(_) => assert!(
+                read().expect("what was left alone") == before,
+                "refused, and changed all the same"
+            ),
         }
     });
 }

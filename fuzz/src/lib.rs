@@ -5,19 +5,38 @@
     reason = "a panic is what a fuzz target answers with"
 )]
 
-#[allow(dead_code, missing_docs, unused_qualifications, clippy::all, clippy::pedantic, reason = "the tests' own")]
+#[allow(
+    dead_code,
+    missing_docs,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic,
+    reason = "the tests' own"
+)]
 #[path = "../../tests/readers/bbolt_file.rs"]
 mod bbolt_file;
 mod bounds;
 mod changed;
 mod editor;
-#[allow(dead_code, missing_docs, clippy::all, clippy::pedantic, reason = "the tests' own")]
+#[allow(
+    dead_code,
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    reason = "the tests' own"
+)]
 #[path = "../../tests/readers/page_map.rs"]
 mod page_map;
 mod readers;
 mod text;
 mod thin;
-#[allow(dead_code, missing_docs, clippy::all, clippy::pedantic, reason = "the tests' own")]
+#[allow(
+    dead_code,
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    reason = "the tests' own"
+)]
 #[path = "../../tests/readers/thin_image.rs"]
 mod thin_image;
 

@@ -46,6 +46,10 @@ pub fn mountinfo(data: &[u8]) {
     let found = bounded(data.len(), || mounts::read_below(folder(), &ours));
     assert!(found.by_device.keys().all(|device| ours.contains(device)));
     for mount in found.by_device.values().flatten() {
-        assert!(!mount.path.contains(char::is_control), "an unprintable path: {:?}", mount.path);
+        assert!(
+            !mount.path.contains(char::is_control),
+            "an unprintable path: {:?}",
+            mount.path
+        );
     }
 }

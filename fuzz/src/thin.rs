@@ -10,7 +10,8 @@ use arbitrary::{Arbitrary, Unstructured};
 use suture::{
     model::{ThinId, ranges::Ranges},
     observe::thin_metadata::{
-        BLOCK_SIZE, Block, BlockSource, Generation, ThinDetails, ThinMetadata, ThinMetadataError, owners, read,
+        BLOCK_SIZE, Block, BlockSource, Generation, ThinDetails, ThinMetadata, ThinMetadataError, owners,
+        read,
     },
 };
 
@@ -34,7 +35,10 @@ impl BlockSource for Blocks {
     }
 
     fn generation(&self) -> io::Result<Option<Generation>> {
-        Ok(Some(Generation { writes: 1, in_flight: 0 }))
+        Ok(Some(Generation {
+            writes: 1,
+            in_flight: 0,
+        }))
     }
 
     fn name(&self) -> String {
@@ -43,7 +47,9 @@ impl BlockSource for Blocks {
 }
 
 fn look(blocks: &[Block], ids: &BTreeSet<ThinId>) -> Result<ThinMetadata, ThinMetadataError> {
-    bounded(blocks.len() * BLOCK_SIZE, || read(&mut Blocks(blocks.to_vec()), ids))
+    bounded(blocks.len() * BLOCK_SIZE, || {
+        read(&mut Blocks(blocks.to_vec()), ids)
+    })
 }
 
 fn reseal(number: usize, block: &mut Block) {
@@ -53,7 +59,9 @@ fn reseal(number: usize, block: &mut Block) {
 /// Blocks of any contents. Without checksums that fit nothing behind them would ever be reached, so they are made to fit;
 /// where the first byte is odd they are left as they are.
 pub fn thin_metadata(data: &[u8]) {
-    let Some((how, data)) = data.split_first() else { return };
+    let Some((how, data)) = data.split_first() else {
+        return;
+    };
     let mut blocks: Vec<Block> = data
         .chunks(BLOCK_SIZE)
         .map(|chunk| {
@@ -92,7 +100,12 @@ fn short(block: &Block, at: usize) -> usize {
 }
 
 /// Which ids hang on each block of a tree.
-fn regions(blocks: &[Block], number: u64, ids: std::ops::Range<u64>, found: &mut BTreeMap<usize, std::ops::Range<u64>>) {
+fn regions(
+    blocks: &[Block],
+    number: u64,
+    ids: std::ops::Range<u64>,
+    found: &mut BTreeMap<usize, std::ops::Range<u64>>,
+) {
     let at = usize::try_from(number).expect("a sound image");
     let block = &blocks[at];
     found.insert(at, ids.clone());
@@ -100,8 +113,16 @@ fn regions(blocks: &[Block], number: u64, ids: std::ops::Range<u64>, found: &mut
         let (entries, room) = (short(block, 16), short(block, 20));
         for slot in 0..entries {
             // What is looked up below the first key goes nowhere, so the first child begins where its parent does.
-            let from = if slot == 0 { ids.start } else { long(block, 32 + 8 * slot) };
-            let to = if slot + 1 < entries { long(block, 40 + 8 * slot) } else { ids.end };
+            let from = if slot == 0 {
+                ids.start
+            } else {
+                long(block, 32 + 8 * slot)
+            };
+            let to = if slot + 1 < entries {
+                long(block, 40 + 8 * slot)
+            } else {
+                ids.end
+            };
             regions(blocks, long(block, 32 + 8 * room + 8 * slot), from..to, found);
         }
     }
@@ -129,7 +150,10 @@ fn sound() -> &'static Sound {
         let keys: Vec<u64> = devices.keys().map(|id| u64::from(id.0)).collect();
         for keys in keys.chunks(11) {
             let number = blocks.len() as u64;
-            let entries: Vec<_> = keys.iter().map(|key| (*key, (1000 + key).to_le_bytes().to_vec())).collect();
+            let entries: Vec<_> = keys
+                .iter()
+                .map(|key| (*key, (1000 + key).to_le_bytes().to_vec()))
+                .collect();
             blocks.push(node(number, 2, 8, &entries));
             children.push((keys[0], number.to_le_bytes().to_vec()));
         }
@@ -142,7 +166,12 @@ fn sound() -> &'static Sound {
         regions(&blocks, root, 0..1 << 24, &mut of_roots);
         let answer = read(&mut Blocks(blocks.clone()), &all_ids(DEVICES)).expect("a sound image");
         assert_eq!(answer.devices, devices);
-        Sound { blocks, details: of_details, roots: of_roots, answer }
+        Sound {
+            blocks,
+            details: of_details,
+            roots: of_roots,
+            answer,
+        }
     })
 }
 
@@ -150,7 +179,12 @@ fn sound() -> &'static Sound {
 #[derive(Debug, Arbitrary)]
 enum Change {
     /// Bytes anywhere in a block.
-    Bytes { block: u8, at: u16, value: u64, width: u8 },
+    Bytes {
+        block: u8,
+        at: u16,
+        value: u64,
+        width: u8,
+    },
     /// A field of the header: flags, number, entries, room, size of values.
     Header { block: u8, field: u8, value: u8 },
     /// A key, by its place.
@@ -181,7 +215,12 @@ impl Change {
             Some(at)
         };
         match self {
-            Self::Bytes { block, at, value, width } => {
+            Self::Bytes {
+                block,
+                at,
+                value,
+                width,
+            } => {
                 let width = usize::from(width % 8) + 1;
                 put(pick(block)?, usize::from(*at), &value.to_le_bytes()[..width])
             }
@@ -189,13 +228,19 @@ impl Change {
                 let offset = [4, 8, 16, 20, 24][usize::from(*field) % 5];
                 put(pick(block)?, offset, &u32::from(*value).to_le_bytes())
             }
-            Self::Key { block, slot, value } => {
-                put(pick(block)?, 32 + 8 * usize::from(*slot), &u64::from(*value).to_le_bytes())
-            }
+            Self::Key { block, slot, value } => put(
+                pick(block)?,
+                32 + 8 * usize::from(*slot),
+                &u64::from(*value).to_le_bytes(),
+            ),
             Self::Value { block, slot, value } => {
                 let at = pick(block)?;
                 let (room, size) = (short(&sound().blocks[at], 20), short(&sound().blocks[at], 24));
-                put(at, 32 + 8 * room + size * usize::from(*slot), &u64::from(*value).to_le_bytes())
+                put(
+                    at,
+                    32 + 8 * room + size * usize::from(*slot),
+                    &u64::from(*value).to_le_bytes(),
+                )
             }
             Self::Copy { from, to } => {
                 let from = blocks[pick(from)?];
@@ -214,7 +259,9 @@ impl Change {
 /// A sound image with changes: refused, or different only in what hangs on the changed blocks; without checksums that fit,
 /// refused or not different at all.
 pub fn thin_changed(data: &[u8]) {
-    let Ok(input) = Input::arbitrary(&mut Unstructured::new(data)) else { return };
+    let Ok(input) = Input::arbitrary(&mut Unstructured::new(data)) else {
+        return;
+    };
     let sound = sound();
     let mut blocks = sound.blocks.clone();
     let mut changed: BTreeSet<usize> = BTreeSet::new();
@@ -229,20 +276,33 @@ pub fn thin_changed(data: &[u8]) {
         }
     }
     changed.retain(|number| blocks.get(*number) != sound.blocks.get(*number));
-    let Ok(read) = look(&blocks, &all_ids(DEVICES)) else { return };
+    let Ok(read) = look(&blocks, &all_ids(DEVICES)) else {
+        return;
+    };
     if changed.contains(&0) && input.seal {
         // Another root under a good checksum: nothing is left to compare with.
         return;
     }
     let hangs = |regions: &BTreeMap<usize, std::ops::Range<u64>>, id: &ThinId| {
-        input.seal && changed.iter().any(|at| regions.get(at).is_some_and(|ids| ids.contains(&u64::from(id.0))))
+        input.seal
+            && changed
+                .iter()
+                .any(|at| regions.get(at).is_some_and(|ids| ids.contains(&u64::from(id.0))))
     };
     for id in sound.answer.devices.keys().chain(read.devices.keys()) {
         let same = sound.answer.devices.get(id) == read.devices.get(id);
-        assert!(same || hangs(&sound.details, id), "the details of {} changed", id.0);
+        assert!(
+            same || hangs(&sound.details, id),
+            "the details of {} changed",
+            id.0
+        );
     }
     for id in sound.answer.mapping_roots.keys().chain(read.mapping_roots.keys()) {
         let same = sound.answer.mapping_roots.get(id) == read.mapping_roots.get(id);
-        assert!(same || hangs(&sound.roots, id), "the mappings of {} changed", id.0);
+        assert!(
+            same || hangs(&sound.roots, id),
+            "the mappings of {} changed",
+            id.0
+        );
     }
 }

@@ -18,8 +18,8 @@ use super::{
     topology,
 };
 use crate::model::{
-    DataOwners, Pool, PoolDb, PoolView, Questions, SnapshotDb, Topology, TxId, World,
-    ranges::Ranges, topology::Placed,
+    DataOwners, Pool, PoolDb, PoolView, Questions, SnapshotDb, Topology, TxId, World, ranges::Ranges,
+    topology::Placed,
 };
 
 /// Tries before a busy node is given up on until later.

@@ -61,12 +61,19 @@ fn every_damage(bytes: &[u8], page_size: usize) -> Vec<Damage> {
         let mut add = |what: String, new: &[u8]| {
             if new != old {
                 let bytes = [&bytes[..at], new, &bytes[at + page_size..]].concat();
-                all.push(Damage { what, bytes, pages: BTreeSet::from([page as u64]) });
+                all.push(Damage {
+                    what,
+                    bytes,
+                    pages: BTreeSet::from([page as u64]),
+                });
             }
         };
         add("zeroed".to_owned(), &vec![0; page_size]);
         add("all ones".to_owned(), &vec![0xff; page_size]);
-        add("shifted right".to_owned(), &[&[0], &old[..page_size - 1]].concat());
+        add(
+            "shifted right".to_owned(),
+            &[&[0], &old[..page_size - 1]].concat(),
+        );
         add("shifted left".to_owned(), &[&old[1..], &[0]].concat());
         for (what, change) in changes(old) {
             let mut new = old.to_vec();
@@ -114,14 +121,34 @@ fn changes(page: &[u8]) -> Vec<(String, Change)> {
     }
     all.push(("a huge id".to_owned(), vec![(0, vec![0xff; 8])]));
     for flags in [0_u16, 1, 2, 3, 4, 0x10, 0x8002, 0xffff] {
-        all.push((format!("flags {flags:#x}"), vec![(8, flags.to_le_bytes().to_vec())]));
+        all.push((
+            format!("flags {flags:#x}"),
+            vec![(8, flags.to_le_bytes().to_vec())],
+        ));
     }
     let count = short(10);
-    for count in [0, 1, count.wrapping_sub(1), count.wrapping_add(1), count / 2, 0x7fff, 0xffff] {
+    for count in [
+        0,
+        1,
+        count.wrapping_sub(1),
+        count.wrapping_add(1),
+        count / 2,
+        0x7fff,
+        0xffff,
+    ] {
         all.push((format!("count {count}"), vec![(10, count.to_le_bytes().to_vec())]));
     }
-    for overflow in [word(12).wrapping_sub(1), word(12).wrapping_add(1), 3, 0x7fff_ffff, u32::MAX] {
-        all.push((format!("overflow {overflow}"), vec![(12, overflow.to_le_bytes().to_vec())]));
+    for overflow in [
+        word(12).wrapping_sub(1),
+        word(12).wrapping_add(1),
+        3,
+        0x7fff_ffff,
+        u32::MAX,
+    ] {
+        all.push((
+            format!("overflow {overflow}"),
+            vec![(12, overflow.to_le_bytes().to_vec())],
+        ));
     }
     let leaf = short(8) == 2;
     for slot in 0..usize::from(count).min((page.len() - 16) / 16) {
@@ -130,18 +157,31 @@ fn changes(page: &[u8]) -> Vec<(String, Change)> {
         let fields: &[usize] = if leaf { &[4, 8, 12] } else { &[0, 4] };
         for field in fields {
             let value = word(at + field);
-            for new in [0, value.wrapping_add(1), value.wrapping_sub(1), value.wrapping_add(16), 0x10_0000, u32::MAX] {
+            for new in [
+                0,
+                value.wrapping_add(1),
+                value.wrapping_sub(1),
+                value.wrapping_add(16),
+                0x10_0000,
+                u32::MAX,
+            ] {
                 let what = format!("element {slot}, field {field}: {new} for {value}");
                 all.push((what, vec![(at + field, new.to_le_bytes().to_vec())]));
             }
         }
         if leaf {
             for flags in [1 - word(at).min(1), 2, u32::MAX] {
-                all.push((format!("element {slot}, flags {flags}"), vec![(at, flags.to_le_bytes().to_vec())]));
+                all.push((
+                    format!("element {slot}, flags {flags}"),
+                    vec![(at, flags.to_le_bytes().to_vec())],
+                ));
             }
         } else {
             for child in [0, 1, 2, u64::from(page[at + 8]) + 1, u64::from(page[0]), u64::MAX] {
-                all.push((format!("element {slot}, child {child}"), vec![(at + 8, child.to_le_bytes().to_vec())]));
+                all.push((
+                    format!("element {slot}, child {child}"),
+                    vec![(at + 8, child.to_le_bytes().to_vec())],
+                ));
             }
         }
     }
@@ -190,7 +230,10 @@ fn hold<T: Debug + PartialEq, E: std::error::Error>(
                     }
                     About::Metas => assert!(damage.pages.iter().any(|page| *page < 2), "{case}: {text}"),
                     About::Entry => {
-                        assert!(sound.pages.keys().any(|used| damage.pages.contains(used)), "{case}: {text}");
+                        assert!(
+                            sound.pages.keys().any(|used| damage.pages.contains(used)),
+                            "{case}: {text}"
+                        );
                     }
                 }
             }
@@ -200,9 +243,15 @@ fn hold<T: Debug + PartialEq, E: std::error::Error>(
                 let mut without = bytes.to_vec();
                 let at = usize::try_from(sound.meta).unwrap() * page_size;
                 without[at..at + page_size].fill(0);
-                assert!(answer == read(without).unwrap(), "{case}: neither of the two transactions");
+                assert!(
+                    answer == read(without).unwrap(),
+                    "{case}: neither of the two transactions"
+                );
             }
-            Ok(answer) => panic!("{case}: read as {}", differing(&format!("{original:?}"), &format!("{answer:?}"))),
+            Ok(answer) => panic!(
+                "{case}: read as {}",
+                differing(&format!("{original:?}"), &format!("{answer:?}"))
+            ),
         }
     }
     refused
@@ -211,7 +260,12 @@ fn hold<T: Debug + PartialEq, E: std::error::Error>(
 /// Where two texts begin to differ.
 fn differing(one: &str, other: &str) -> String {
     let same = one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
-    let around = |text: &str| text.chars().skip(same.saturating_sub(60)).take(160).collect::<String>();
+    let around = |text: &str| {
+        text.chars()
+            .skip(same.saturating_sub(60))
+            .take(160)
+            .collect::<String>()
+    };
     format!("..{}.. instead of ..{}..", around(other), around(one))
 }
 
@@ -296,7 +350,11 @@ fn a_pool_db_of_many_pages_with_each_damaged() {
         root.nest(b"device_ids", ids);
         root
     };
-    let layout = Layout { page_size: 4096, fan: 12, inline: 0 };
+    let layout = Layout {
+        page_size: 4096,
+        fan: 12,
+        inline: 0,
+    };
     let mut file = BboltFile::new(layout, &tree(4));
     file.commit(&tree(10));
     assert!(hold(&file.bytes, pool, about_pool) > 2000);
@@ -310,13 +368,22 @@ fn what_the_real_bbolt_writes_with_each_page_damaged() {
     for seed in 1..=2 {
         let path = folder.path().join(format!("{seed}.db"));
         let made = std::process::Command::new(&peer)
-            .args([Path::new("random"), &path, Path::new(&seed.to_string()), Path::new("4")])
+            .args([
+                Path::new("random"),
+                &path,
+                Path::new(&seed.to_string()),
+                Path::new("4"),
+            ])
             .status()
             .unwrap();
         assert!(made.success());
         let bytes = std::fs::read(&path).unwrap();
         let map = PageMap::of(&bytes, 4096, None).unwrap();
-        let read = |bytes| Database::new(Named(bytes)).snapshot(dump_all).map(|(tree, _)| tree);
+        let read = |bytes| {
+            Database::new(Named(bytes))
+                .snapshot(dump_all)
+                .map(|(tree, _)| tree)
+        };
         assert_eq!(read(bytes.clone()).unwrap(), map.tree, "seed {seed}");
         for damage in every_damage(&bytes, 4096) {
             if damage.pages.contains(&map.meta) {
@@ -328,7 +395,11 @@ fn what_the_real_bbolt_writes_with_each_page_damaged() {
                     .pages
                     .iter()
                     .any(|page| map.pages.get(page).is_some_and(|region| region.covers(&path)));
-                assert!(covered, "seed {seed}, pages {:?}, {}: {path:?}", damage.pages, damage.what);
+                assert!(
+                    covered,
+                    "seed {seed}, pages {:?}, {}: {path:?}",
+                    damage.pages, damage.what
+                );
             }
         }
     }

@@ -109,14 +109,27 @@ impl PageMap {
                     .map(|slot| {
                         let at = 16 + 16 * slot;
                         let key = at + u32_at(page, at);
-                        (page[key..key + u32_at(page, at + 4)].to_vec(), u64_at(page, at + 8))
+                        (
+                            page[key..key + u32_at(page, at + 4)].to_vec(),
+                            u64_at(page, at + 8),
+                        )
                     })
                     .collect();
                 for (slot, (key, child)) in elements.iter().enumerate() {
                     // What lies below the first key of the first child goes there too, as in bbolt's search.
-                    let from = if slot == 0 { region.from.clone() } else { Some(key.clone()) };
-                    let below = elements.get(slot + 1).map_or(region.below.clone(), |next| Some(next.0.clone()));
-                    let inner = Region { bucket: region.bucket.clone(), from, below };
+                    let from = if slot == 0 {
+                        region.from.clone()
+                    } else {
+                        Some(key.clone())
+                    };
+                    let below = elements
+                        .get(slot + 1)
+                        .map_or(region.below.clone(), |next| Some(next.0.clone()));
+                    let inner = Region {
+                        bucket: region.bucket.clone(),
+                        from,
+                        below,
+                    };
                     self.page(bytes, *child, inner, tree)?;
                 }
                 Some(())
@@ -144,7 +157,11 @@ impl PageMap {
                 match u64_at(value, 0) {
                     0 => self.leaf(bytes, &value[16..], &inside, &mut inner)?,
                     root => {
-                        let region = Region { bucket: inside, from: None, below: None };
+                        let region = Region {
+                            bucket: inside,
+                            from: None,
+                            below: None,
+                        };
                         self.page(bytes, root, region, &mut inner)?;
                     }
                 }
@@ -167,7 +184,10 @@ fn differ(path: &mut EntryPath, one: &Tree, other: &Tree, found: &mut Vec<EntryP
     if one.sequence != other.sequence {
         found.push(path.clone());
     }
-    let keys = one.items.keys().chain(other.items.keys().filter(|key| !one.items.contains_key(*key)));
+    let keys = one
+        .items
+        .keys()
+        .chain(other.items.keys().filter(|key| !one.items.contains_key(*key)));
     for key in keys {
         path.push(key.clone());
         match (one.items.get(key), other.items.get(key)) {

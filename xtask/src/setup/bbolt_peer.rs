@@ -22,7 +22,12 @@ pub(super) fn ensure(workshop: &Workshop) -> Result<PathBuf> {
 
 /// Gives the program that writes the databases of large pools (`xtask/peers/pool/generate.go`).
 pub(super) fn ensure_generator(workshop: &Workshop) -> Result<PathBuf> {
-    program(workshop, "pool-generator", "the generator of large pools", GENERATOR)
+    program(
+        workshop,
+        "pool-generator",
+        "the generator of large pools",
+        GENERATOR,
+    )
 }
 
 fn program(workshop: &Workshop, name: &str, about: &str, source: &str) -> Result<PathBuf> {
@@ -34,7 +39,11 @@ fn program(workshop: &Workshop, name: &str, about: &str, source: &str) -> Result
         recipe: &recipe,
         about,
     }
-    .ensure(workshop, || Ok(Vec::new()), |folder, _| build(folder, &go, name, source))?;
+    .ensure(
+        workshop,
+        || Ok(Vec::new()),
+        |folder, _| build(folder, &go, name, source),
+    )?;
     Ok(folder.join(name))
 }
 

@@ -71,15 +71,29 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     build()?;
     let known = targets()?;
     if let Some(unknown) = arguments.targets.iter().find(|name| !known.contains(name)) {
-        bail!("there is no fuzz target `{unknown}`; there are {}", known.join(", "));
+        bail!(
+            "there is no fuzz target `{unknown}`; there are {}",
+            known.join(", ")
+        );
     }
-    let wanted = if arguments.targets.is_empty() { known } else { arguments.targets.clone() };
+    let wanted = if arguments.targets.is_empty() {
+        known
+    } else {
+        arguments.targets.clone()
+    };
     if let Some(input) = &arguments.input {
         let [target] = wanted.as_slice() else {
             bail!("name the one target that the input is for");
         };
-        let status = Command::new(binary(target)).arg(input).status().context("starting a fuzz target")?;
-        return Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        let status = Command::new(binary(target))
+            .arg(input)
+            .status()
+            .context("starting a fuzz target")?;
+        return Ok(if status.success() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
     }
     let effort = Effort {
         seconds: arguments.seconds,
@@ -118,7 +132,16 @@ fn targets() -> Result<Vec<String>> {
 fn build() -> Result<()> {
     eprintln!("fuzz: building the targets");
     let status = clean_cargo()
-        .args(["build", "--locked", "--quiet", "--release", "--bins", "--target", TRIPLE, "--target-dir"])
+        .args([
+            "build",
+            "--locked",
+            "--quiet",
+            "--release",
+            "--bins",
+            "--target",
+            TRIPLE,
+            "--target-dir",
+        ])
         .arg(folder())
         .env("RUSTFLAGS", FLAGS)
         .current_dir(crate::workspace_root().join("fuzz"))
@@ -175,7 +198,9 @@ fn one(target: &str, effort: Effort) -> Result<()> {
         .args(effort.repeatable.then_some("-seed=20260822"))
         .args(effort.runs.map(|runs| format!("-runs={runs}")))
         .stdin(Stdio::null());
-    let output = command.output().with_context(|| format!("starting the fuzz target {target}"))?;
+    let output = command
+        .output()
+        .with_context(|| format!("starting the fuzz target {target}"))?;
     let text = String::from_utf8_lossy(&output.stderr);
     if output.status.success() {
         eprintln!("fuzz: {target}: {} inputs, no failure", executed(&text));
@@ -183,7 +208,10 @@ fn one(target: &str, effort: Effort) -> Result<()> {
     }
     let input = text
         .lines()
-        .find_map(|line| line.split_once("Test unit written to ").map(|(_, path)| path.trim()))
+        .find_map(|line| {
+            line.split_once("Test unit written to ")
+                .map(|(_, path)| path.trim())
+        })
         .unwrap_or("an input that could not be written");
     bail!(
         "the fuzz target {target} failed on {input}\nrepeat it with: cargo xtask fuzz {target} --input {input}\n{}",
@@ -202,14 +230,26 @@ fn executed(text: &str) -> &str {
 fn reason(text: &str) -> String {
     let noise = |line: &str| {
         let line = line.trim_start();
-        line.starts_with('#') || line.starts_with("stat::") || line.starts_with("INFO:") || line.contains(" # Uses: ")
+        line.starts_with('#')
+            || line.starts_with("stat::")
+            || line.starts_with("INFO:")
+            || line.contains(" # Uses: ")
     };
     let lines: Vec<&str> = text.lines().filter(|line| !noise(line)).collect();
     let from = lines
         .iter()
-        .position(|line| line.contains("panicked at") || line.contains("memory allocation of") || line.contains("ERROR: libFuzzer"))
+        .position(|line| {
+            line.contains("panicked at")
+                || line.contains("memory allocation of")
+                || line.contains("ERROR: libFuzzer")
+        })
         .unwrap_or_default();
-    lines.into_iter().skip(from).take(12).collect::<Vec<_>>().join("\n")
+    lines
+        .into_iter()
+        .skip(from)
+        .take(12)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[cfg(test)]
@@ -232,7 +272,10 @@ mod tests {
         for target in targets {
             assert!(manifest.contains(&format!("name = \"{target}\"")), "{target}");
             let seeds = crate::workspace_root().join("fuzz/corpus").join(&target);
-            assert!(std::fs::read_dir(&seeds).is_ok_and(|mut seeds| seeds.next().is_some()), "{target}");
+            assert!(
+                std::fs::read_dir(&seeds).is_ok_and(|mut seeds| seeds.next().is_some()),
+                "{target}"
+            );
         }
     }
 }

@@ -49,7 +49,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         bail!("a test failed, see above");
     }
     if arguments.for_tests.is_empty() {
-        super::fuzz::all(if arguments.long { super::fuzz::LONG } else { super::fuzz::SHORT })?;
+        super::fuzz::all(if arguments.long {
+            super::fuzz::LONG
+        } else {
+            super::fuzz::SHORT
+        })?;
     }
     if arguments.long {
         let suture = super::build::suture(super::build::Profile::Release)?;
