@@ -20,7 +20,7 @@ pub mod ledger;
 pub mod model;
 pub mod observe;
 pub mod recording;
-#[cfg(feature = "node")]
+#[cfg(feature = "readers")]
 pub mod remedy;
 pub mod reporter;
 #[cfg(feature = "node")]

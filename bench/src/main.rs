@@ -25,6 +25,7 @@ mod ring;
 mod sample;
 mod watching;
 mod wire;
+mod world;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -44,12 +45,13 @@ struct Setting {
 /// One benchmark: its name, and what runs it.
 type Benchmark = (&'static str, fn(&Setting) -> Result<Vec<Row>>);
 
-const BENCHMARKS: [Benchmark; 8] = [
+const BENCHMARKS: [Benchmark; 9] = [
     ("pipeline", pipeline::run),
     ("probe-cost", probe_cost::run),
     ("ring", ring::run),
     ("latency", latency::run),
     ("fold", fold::run),
+    ("world", world::run),
     ("resident", resident::run),
     ("probe-cost-vm", probe_cost_vm::run),
     ("resident-vm", resident_vm::run),
@@ -82,6 +84,8 @@ enum What {
     Calls(calls::Arguments),
     /// Makes device-mapper ioctls at a steady pace; used in the VM
     Pace(calls::PaceArguments),
+    /// Reads a large pool's files and tells what that cost
+    ReadWorld(world::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -89,6 +93,7 @@ fn main() -> ExitCode {
         What::Run { suture, write, names } => run(suture, write, &names),
         What::Calls(arguments) => calls::run(&arguments),
         What::Pace(arguments) => calls::pace(&arguments),
+        What::ReadWorld(arguments) => world::read(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,14 +1,15 @@
 //! Facts, with a time and a source: from the kernel's probes, device-mapper's ioctls and the snapshotter's databases.
 //! This room only reads. It takes no lock that containerd could wait for, and changes nothing anywhere.
 //! What it reads comes from outside: every parser here answers damage with an error, never with a panic.
-//! Only what parses bytes is there without the feature `node`: a replay needs no more.
+//! Only what parses bytes is there without features: a replay needs no more. What reads files comes with `readers`, what
+//! asks a machine with `node`.
 
 pub mod bbolt;
 #[cfg(feature = "node")]
 pub mod cgroups;
-#[cfg(feature = "node")]
+#[cfg(feature = "readers")]
 pub mod containerd;
-#[cfg(feature = "node")]
+#[cfg(feature = "readers")]
 pub mod core_db;
 #[cfg(feature = "node")]
 pub mod databases;
@@ -17,9 +18,11 @@ pub mod device_mapper;
 #[cfg(feature = "node")]
 pub mod kernel_watch;
 mod little_endian;
-#[cfg(feature = "node")]
+#[cfg(feature = "readers")]
 pub mod mounts;
 pub mod pages;
+#[cfg(feature = "readers")]
+pub mod places;
 pub mod pool_db;
 #[cfg(feature = "node")]
 mod privileges;
@@ -28,7 +31,7 @@ pub mod probes;
 pub mod snapshot_db;
 #[cfg(feature = "node")]
 pub mod survey;
-#[cfg(feature = "node")]
+#[cfg(feature = "readers")]
 pub mod thin_metadata;
 #[cfg(feature = "node")]
 pub mod topology;

@@ -65,7 +65,9 @@ pub fn read(devices: &BTreeSet<DeviceNumber>) -> Mounts {
     read_below(Path::new("/proc"), devices)
 }
 
-fn read_below(proc: &Path, devices: &BTreeSet<DeviceNumber>) -> Mounts {
+/// The same, where `/proc` is another folder.
+#[must_use]
+pub fn read_below(proc: &Path, devices: &BTreeSet<DeviceNumber>) -> Mounts {
     if devices.is_empty() {
         return Mounts::default();
     }

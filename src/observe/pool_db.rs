@@ -13,7 +13,7 @@ use super::bbolt::{
     BboltError, Bucket, Database, PageSource, Snapshot, Value,
     fold::{Entry, Found, Shape, Tables},
 };
-#[cfg(feature = "node")]
+#[cfg(feature = "readers")]
 use super::bbolt::{FileSource, Pages};
 pub use crate::model::PoolDb;
 use crate::model::{Bytes, DeviceRecord, IdState, ThinId, Untrusted, commit::EntryChange};
@@ -25,7 +25,7 @@ const DEVICE_IDS: &str = "device_ids";
 /// Longest record that is decoded, in bytes. A record is some 150 bytes; its error text holds what `dmsetup` printed.
 const LONGEST_RECORD: usize = 1 << 20;
 /// How often the file is opened again when it was replaced meanwhile.
-#[cfg(feature = "node")]
+#[cfg(feature = "readers")]
 const OPENS: usize = 3;
 
 /// Why there is no answer about the pool database.
@@ -112,18 +112,18 @@ impl Entries {
 
 impl PoolDb {
     /// Reads the database at `path`, whether containerd runs or not. Takes no lock.
-    #[cfg(feature = "node")]
+    #[cfg(feature = "readers")]
     pub fn read(path: impl AsRef<Path>) -> Result<Self, PoolDbError> {
         Self::open_and_read(path.as_ref(), Database::new).map(|(read, _)| read)
     }
 
     /// The same, with the pages that were read.
-    #[cfg(feature = "node")]
+    #[cfg(feature = "readers")]
     pub fn read_with_pages(path: impl AsRef<Path>) -> Result<(Self, Pages), PoolDbError> {
         Self::open_and_read(path.as_ref(), Database::keeping)
     }
 
-    #[cfg(feature = "node")]
+    #[cfg(feature = "readers")]
     fn open_and_read(
         path: &Path,
         open: fn(FileSource) -> Database<FileSource>,

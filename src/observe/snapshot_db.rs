@@ -11,7 +11,7 @@ use super::bbolt::{
     BboltError, Bucket, Database, PageSource, Snapshot, Value,
     fold::{Entry, Found, Shape, Tables},
 };
-#[cfg(feature = "node")]
+#[cfg(feature = "readers")]
 use super::bbolt::{FileSource, Pages};
 pub use crate::model::databases::{Presence, SnapshotDb, SnapshotKind, SnapshotRow};
 use crate::model::{SnapshotId, Untrusted, commit::EntryChange};
@@ -19,7 +19,7 @@ use crate::model::{SnapshotId, Untrusted, commit::EntryChange};
 /// `bucketKeyStorageVersion` and `bucketKeySnapshot`, bolt.go.
 const SNAPSHOTS: [&[u8]; 2] = [b"v1", b"snapshots"];
 /// How often the file is opened again when it was replaced meanwhile.
-#[cfg(feature = "node")]
+#[cfg(feature = "readers")]
 const OPENS: usize = 3;
 
 /// Why there is no answer about the snapshot storage.
@@ -58,18 +58,18 @@ struct RawRow {
 
 impl SnapshotDb {
     /// Reads the database at `path`, whether containerd runs or not. Takes no lock. No file is an answer, not an error.
-    #[cfg(feature = "node")]
+    #[cfg(feature = "readers")]
     pub fn read(path: impl AsRef<Path>) -> Result<Self, SnapshotDbError> {
         Self::open_and_read(path.as_ref(), Database::new).map(|(read, _)| read)
     }
 
     /// The same, with the pages that were read; none where there is no file, or an empty one.
-    #[cfg(feature = "node")]
+    #[cfg(feature = "readers")]
     pub fn read_with_pages(path: impl AsRef<Path>) -> Result<(Self, Option<Pages>), SnapshotDbError> {
         Self::open_and_read(path.as_ref(), Database::keeping)
     }
 
-    #[cfg(feature = "node")]
+    #[cfg(feature = "readers")]
     fn open_and_read(
         path: &Path,
         open: fn(FileSource) -> Database<FileSource>,

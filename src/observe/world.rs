@@ -3,11 +3,12 @@
 
 use std::{
     io,
-    path::{Path, PathBuf},
+    path::Path,
     thread::sleep,
     time::{Duration, SystemTime},
 };
 
+pub use super::places::Places;
 use super::{
     bbolt::{BboltError, Database},
     device_mapper::{DeviceMapper, DeviceMapperError},
@@ -18,37 +19,14 @@ use super::{
     topology,
 };
 use crate::model::{
-    DataOwners, Pool, PoolDb, PoolName, PoolView, Questions, SnapshotDb, Topology, TxId, World,
-    ranges::Ranges, topology::Placed,
+    DataOwners, Pool, PoolDb, PoolView, Questions, SnapshotDb, Topology, TxId, World, ranges::Ranges,
+    topology::Placed,
 };
 
 /// Tries before a busy node is given up on until later.
 const TRIES: u32 = 8;
 /// Pause after the first failed try; doubled with each.
 const PAUSE: Duration = Duration::from_millis(5);
-
-/// Where the snapshotter keeps its things.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Places {
-    /// The thin pool.
-    pub pool: PoolName,
-    /// containerd's `root_path` of the devmapper snapshotter.
-    pub root: PathBuf,
-}
-
-impl Places {
-    /// The pool database: devices and thin ids.
-    #[must_use]
-    pub fn pool_db(&self) -> PathBuf {
-        self.root.join(format!("{}.db", self.pool))
-    }
-
-    /// The snapshot storage.
-    #[must_use]
-    pub fn snapshot_db(&self) -> PathBuf {
-        self.root.join("metadata.db")
-    }
-}
 
 /// Why the world could not be read.
 #[derive(Debug, thiserror::Error)]

@@ -4,14 +4,22 @@
 //! is stopped.
 
 pub mod bbolt_editor;
+#[cfg(feature = "node")]
 mod carry_out;
+#[cfg(feature = "node")]
 mod hands;
+#[cfg(feature = "node")]
 pub mod metadata_snapshot;
+#[cfg(feature = "node")]
 mod node_calls;
+#[cfg(feature = "node")]
 pub mod repair;
-#[cfg(test)]
+#[cfg(all(test, feature = "node"))]
 mod tests;
 
+#[cfg(feature = "node")]
 pub use carry_out::{Eyes, RemedyError, carry_out, settle};
+#[cfg(feature = "node")]
 pub use hands::{Hands, HandsError, KernelHands, NodeNow};
+#[cfg(feature = "node")]
 pub use metadata_snapshot::ReservedSnapshots;

@@ -8,9 +8,13 @@ mod bbolt_file;
 #[cfg(test)]
 mod core;
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod databases;
 #[cfg(test)]
 mod fold;
+#[cfg(test)]
+mod page_map;
 #[cfg(test)]
 mod recorded;
 #[cfg(test)]

@@ -23,6 +23,8 @@ enum Task {
     Run(tasks::run::Arguments),
     /// Run every test, unit to VM
     Test(tasks::test::Arguments),
+    /// Give every parser of suture hostile inputs, for as long as you like
+    Fuzz(tasks::fuzz::Arguments),
     /// Make tests/recordings anew: break a containerd in the test VM, and record what suture sees
     Recordings(tasks::recordings::Arguments),
     /// Measure how fast and how small suture is, against what its design promises
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Task::Build(arguments) => tasks::build::run(&arguments),
         Task::Run(arguments) => tasks::run::run(&arguments),
         Task::Test(arguments) => tasks::test::run(&arguments),
+        Task::Fuzz(arguments) => tasks::fuzz::run(&arguments),
         Task::Recordings(arguments) => tasks::recordings::run(&arguments),
         Task::Bench(arguments) => tasks::bench::run(&arguments),
         Task::Vm(arguments) => tasks::vm::run(&arguments),

@@ -16,7 +16,7 @@
 //! read here.
 
 mod error;
-#[cfg(feature = "node")]
+#[cfg(feature = "readers")]
 mod file;
 pub mod fold;
 pub(crate) mod page;
@@ -26,12 +26,12 @@ pub(crate) mod walk;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-#[cfg(feature = "node")]
+#[cfg(feature = "readers")]
 use std::path::Path;
 use std::time::Duration;
 
 pub use error::BboltError;
-#[cfg(feature = "node")]
+#[cfg(feature = "readers")]
 pub use file::FileSource;
 pub use pages::Pages;
 pub use source::PageSource;
@@ -67,7 +67,7 @@ pub struct Database<S> {
     kept: Option<RefCell<Pages>>,
 }
 
-#[cfg(feature = "node")]
+#[cfg(feature = "readers")]
 impl Database<FileSource> {
     /// Opens the file at `path`. It is not locked and not changed. An empty file opens; reading it says
     /// [`BboltError::Empty`].
@@ -91,7 +91,7 @@ impl<S: PageSource> Database<S> {
     }
 
     /// Where the bytes come from.
-    #[cfg(feature = "node")]
+    #[cfg(feature = "readers")]
     pub(crate) fn source(&self) -> &S {
         &self.source
     }

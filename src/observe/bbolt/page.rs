@@ -164,8 +164,7 @@ impl<'p> Node<'p> {
         }
         let mut room = Room {
             page,
-            end_of_elements,
-            left: page.len() - end_of_elements,
+            next: end_of_elements,
         };
         let offsets = (0..count).map(|slot| (slot, HEADER + slot * ELEMENT));
         match header.flags {
@@ -174,9 +173,10 @@ impl<'p> Node<'p> {
                 let elements = offsets
                     .map(|(slot, at)| {
                         room.branch(at)
-                            .ok_or_else(|| format!("element {slot} points outside of the page"))
+                            .ok_or_else(|| format!("element {slot} has bounds that bbolt never writes"))
                     })
                     .collect::<Result<Vec<_>, _>>()?;
+                room.nothing_left()?;
                 increasing(elements.iter().map(|element| element.key))?;
                 Ok(Self::Branch(elements))
             }
@@ -188,6 +188,7 @@ impl<'p> Node<'p> {
                         })
                     })
                     .collect::<Result<Vec<_>, _>>()?;
+                room.nothing_left()?;
                 increasing(elements.iter().map(|element| element.key))?;
                 Ok(Self::Leaf(elements))
             }
@@ -217,12 +218,12 @@ pub(crate) fn leaf_edges(page: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((key(0)?, key(last)?))
 }
 
-/// A page's bytes, and how many of them elements may still claim: elements that share bytes could otherwise make a
-/// small file unfold into a large answer.
+/// A page's bytes, and where the data of the next element begin: bbolt writes them one behind the other, without a gap
+/// (`internal/common/inode.go`, `WriteInodeToPage`; `node.write` before 1.4). That every byte belongs to one element at
+/// most keeps a small file from unfolding into a large answer, and that none is left over shows when an element is lost.
 struct Room<'p> {
     page: &'p [u8],
-    end_of_elements: usize,
-    left: usize,
+    next: usize,
 }
 
 impl<'p> Room<'p> {
@@ -251,11 +252,21 @@ impl<'p> Room<'p> {
     /// The `size` bytes that an element's `pos` leads to; `pos` counts from the element itself.
     fn take(&mut self, element: usize, pos: u32, size: usize) -> Option<&'p [u8]> {
         let start = element.checked_add(index(pos))?;
-        if start < self.end_of_elements {
+        if start != self.next {
             return None;
         }
-        self.left = self.left.checked_sub(size)?;
-        self.page.get(start..start.checked_add(size)?)
+        self.next = start.checked_add(size)?;
+        self.page.get(start..self.next)
+    }
+
+    /// What is left is zeros: bbolt makes every page in fresh or cleared memory (`tx.go`, `write`, clears what it gives
+    /// back to its pool). Anything else there is data that a smaller count, or a shorter last value, leaves out.
+    fn nothing_left(&self) -> Result<(), String> {
+        let rest = self.page.get(self.next..).unwrap_or_default();
+        if rest.iter().fold(0, |all, byte| all | byte) == 0 {
+            return Ok(());
+        }
+        Err("there are data behind its last element".to_owned())
     }
 }
 
@@ -348,6 +359,10 @@ mod tests {
         // Alone, either is fine.
         page[10] = 1;
         page[HEADER + 4] = 16;
+        page[HEADER + ELEMENT..HEADER + 2 * ELEMENT].fill(0);
         assert!(Node::decode(&page).is_ok());
+        // With one byte of anything behind, something was lost.
+        *page.last_mut().unwrap() = 1;
+        assert!(Node::decode(&page).unwrap_err().contains("behind its last"));
     }
 }

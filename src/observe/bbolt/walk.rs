@@ -98,7 +98,7 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
     }
 
     /// How errors call the file.
-    #[cfg(feature = "node")]
+    #[cfg(feature = "readers")]
     pub(crate) fn name(&self) -> String {
         self.source.name()
     }

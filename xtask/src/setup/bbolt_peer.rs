@@ -11,21 +11,40 @@ use super::{short_hash, unpack};
 use crate::command::output;
 
 const PROGRAM: &str = include_str!("../../peers/bbolt/main.go");
+const GENERATOR: &str = include_str!("../../peers/pool/generate.go");
 /// The compiler by its versioned name (the plain one is only links to it), and bbolt.
 const PACKAGES: [&str; 2] = ["golang-1.19-go", "golang-github-coreos-bbolt-dev"];
 
 /// Gives the program.
 pub(super) fn ensure(workshop: &Workshop) -> Result<PathBuf> {
+    program(workshop, "bbolt-peer", "the real bbolt, to compare with", PROGRAM)
+}
+
+/// Gives the program that writes the databases of large pools (`xtask/peers/pool/generate.go`).
+pub(super) fn ensure_generator(workshop: &Workshop) -> Result<PathBuf> {
+    program(
+        workshop,
+        "pool-generator",
+        "the generator of large pools",
+        GENERATOR,
+    )
+}
+
+fn program(workshop: &Workshop, name: &str, about: &str, source: &str) -> Result<PathBuf> {
     let go = go(workshop)?;
     // Made anew when the program changes, and when its compiler or bbolt does.
-    let recipe = short_hash(&format!("1\n{PROGRAM}\n{}", stamp(&go)?));
+    let recipe = short_hash(&format!("1\n{source}\n{}", stamp(&go)?));
     let folder = Step {
-        name: "bbolt-peer",
+        name,
         recipe: &recipe,
-        about: "the real bbolt, to compare with",
+        about,
     }
-    .ensure(workshop, || Ok(Vec::new()), |folder, _| build(folder, &go))?;
-    Ok(folder.join("bbolt-peer"))
+    .ensure(
+        workshop,
+        || Ok(Vec::new()),
+        |folder, _| build(folder, &go, name, source),
+    )?;
+    Ok(folder.join(name))
 }
 
 /// Debian's Go with the packages that the program imports.
@@ -47,11 +66,11 @@ fn go(workshop: &Workshop) -> Result<PathBuf> {
     )
 }
 
-fn build(folder: &Path, go: &Path) -> Result<()> {
+fn build(folder: &Path, go: &Path, name: &str, text: &str) -> Result<()> {
     let work = folder.join("work");
     let source = work.join("main.go");
     std::fs::create_dir(&work)?;
-    std::fs::write(&source, PROGRAM)?;
+    std::fs::write(&source, text)?;
     let root = go.join("usr/lib/go-1.19");
     let mut compiler = Command::new(root.join("bin/go"));
     compiler
@@ -65,9 +84,9 @@ fn build(folder: &Path, go: &Path) -> Result<()> {
         .env("GOTOOLCHAIN", "local")
         .env("CGO_ENABLED", "0")
         .args(["build", "-trimpath", "-o"])
-        .arg(folder.join("bbolt-peer"))
+        .arg(folder.join(name))
         .arg(&source);
     output(&mut compiler, "building the program on the real bbolt")
-        .context("xtask/peers/bbolt/main.go does not build with Debian's Go")?;
+        .with_context(|| format!("{name} does not build with Debian's Go"))?;
     remove_folder(&work)
 }

@@ -9,12 +9,13 @@ use super::apt::Apt;
 use crate::command::{find_program, output};
 
 /// The devicemapper crate binds libdevmapper with bindgen, which needs libclang and the C headers; e2fsprogs makes the
-/// disks of the test VM.
+/// disks of the test VM; libFuzzer, which comes as source, is written in C++.
 const NEEDED: &[&str] = &[
     "libdevmapper-dev",
     "pkg-config",
     "libclang-dev",
     "gcc",
+    "g++",
     "libc6-dev",
     "e2fsprogs",
 ];

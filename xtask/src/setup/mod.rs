@@ -16,6 +16,7 @@ mod prometheus;
 pub(crate) mod qemu;
 mod rootfs;
 mod step;
+mod thin_tools;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -63,6 +64,18 @@ pub fn promtool(refresh: bool) -> Result<PathBuf> {
 pub fn bbolt_peer(refresh: bool) -> Result<PathBuf> {
     let _lock = lock()?;
     bbolt_peer::ensure(&workshop(refresh))
+}
+
+/// Makes the generator of large pools ready (`xtask/peers/pool/generate.go` says what it does), and gives its path.
+pub fn pool_generator() -> Result<PathBuf> {
+    let _lock = lock()?;
+    bbolt_peer::ensure_generator(&workshop(false))
+}
+
+/// A command of thin-provisioning-tools', such as `thin_restore`.
+pub fn thin_tool(name: &str) -> Result<std::process::Command> {
+    let _lock = lock()?;
+    Ok(thin_tools::tool(&thin_tools::ensure(&workshop(false))?, name))
 }
 
 /// What a VM is booted from. Each is a folder or file below `target/setup`.

@@ -15,7 +15,7 @@ const LONG_CASES: &str = "20000";
     after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --long\n  cargo xtask test -- leaked_thin"
 )]
 pub struct Arguments {
-    /// The slower lane too: many more cases of each property test, and the story of `cargo xtask run` on both kernels
+    /// The slower lane too: many more cases of each property test, minutes of each fuzz target, and the story of `cargo xtask run` on both kernels
     #[arg(long)]
     long: bool,
     /// Arguments for the test programs, such as a part of a test's name
@@ -47,6 +47,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let status = cargo.status().context("starting cargo")?;
     if !status.success() {
         bail!("a test failed, see above");
+    }
+    if arguments.for_tests.is_empty() {
+        super::fuzz::all(if arguments.long {
+            super::fuzz::LONG
+        } else {
+            super::fuzz::SHORT
+        })?;
     }
     if arguments.long {
         let suture = super::build::suture(super::build::Profile::Release)?;

@@ -17,7 +17,7 @@ use self::{
     view::View,
 };
 use super::arguments::Arguments;
-use crate::{model::PoolName, observe::world::Places};
+use crate::{model::PoolName, observe::places::Places};
 
 /// Where containerd looks itself (`defaults/defaults_unix.go`).
 pub const DEFAULT_CONFIG: &str = "/etc/containerd/config.toml";

@@ -1,0 +1,3 @@
+//! See `bbolt_changed` in the library beside this.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| suture_fuzz::bbolt_changed(data));

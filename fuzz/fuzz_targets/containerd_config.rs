@@ -1,0 +1,3 @@
+//! See `containerd_config` in the library beside this.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| suture_fuzz::containerd_config(data));

@@ -1,0 +1,3 @@
+//! See `pool_db` in the library beside this.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| suture_fuzz::pool_db(data));
