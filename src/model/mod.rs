@@ -24,6 +24,7 @@ pub mod survey;
 pub mod text;
 pub mod time;
 pub mod topology;
+pub mod users;
 pub mod world;
 
 pub use databases::{DeviceMark, PoolActivation, PoolDb, SnapshotDb, ThinDetails};
@@ -40,4 +41,5 @@ pub use survey::{ContainerdState, CoreDb, Knowledge, PoolUsage, Survey, Users};
 pub use text::Untrusted;
 pub use time::Timestamp;
 pub use topology::Topology;
+pub use users::UserIndex;
 pub use world::{DataOwners, Node, Pool, PoolMode, PoolView, Questions, World};

@@ -188,10 +188,16 @@ pub struct Image {
 pub struct Users {
     /// The snapshot as clients know it.
     pub snapshot: Option<CoreSnapshot>,
-    /// Containers on it or on a descendant of it.
+    /// Containers on it or on a descendant of it, the first few of them ([`MOST_NAMED`](super::users::MOST_NAMED)).
     pub containers: Vec<Container>,
-    /// Names of images that it is a layer of.
+    /// How many more containers there are.
+    #[serde(default)]
+    pub more_containers: usize,
+    /// Names of images that it is a layer of, the first few of them.
     pub images: Vec<String>,
+    /// How many more images there are. One for several platforms may be counted once for each.
+    #[serde(default)]
+    pub more_images: usize,
 }
 
 /// What is known beside a survey: from the ledger and the running sidecar.

@@ -17,6 +17,8 @@ pub mod device_mapper;
 #[cfg(feature = "node")]
 pub mod kernel_watch;
 mod little_endian;
+#[cfg(feature = "node")]
+pub mod mounts;
 pub mod pages;
 pub mod pool_db;
 #[cfg(feature = "node")]

@@ -6,6 +6,8 @@ mod bbolt;
 #[cfg(test)]
 mod bbolt_file;
 #[cfg(test)]
+mod core;
+#[cfg(test)]
 mod databases;
 #[cfg(test)]
 mod fold;

@@ -68,22 +68,46 @@ pub fn holder_of(database: &Path) -> Result<Option<Incarnation>, ProcessError> {
     }))
 }
 
-/// Processes that hold an exclusive flock on a file with this inode number. Lines with an arrow are processes that wait
-/// for one: they hold nothing (`show_lock`, fs/locks.c), and the library that parses the lines does not tell them apart.
+/// Processes that hold an exclusive flock on a file with this inode number.
 fn lock_holders(inode: u64) -> Result<Vec<i32>, ProcessError> {
+    let locks = exclusive_locks()?.into_iter();
+    Ok(locks
+        .filter(|(_, locked)| *locked == inode)
+        .map(|(pid, _)| pid)
+        .collect())
+}
+
+/// Every exclusive flock: who holds it, on a file with which inode number. Lines with an arrow are processes that wait
+/// for one: they hold nothing (`show_lock`, fs/locks.c), and the library that parses the lines does not tell them apart.
+pub(super) fn exclusive_locks() -> Result<Vec<(i32, u64)>, ProcessError> {
     let text = fs::read_to_string("/proc/locks").map_err(|error| ProcessError::Locks(error.into()))?;
     let held: Vec<&str> = text.lines().filter(|line| !line.contains("->")).collect();
     let held = held.join("\n");
     let locks = Locks::from_buf_read(held.as_bytes()).map_err(ProcessError::Locks)?;
-    let exclusive = |lock: &Lock| {
-        matches!((&lock.lock_type, &lock.kind), (LockType::FLock, LockKind::Write)) && lock.inode == inode
-    };
+    let exclusive = |lock: &Lock| matches!((&lock.lock_type, &lock.kind), (LockType::FLock, LockKind::Write));
     Ok(locks
         .0
         .into_iter()
         .filter(exclusive)
-        .filter_map(|lock| lock.pid)
+        .filter_map(|lock| Some((lock.pid?, lock.inode)))
         .collect())
+}
+
+/// Processes whose name is one of these. The kernel takes the name from the program's file, or from the script's, and
+/// cuts it to 15 bytes (`TASK_COMM_LEN`).
+pub(super) fn named(names: &[&str]) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| {
+            fs::read(format!("/proc/{pid}/comm")).is_ok_and(|comm| {
+                let comm = comm.trim_ascii_end();
+                names.iter().any(|name| name.as_bytes() == comm)
+            })
+        })
+        .collect()
 }
 
 fn has_open(process: &Process, file: &fs::Metadata) -> bool {

@@ -1,0 +1,303 @@
+//! Collects what there is in meta.db about the snapshotter's snapshots and their users, undecoded: the file must hold
+//! still while this runs.
+
+use std::{
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
+    path::Path,
+};
+
+use super::{CoreDb, CoreDbError, SNAPSHOTS, SNAPSHOTTER, VERSION, decode, nothing_in};
+use crate::observe::bbolt::{BboltError, Bucket, Database, FileSource, PageSource, Snapshot, Value};
+
+/// How often the file is opened again when it was replaced meanwhile.
+const OPENS: usize = 3;
+/// The longest text of a container, image or label that is taken; what is longer is left out. A name in containerd has at
+/// most 255 bytes, a label with its value 4096 (`pkg/labels/validate.go`), a key of bbolt 32768.
+const LONGEST: usize = 32_768;
+
+/// Labels that name the pod of a container (`integration`'s and the kubelet's names; `internal/cri/labels`).
+pub(super) const POD_LABELS: [&str; 3] = [
+    "io.kubernetes.pod.namespace",
+    "io.kubernetes.pod.name",
+    "io.kubernetes.pod.uid",
+];
+/// Label of a blob for the blobs that it leads to (`labelGCContentRef`, core/metadata/gc.go).
+const CONTENT_REFERENCE: &[u8] = b"containerd.io/gc.ref.content";
+/// The same for the layers of an image, which lead nowhere (`ChildGCLabels`, core/images/mediatypes.go).
+const LAYER_REFERENCE: &[u8] = b"containerd.io/gc.ref.content.l.";
+/// Label of an image's configuration for its top layer's snapshot (`labelGCSnapRef`, gc.go; written by
+/// core/unpack/unpacker.go).
+const SNAPSHOT_REFERENCE: &[u8] = b"containerd.io/gc.ref.snapshot.devmapper";
+
+/// One namespace, undecoded.
+#[derive(Debug, Default)]
+pub(super) struct RawNamespace {
+    pub(super) name: Vec<u8>,
+    pub(super) snapshots: Vec<RawSnapshot>,
+    pub(super) containers: Vec<RawContainer>,
+    /// Names of images with the digests that they stand for.
+    pub(super) images: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The blobs that images lead to, by their digests.
+    pub(super) blobs: BTreeMap<Vec<u8>, RawBlob>,
+    /// Ids of leases with the keys of snapshots that they hold.
+    pub(super) leases: Vec<(Vec<u8>, Vec<Vec<u8>>)>,
+}
+
+/// A snapshot, undecoded.
+#[derive(Debug)]
+pub(super) struct RawSnapshot {
+    pub(super) key: Vec<u8>,
+    pub(super) name: Option<Vec<u8>>,
+    pub(super) parent: Option<Vec<u8>>,
+}
+
+/// A container on the snapshotter, undecoded.
+#[derive(Debug)]
+pub(super) struct RawContainer {
+    pub(super) id: Vec<u8>,
+    pub(super) snapshot_key: Vec<u8>,
+    pub(super) image: Option<Vec<u8>>,
+    pub(super) pod: [Option<Vec<u8>>; 3],
+}
+
+/// What the labels of a blob lead to.
+#[derive(Debug, Default)]
+pub(super) struct RawBlob {
+    /// Digests of other blobs.
+    pub(super) blobs: Vec<Vec<u8>>,
+    /// Client keys of snapshots.
+    pub(super) snapshots: Vec<Vec<u8>>,
+}
+
+impl CoreDb {
+    /// Reads the database at `path`, whether containerd runs or not. Takes no lock.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, CoreDbError> {
+        let path = path.as_ref();
+        let mut opens = 1;
+        loop {
+            let database = FileSource::open(path).map(Database::new)?;
+            match Self::read_from(&database, path) {
+                Err(CoreDbError::Database(BboltError::Replaced { .. })) if opens < OPENS => opens += 1,
+                other => return other,
+            }
+        }
+    }
+
+    /// Reads a database that is open already; `path` is only for messages.
+    pub fn read_from<S: PageSource>(database: &Database<S>, path: &Path) -> Result<Self, CoreDbError> {
+        let (raw, txid) = database.snapshot(|snapshot| collect(snapshot, path))?;
+        decode::core_db(raw, txid, path)
+    }
+}
+
+fn collect<S: PageSource>(snapshot: &Snapshot<'_, S>, path: &Path) -> Result<Vec<RawNamespace>, CoreDbError> {
+    let Some(version) = snapshot.bucket(&[VERSION])? else {
+        nothing_in(snapshot, path)?;
+        return Ok(Vec::new());
+    };
+    let mut namespaces = Vec::new();
+    version.for_each(|name, value| {
+        // Beside the namespaces there is the schema's `version`, a plain value.
+        if let Value::Bucket(bucket) = value {
+            namespaces.push(namespace(name, &bucket, path)?);
+        }
+        Ok::<_, CoreDbError>(())
+    })?;
+    Ok(namespaces)
+}
+
+fn namespace<S: PageSource>(
+    name: &[u8],
+    bucket: &Bucket<'_, S>,
+    path: &Path,
+) -> Result<RawNamespace, CoreDbError> {
+    let mut raw = RawNamespace {
+        name: name.to_vec(),
+        ..RawNamespace::default()
+    };
+    let mut blobs = None;
+    bucket.for_each(|object, value| {
+        let Value::Bucket(inner) = value else {
+            return Ok(());
+        };
+        match object {
+            SNAPSHOTS => {
+                if let Some(snapshots) = inner.bucket(SNAPSHOTTER)? {
+                    raw.snapshots = collect_snapshots(&snapshots, name, path)?;
+                }
+            }
+            b"containers" => raw.containers = containers(&inner)?,
+            b"images" => raw.images = images(&inner)?,
+            b"leases" => raw.leases = leases(&inner)?,
+            b"content" => blobs = inner.bucket(b"blob")?,
+            _ => {}
+        }
+        Ok::<_, CoreDbError>(())
+    })?;
+    if let Some(blobs) = blobs {
+        raw.blobs = reachable_blobs(&blobs, raw.images.iter().map(|(_, digest)| digest))?;
+    }
+    Ok(raw)
+}
+
+fn collect_snapshots<S: PageSource>(
+    bucket: &Bucket<'_, S>,
+    namespace: &[u8],
+    path: &Path,
+) -> Result<Vec<RawSnapshot>, CoreDbError> {
+    let mut snapshots = Vec::new();
+    bucket.for_each(|key, value| {
+        let bad = |problem: &str| decode::bad_snapshot(path, namespace, key, problem);
+        let Value::Bucket(row) = value else {
+            return Err(bad("it is a plain value where a bucket belongs"));
+        };
+        let (mut name, mut parent) = (None, None);
+        // One walk, which reads its page once; `children` and `labels`, the buckets inside, are not entered.
+        row.for_each(|part, value| {
+            match (part, value) {
+                (b"name", Value::Bytes(bytes)) => name = Some(bytes.into_owned()),
+                (b"parent", Value::Bytes(bytes)) => parent = Some(bytes.into_owned()),
+                (b"name", Value::Bucket(_)) => return Err(bad("its `name` is a bucket")),
+                (b"parent", Value::Bucket(_)) => return Err(bad("its `parent` is a bucket")),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        snapshots.push(RawSnapshot {
+            key: key.to_vec(),
+            name,
+            parent,
+        });
+        Ok(())
+    })?;
+    Ok(snapshots)
+}
+
+fn containers<S: PageSource>(bucket: &Bucket<'_, S>) -> Result<Vec<RawContainer>, BboltError> {
+    let mut containers = Vec::new();
+    bucket.for_each(|id, value| {
+        let Value::Bucket(container) = value else {
+            return Ok(());
+        };
+        let [mut snapshotter, mut snapshot_key, mut image] = [None, None, None];
+        let mut labels = None;
+        container.for_each(|part, value| {
+            match (part, value) {
+                (b"snapshotter", Value::Bytes(bytes)) => snapshotter = short(&bytes),
+                (b"snapshotKey", Value::Bytes(bytes)) => snapshot_key = short(&bytes),
+                (b"image", Value::Bytes(bytes)) => image = short(&bytes),
+                (b"labels", Value::Bucket(bucket)) => labels = Some(bucket),
+                _ => {}
+            }
+            Ok::<_, BboltError>(())
+        })?;
+        if snapshotter.as_deref() != Some(SNAPSHOTTER) {
+            return Ok(());
+        }
+        let mut pod = [None, None, None];
+        if let Some(labels) = labels {
+            labels.for_each(|label, value| {
+                for (slot, name) in pod.iter_mut().zip(POD_LABELS) {
+                    if let Value::Bytes(bytes) = &value
+                        && label == name.as_bytes()
+                    {
+                        *slot = short(bytes);
+                    }
+                }
+                Ok::<_, BboltError>(())
+            })?;
+        }
+        if let Some(snapshot_key) = snapshot_key {
+            containers.push(RawContainer {
+                id: id.to_vec(),
+                snapshot_key,
+                image,
+                pod,
+            });
+        }
+        Ok::<_, BboltError>(())
+    })?;
+    Ok(containers)
+}
+
+fn images<S: PageSource>(bucket: &Bucket<'_, S>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BboltError> {
+    let mut images = Vec::new();
+    bucket.for_each(|name, value| {
+        if let Value::Bucket(image) = value
+            && let Some(target) = image.bucket(b"target")?
+            && let Some(Value::Bytes(digest)) = target.get(b"digest")?
+            && let Some(digest) = short(&digest)
+        {
+            images.push((name.to_vec(), digest));
+        }
+        Ok::<_, BboltError>(())
+    })?;
+    Ok(images)
+}
+
+fn leases<S: PageSource>(bucket: &Bucket<'_, S>) -> Result<Vec<(Vec<u8>, Vec<Vec<u8>>)>, BboltError> {
+    let mut leases = Vec::new();
+    bucket.for_each(|id, value| {
+        if let Value::Bucket(lease) = value
+            && let Some(snapshots) = lease.bucket(SNAPSHOTS)?
+            && let Some(held) = snapshots.bucket(SNAPSHOTTER)?
+        {
+            let mut keys = Vec::new();
+            held.for_each(|key, _| {
+                keys.push(key.to_vec());
+                Ok::<_, BboltError>(())
+            })?;
+            leases.push((id.to_vec(), keys));
+        }
+        Ok::<_, BboltError>(())
+    })?;
+    Ok(leases)
+}
+
+/// The blobs that can be reached from `targets` by the labels for containerd's garbage collector, the layers themselves
+/// aside: an index leads to its manifests, a manifest to its configuration. Each is read once, however many lead to it.
+fn reachable_blobs<'d, S: PageSource>(
+    bucket: &Bucket<'_, S>,
+    targets: impl Iterator<Item = &'d Vec<u8>>,
+) -> Result<BTreeMap<Vec<u8>, RawBlob>, BboltError> {
+    let mut queue: VecDeque<Vec<u8>> = targets.cloned().collect();
+    let mut found = BTreeMap::new();
+    while let Some(digest) = queue.pop_front() {
+        let Entry::Vacant(unseen) = found.entry(digest) else {
+            continue;
+        };
+        let mut raw = RawBlob::default();
+        if let Some(blob) = bucket.bucket(unseen.key())?
+            && let Some(labels) = blob.bucket(b"labels")?
+        {
+            labels.for_each(|label, value| {
+                if let Value::Bytes(value) = value
+                    && let Some(value) = short(&value)
+                {
+                    if is_reference(label, SNAPSHOT_REFERENCE, b"/") {
+                        raw.snapshots.push(value);
+                    } else if is_reference(label, CONTENT_REFERENCE, b"./")
+                        && !label.starts_with(LAYER_REFERENCE)
+                    {
+                        queue.push_back(value.clone());
+                        raw.blobs.push(value);
+                    }
+                }
+                Ok::<_, BboltError>(())
+            })?;
+        }
+        unseen.insert(raw);
+    }
+    Ok(found)
+}
+
+/// Whether a label is this reference, or this one with a name of its own behind a separator.
+fn is_reference(label: &[u8], reference: &[u8], separators: &[u8]) -> bool {
+    label
+        .strip_prefix(reference)
+        .is_some_and(|rest| rest.first().is_none_or(|first| separators.contains(first)))
+}
+
+fn short(bytes: &[u8]) -> Option<Vec<u8>> {
+    (bytes.len() <= LONGEST).then(|| bytes.to_vec())
+}
