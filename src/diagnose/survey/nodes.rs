@@ -74,7 +74,7 @@ fn case(scene: &Scene<'_>, node: &Node, class: FindingClass, record: Option<&Dev
         summary: String::new(),
         evidence,
         consequence: String::new(),
-        users: id.map(|id| scene.users_of(id)).unwrap_or_else(Users::default),
+        users: id.map_or_else(Users::default, |id| scene.users_of(id)),
         remedy: leave_alone(""),
         may_be_in_flight: true,
     }
@@ -99,7 +99,7 @@ fn suspended(scene: &Scene<'_>, node: &Node, our_name: bool, record: Option<&Dev
         "dm device {} is suspended, and nobody is at work who would resume it: containerd was interrupted while it made a snapshot of it or committed it, and never resumes it by itself.",
         node.name
     );
-    case.consequence = "Whoever reads or opens it hangs and can not be killed: `umount`, `blkid`, `fdisk -l`, and the container on it.".to_owned();
+    case.consequence = "Whoever reads or opens it hangs and can not be killed: `umount`, `blkid`, `fdisk -l`, and the container on it.".into();
     let by_hand = format!("By hand: `dmsetup resume {}`.", node.name);
     // Resuming also brings a table to life that was loaded: it must be the one that the record tells of.
     let loaded_is_known =
@@ -135,7 +135,7 @@ fn error_table(scene: &Scene<'_>, node: &Node, record: &DeviceRecord) -> Diagnos
         node.name
     );
     case.consequence =
-        "Whoever has it open or mounted gets `Input/output error` on every read and write.".to_owned();
+        "Whoever has it open or mounted gets `Input/output error` on every read and write.".into();
     case.remedy = if node.suspended && node.live && scene.survey.pool.is_some() {
         resume(
             node,

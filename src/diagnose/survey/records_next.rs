@@ -1,6 +1,8 @@
 //! The record of the next snapshot: one that was begun and never stored. Past Created and not faulty it stops every
 //! further snapshot (containerd#5646).
 
+use std::fmt::Write as _;
+
 use super::{
     records::{case, forget},
     scene::{Scene, leave_alone},
@@ -114,10 +116,11 @@ fn unfinished(scene: &Scene<'_>, id: SnapshotId, record: &DeviceRecord, there: b
     };
     case.consequence = format!("The next new container overwrites the record and works.{outlook}");
     if scene.index.nodes_of(&record.name).next().is_some() {
-        case.consequence.push_str(&format!(
+        let _ = write!(
+            case.consequence,
             " The first try fails with `failed to activate new thin device \"{}\"`: `device or resource busy`; the second works.",
             record.name.escape_debug()
-        ));
+        );
     }
     // Created is written after the pool has answered that the device was made (`CreateThinDevice`, pool_device.go).
     // Before that its number may be of somebody else's device; and Faulty says nothing of what was before.

@@ -177,7 +177,7 @@ fn faulty_live(scene: &Scene<'_>, id: SnapshotId, row: Row<'_>, record: &DeviceR
     case.summary = format!(
         "Snapshot {id} is good, and its record is marked faulty: containerd was interrupted while it suspended, resumed or deactivated the device, and marked it at its next start. It must not be deleted."
     );
-    case.consequence = "Nobody is hurt while it is left alone. An active one is not activated again after a reboot, and then `can't get status for device: no such device or address` is what its container gets.".to_owned();
+    case.consequence = "Nobody is hurt while it is left alone. An active one is not activated again after a reboot, and then `can't get status for device: no such device or address` is what its container gets.".into();
     case.remedy = match restored_state(scene, row, record) {
         Ok(to) => {
             let mut guards = EDIT_GUARDS.to_vec();
@@ -246,7 +246,7 @@ fn without_thin(scene: &Scene<'_>, id: SnapshotId, row: Row<'_>, record: &Device
         case.summary = format!(
             "The removal of snapshot {id} was interrupted after its thin device was deleted; containerd's next garbage collection finishes it."
         );
-        case.consequence = "Nobody is hurt.".to_owned();
+        case.consequence = "Nobody is hurt.".into();
         case.remedy = leave_alone(
             "containerd does it: it takes a thin device that is gone for removed. To have it done now, remove any snapshot of the devmapper snapshotter.",
         );

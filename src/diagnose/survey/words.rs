@@ -1,5 +1,7 @@
 //! Sentences that several families say. Names from outside are escaped.
 
+use std::fmt::Write as _;
+
 use super::scene::Scene;
 use crate::model::{DeviceRecord, IdState, Node, Survey, ThinId};
 
@@ -17,10 +19,7 @@ pub(super) fn record(record: &DeviceRecord) -> String {
         record.state
     );
     if !record.error.is_empty() {
-        text.push_str(&format!(
-            ", and noted the failure \"{}\" in it",
-            name(&record.error)
-        ));
+        let _ = write!(text, ", and noted the failure \"{}\" in it", name(&record.error));
     }
     text
 }
@@ -83,12 +82,13 @@ pub(super) fn use_of(survey: &Survey, node: &Node) -> String {
     let mut text = format!("its open count is {}", node.open_count);
     let mounts = survey.mounts.by_device.get(&node.device);
     for mount in mounts.into_iter().flatten().take(4) {
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             ", mounted at {} of {} [{}]",
             name(&mount.path),
             name(&mount.process),
             mount.pid
-        ));
+        );
     }
     if mounts.is_some_and(|mounts| mounts.len() > 4) {
         text.push_str(", and mounted elsewhere");

@@ -28,7 +28,7 @@ pub(super) use DeviceState::{
 };
 pub(super) use SnapshotKind::{Active, Committed, View};
 
-/// A survey to put things into. containerd is stopped, and async_remove is off.
+/// A survey to put things into. containerd is stopped, and `async_remove` is off.
 #[derive(Debug, Clone)]
 pub(super) struct Stage {
     pub(super) survey: Survey,

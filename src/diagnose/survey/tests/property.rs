@@ -216,7 +216,7 @@ fn each_is_named_once(stage: &Stage) -> Result<(), TestCaseError> {
         let mut own = vec![];
         match &one.finding.subject {
             Subject::ThinDevice { thin_id } | Subject::ThinId { thin_id } => {
-                own.push(format!("thin {thin_id}"))
+                own.push(format!("thin {thin_id}"));
             }
             Subject::Record { name, .. } => own.push(format!("record {name}")),
             Subject::Snapshot { id, .. } => {
@@ -230,7 +230,7 @@ fn each_is_named_once(stage: &Stage) -> Result<(), TestCaseError> {
             match act {
                 Act::DeleteThin { thin_id } => own.push(format!("thin {thin_id}")),
                 Act::RemoveNode { name, .. } | Act::ResumeNode { name, .. } => {
-                    own.push(format!("node {name}"))
+                    own.push(format!("node {name}"));
                 }
                 _ => {}
             }

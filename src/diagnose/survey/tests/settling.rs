@@ -26,7 +26,7 @@ fn at_work(stage: Stage, programs: &[&str]) -> Stage {
     let programs: Vec<_> = programs.iter().map(ToString::to_string).collect();
     stage.with(|survey| match &mut survey.containerd {
         ContainerdState::Running { at_work, .. } | ContainerdState::Stopped { at_work } => {
-            *at_work = programs
+            *at_work = programs;
         }
         ContainerdState::Unknown { .. } => {}
     })
@@ -47,10 +47,12 @@ fn done(settled: Settled) -> Option<(Vec<String>, Vec<String>)> {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "it is what `done` gives")]
 fn found(id: &str) -> Option<(Vec<String>, Vec<String>)> {
     Some((vec![id.to_owned()], Vec::new()))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "it is what `done` gives")]
 fn in_flight(id: &str) -> Option<(Vec<String>, Vec<String>)> {
     Some((Vec::new(), vec![id.to_owned()]))
 }

@@ -47,7 +47,7 @@ fn each_condition_of_a_leaked_device_counts() {
                 .unwrap()
                 .get_mut(&ThinId(7))
                 .unwrap()
-                .creation_time += 1
+                .creation_time += 1;
         },
         |survey| survey.pool.as_mut().unwrap().activation.boot = "another boot".to_owned(),
         |survey| survey.mapping_roots.clear(),
