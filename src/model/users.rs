@@ -12,7 +12,8 @@ pub const MOST_NAMED: usize = 16;
 #[derive(Debug)]
 pub struct UserIndex<'c> {
     core: &'c CoreDb,
-    by_key: HashMap<&'c str, usize>,
+    /// Backend keys, in their order.
+    keys: Vec<&'c str>,
     totals: Vec<Total>,
 }
 
@@ -64,10 +65,9 @@ impl<'c> UserIndex<'c> {
     /// Goes once over all snapshots, containers and images.
     #[must_use]
     pub fn new(core: &'c CoreDb) -> Self {
-        let mut by_key = HashMap::with_capacity(core.snapshots.len());
+        let keys = core.snapshots.keys().map(String::as_str).collect();
         let mut by_client: HashMap<(&str, &str), usize> = HashMap::with_capacity(core.snapshots.len());
-        for (place, (backend, snapshot)) in core.snapshots.iter().enumerate() {
-            by_key.insert(backend.as_str(), place);
+        for (place, snapshot) in core.snapshots.values().enumerate() {
             by_client.insert((&snapshot.namespace, &snapshot.key), place);
         }
         let parents: Vec<Option<usize>> = core
@@ -94,13 +94,14 @@ impl<'c> UserIndex<'c> {
             }
         }
         hand_down(&parents, &mut totals);
-        Self { core, by_key, totals }
+        Self { core, keys, totals }
     }
 
     /// Who uses the snapshot of this backend key; nobody where containerd's database does not know it.
     #[must_use]
     pub fn users_of(&self, backend_key: &str) -> Users {
-        let total = self.by_key.get(backend_key).and_then(|at| self.totals.get(*at));
+        let place = self.keys.binary_search(&backend_key);
+        let total = place.ok().and_then(|place| self.totals.get(place));
         let Some(total) = total else {
             return Users::default();
         };
@@ -132,10 +133,15 @@ fn hand_down(parents: &[Option<usize>], totals: &mut [Total]) {
         let Some(parent) = parents.get(place).copied().flatten() else {
             continue;
         };
-        let child = totals.get(place).cloned().unwrap_or_default();
+        let Some(child) = totals.get_mut(place).map(std::mem::take) else {
+            continue;
+        };
         if let Some(total) = totals.get_mut(parent) {
             total.containers.join(&child.containers);
             total.images.join(&child.images);
+        }
+        if let Some(taken) = totals.get_mut(place) {
+            *taken = child;
         }
         if let Some(children) = waiting.get_mut(parent) {
             *children = children.saturating_sub(1);

@@ -26,7 +26,7 @@ const LONGEST_LIST: u64 = 64 << 20;
 /// Bytes of all lists together.
 const LONGEST_TOTAL: u64 = 512 << 20;
 
-/// One line of mountinfo, as far as it matters (`show_mountinfo`, fs/proc_namespace.c).
+/// One line of mountinfo, as far as it matters (`show_mountinfo`, `fs/proc_namespace.c`).
 #[derive(Debug, PartialEq, Eq)]
 struct Line<'l> {
     device: DeviceNumber,
@@ -259,7 +259,7 @@ fn parse(line: &[u8]) -> Option<Line<'_>> {
     })
 }
 
-/// Undoes the kernel's escapes (`mangle_path`, fs/seq_file.c): a backslash and three octal digits.
+/// Undoes the kernel's escapes (`mangle_path`, `fs/seq_file.c`): a backslash and three octal digits.
 fn unescape(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;

@@ -99,7 +99,7 @@ fn containerds_own_meta_db_decodes_exactly() {
             uid: "9c4f".to_owned(),
         }),
     };
-    assert_eq!(core.containers, [container.clone()]);
+    assert_eq!(core.containers, std::slice::from_ref(&container));
     let image = Image {
         namespace: "default".to_owned(),
         name: "suture.test/busybox:3".to_owned(),

@@ -24,9 +24,7 @@ impl Arguments {
         let mut words = command_line.split(|byte| *byte == 0).skip(1);
         let mut arguments = Self::default();
         while let Some(word) = words.next() {
-            let Some(flag) = word.strip_prefix(b"--").or_else(|| word.strip_prefix(b"-")) else {
-                return None;
-            };
+            let flag = word.strip_prefix(b"--").or_else(|| word.strip_prefix(b"-"))?;
             if flag.is_empty() {
                 break;
             }
@@ -70,12 +68,7 @@ mod tests {
     use super::*;
 
     fn parse(words: &[&str]) -> Option<Arguments> {
-        let line: String = words.iter().map(|word| format!("{word}\0")).collect();
-        Arguments::parse(line.as_bytes())
-    }
-
-    fn path(text: &str) -> Option<PathBuf> {
-        Some(PathBuf::from(text))
+        Arguments::parse((words.join("\0") + "\0").as_bytes())
     }
 
     #[test]
@@ -92,10 +85,10 @@ mod tests {
             "/k/root",
         ]);
         let expected = Arguments {
-            config: path("/k/config.toml"),
-            root: path("/k/root"),
-            state: path("/k/state"),
-            address: path("/k/sock"),
+            config: Some(PathBuf::from("/k/config.toml")),
+            root: Some(PathBuf::from("/k/root")),
+            state: Some(PathBuf::from("/k/state")),
+            address: Some(PathBuf::from("/k/sock")),
         };
         assert_eq!(k3s, Some(expected));
         for words in [
@@ -105,7 +98,11 @@ mod tests {
             &["containerd", "-l", "config", "--config", "/a", "--config", "/c"],
             &["containerd", "--unknown", "--config", "/c", "--", "config"],
         ] {
-            assert_eq!(parse(words).unwrap().config, path("/c"), "{words:?}");
+            assert_eq!(
+                parse(words).unwrap().config,
+                Some(PathBuf::from("/c")),
+                "{words:?}"
+            );
         }
         assert_eq!(parse(&["containerd"]), Some(Arguments::default()));
         assert_eq!(parse(&["containerd", "-c"]), Some(Arguments::default()));
@@ -113,7 +110,7 @@ mod tests {
         let relative = parse(&["containerd", "-c", "c.toml"])
             .unwrap()
             .below(Path::new("/srv"));
-        assert_eq!(relative.config, path("/srv/c.toml"));
+        assert_eq!(relative.config, Some(PathBuf::from("/srv/c.toml")));
     }
 
     proptest! {

@@ -185,7 +185,7 @@ mod tests {
             (11, (10, false)),
             (20, (1, false)),
             (30, (31, true)),
-            (31, (1, false)),
+            (31, (CONTAINERD, false)),
             (40, (41, false)),
             (41, (1, false)),
             (50, (51, false)),

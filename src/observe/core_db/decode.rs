@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     CoreDb, CoreDbError,
-    read::{RawBlob, RawContainer, RawNamespace, RawSnapshot},
+    read::{RawBlob, RawContainer, RawLease, RawNamespace, RawSnapshot},
 };
 use crate::model::{
     TxId,
@@ -116,7 +116,7 @@ fn decode_snapshot(
     Ok((name, snapshot))
 }
 
-fn leases_by_key(leases: &[(Vec<u8>, Vec<Vec<u8>>)]) -> HashMap<&[u8], Vec<String>> {
+fn leases_by_key(leases: &[RawLease]) -> HashMap<&[u8], Vec<String>> {
     let mut by_key: HashMap<&[u8], Vec<String>> = HashMap::new();
     for (id, keys) in leases {
         let Some(id) = text(id) else { continue };

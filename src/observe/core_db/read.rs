@@ -15,7 +15,7 @@ const OPENS: usize = 3;
 /// most 255 bytes, a label with its value 4096 (`pkg/labels/validate.go`), a key of bbolt 32768.
 const LONGEST: usize = 32_768;
 
-/// Labels that name the pod of a container (`integration`'s and the kubelet's names; `internal/cri/labels`).
+/// Labels that name the pod of a container: the kubelet gives them, and containerd's CRI keeps them on the container.
 pub(super) const POD_LABELS: [&str; 3] = [
     "io.kubernetes.pod.namespace",
     "io.kubernetes.pod.name",
@@ -35,13 +35,16 @@ pub(super) struct RawNamespace {
     pub(super) name: Vec<u8>,
     pub(super) snapshots: Vec<RawSnapshot>,
     pub(super) containers: Vec<RawContainer>,
-    /// Names of images with the digests that they stand for.
-    pub(super) images: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) images: Vec<RawImage>,
     /// The blobs that images lead to, by their digests.
     pub(super) blobs: BTreeMap<Vec<u8>, RawBlob>,
-    /// Ids of leases with the keys of snapshots that they hold.
-    pub(super) leases: Vec<(Vec<u8>, Vec<Vec<u8>>)>,
+    pub(super) leases: Vec<RawLease>,
 }
+
+/// Name of an image, and the digest that it stands for.
+pub(super) type RawImage = (Vec<u8>, Vec<u8>);
+/// Id of a lease, and the keys of the snapshots that it holds.
+pub(super) type RawLease = (Vec<u8>, Vec<Vec<u8>>);
 
 /// A snapshot, undecoded.
 #[derive(Debug)]
@@ -220,7 +223,7 @@ fn containers<S: PageSource>(bucket: &Bucket<'_, S>) -> Result<Vec<RawContainer>
     Ok(containers)
 }
 
-fn images<S: PageSource>(bucket: &Bucket<'_, S>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BboltError> {
+fn images<S: PageSource>(bucket: &Bucket<'_, S>) -> Result<Vec<RawImage>, BboltError> {
     let mut images = Vec::new();
     bucket.for_each(|name, value| {
         if let Value::Bucket(image) = value
@@ -235,7 +238,7 @@ fn images<S: PageSource>(bucket: &Bucket<'_, S>) -> Result<Vec<(Vec<u8>, Vec<u8>
     Ok(images)
 }
 
-fn leases<S: PageSource>(bucket: &Bucket<'_, S>) -> Result<Vec<(Vec<u8>, Vec<Vec<u8>>)>, BboltError> {
+fn leases<S: PageSource>(bucket: &Bucket<'_, S>) -> Result<Vec<RawLease>, BboltError> {
     let mut leases = Vec::new();
     bucket.for_each(|id, value| {
         if let Value::Bucket(lease) = value

@@ -56,9 +56,11 @@ fn choose(named: Option<&Path>, running: Vec<Running>) -> Result<Devmapper, Conf
             .collect(),
     };
     if let Some((_, first)) = found.first() {
-        return match found.iter().all(|(_, other)| other.places == first.places) {
-            true => Ok(first.clone()),
-            false => Err(several(&found)),
+        let same = found.iter().all(|(_, other)| other.places == first.places);
+        return if same {
+            Ok(first.clone())
+        } else {
+            Err(several(&found))
         };
     }
     // None that runs has a pool: docker's own, say, while the one with the pool is stopped.

@@ -167,11 +167,11 @@ fn no_pool_hint(view: &View, settings: &Settings, root: &Path) -> String {
     }
     let folder = view.real(&root.join(PLUGIN));
     if let Some(pool) = pool_beside(&folder) {
-        hint.push_str(&format!(
-            "; but {0}/{1}.db exists: if that is the pool, name it with --pool {1} --root-path {0}",
-            folder.display(),
-            pool
-        ));
+        let folder = folder.display();
+        let exists = format!(
+            "; but {folder}/{pool}.db exists: if that is the pool, name it with --pool {pool} --root-path {folder}"
+        );
+        hint.push_str(&exists);
     }
     hint
 }

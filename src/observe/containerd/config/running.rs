@@ -58,14 +58,13 @@ fn look(pid: u32) -> Option<Running> {
     let folder = PathBuf::from(format!("/proc/{pid}"));
     let proven = match has_core_db_open(&folder) {
         Ok(true) => true,
-        Ok(false) => return None,
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             if fs::read(folder.join("comm")).ok()?.trim_ascii_end() != b"containerd" {
                 return None;
             }
             false
         }
-        Err(_) => return None,
+        Ok(false) | Err(_) => return None,
     };
     let mut line = Vec::new();
     let file = File::open(folder.join("cmdline")).ok()?;
