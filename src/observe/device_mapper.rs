@@ -1,6 +1,7 @@
 //! The pool and the dm devices on it, asked of device-mapper without changing or flushing anything.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::fd::{AsFd as _, BorrowedFd},
     path::{Path, PathBuf},
@@ -11,7 +12,9 @@ use devicemapper::{
     DM, DevId, DmError, DmFlags, DmName, DmNameBuf, DmOptions, ThinPoolStatus, ThinPoolStatusSummary,
 };
 
-use crate::model::{DeviceNumber, Node, Pool, PoolActivation, PoolMode, PoolName, ThinId, Untrusted};
+use crate::model::{
+    DeviceNumber, Node, Pool, PoolActivation, PoolMode, PoolName, PoolUsage, Sectors, ThinId, Untrusted,
+};
 
 /// Why device-mapper could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -148,18 +151,65 @@ impl DeviceMapper {
         })
     }
 
+    /// How full the pool is, and where the reserved snapshot of its metadata begins. Asked without flushing. Nothing
+    /// where the kernel counts nothing: the pool failed.
+    pub fn usage(&self, pool: &Pool) -> Result<Option<PoolUsage>, DeviceMapperError> {
+        let id = dm_name(&pool.name)?;
+        let options = DmOptions::default().set_flags(DmFlags::DM_NOFLUSH);
+        let asked = self.dm.table_status(&DevId::Name(id), options);
+        let (_, status) = asked.map_err(|source| DeviceMapperError::Ask {
+            what: format!("how full pool {} is", pool.name),
+            source,
+        })?;
+        let status = status.first().map(|(.., text)| text.as_str()).unwrap_or_default();
+        if matches!(status, "Fail" | "Error") {
+            return Ok(None);
+        }
+        let usage = pool_usage(status, pool.data_block_sectors().map(Sectors));
+        usage.map(Some).ok_or_else(|| DeviceMapperError::Answer {
+            what: format!("pool {}", pool.name),
+            text: status.to_owned(),
+        })
+    }
+
     /// The dm devices that lie on the pool or bear a name of the snapshotter's.
     pub fn nodes(&self, pool: &Pool) -> Result<Vec<Node>, DeviceMapperError> {
-        let on_pool = holders(pool.device)?;
+        let on_pool: BTreeSet<String> = holders(pool.device)?.into_iter().collect();
+        self.nodes_where(&pool.name, Some(pool.device), |device| on_pool.contains(&device.sysfs_name()))
+    }
+
+    /// The dm devices that bear a name of the snapshotter's, where the pool is not set up.
+    pub fn nodes_named(&self, pool: &PoolName) -> Result<Vec<Node>, DeviceMapperError> {
+        self.nodes_where(pool, None, |_| false)
+    }
+
+    fn nodes_where(
+        &self,
+        pool: &PoolName,
+        on: Option<DeviceNumber>,
+        also: impl Fn(&Listed) -> bool,
+    ) -> Result<Vec<Node>, DeviceMapperError> {
         let mut nodes = Vec::new();
-        for device in dm_devices()? {
-            let ours =
-                std::str::from_utf8(&device.name).is_ok_and(|name| pool.name.snapshot_of(name).is_some());
-            if ours || on_pool.contains(&device.sysfs_name) {
-                nodes.extend(self.node(pool, &device)?);
+        for device in self.listed()? {
+            let name = std::str::from_utf8(&device.name);
+            if name.is_ok_and(|name| pool.snapshot_of(name).is_some()) || also(&device) {
+                nodes.extend(self.node(on, &device)?);
             }
         }
         Ok(nodes)
+    }
+
+    /// All dm devices. One whose name is not ASCII makes the list unreadable for the library: then sysfs gives them, at
+    /// three files for each, and without those that have no table yet.
+    fn listed(&self) -> Result<Vec<Listed>, DeviceMapperError> {
+        let Ok(list) = self.dm.list_devices() else {
+            return dm_devices();
+        };
+        let listed = list.into_iter().map(|(name, device, _)| Listed {
+            name: name.as_bytes().to_vec(),
+            number: number(device),
+        });
+        Ok(listed.collect())
     }
 
     /// Makes [`DeviceMapper::events`] not ready until the next event of any dm device.
@@ -222,7 +272,11 @@ impl DeviceMapper {
     }
 
     /// One device; nothing when it went away meanwhile.
-    fn node(&self, pool: &Pool, device: &Listed) -> Result<Option<Node>, DeviceMapperError> {
+    fn node(
+        &self,
+        pool: Option<DeviceNumber>,
+        device: &Listed,
+    ) -> Result<Option<Node>, DeviceMapperError> {
         let mut node = Node {
             name: Untrusted::from_bytes(&device.name),
             device: device.number,
@@ -238,8 +292,13 @@ impl DeviceMapper {
             .ok()
             .and_then(|name| DmName::new(name).ok());
         let Some(name) = name else { return Ok(Some(node)) };
-        // The loaded table counts like the live one: both hold the thin device open.
+        // The loaded table counts like the live one: both hold the thin device open. Most devices have none, and the
+        // kernel says so with the live one.
+        let mut loaded = true;
         for which in [DmFlags::empty(), DmFlags::DM_QUERY_INACTIVE_TABLE] {
+            if !loaded {
+                break;
+            }
             let flags = DmFlags::DM_STATUS_TABLE | DmFlags::DM_NOFLUSH | which;
             match self
                 .dm
@@ -247,6 +306,7 @@ impl DeviceMapper {
             {
                 Ok((info, table)) => {
                     if which.is_empty() {
+                        loaded = info.flags().contains(DmFlags::DM_INACTIVE_PRESENT);
                         node.suspended = info.flags().contains(DmFlags::DM_SUSPEND);
                         node.deferred_remove = info.flags().contains(DmFlags::DM_DEFERRED_REMOVE);
                         node.live = !table.is_empty();
@@ -261,7 +321,7 @@ impl DeviceMapper {
                 }
                 Err(error) if errno(&error) == Some(nix::errno::Errno::ENXIO as i32) => {
                     // Gone, or renamed a moment ago: then nobody knows what it maps.
-                    let there = Path::new("/sys/block").join(&device.sysfs_name).exists();
+                    let there = Path::new("/sys/block").join(device.sysfs_name()).exists();
                     return Ok(there.then_some(node));
                 }
                 Err(source) => {
@@ -323,22 +383,51 @@ fn pool_mode(status: &str) -> Option<(PoolMode, bool)> {
 }
 
 /// `thin_ctr`, drivers/md/dm-thin.c: `<pool> <thin id> [<external origin>]`.
-fn thin_id(pool: &Pool, kind: &str, parameters: &str) -> Option<ThinId> {
+fn thin_id(pool: Option<DeviceNumber>, kind: &str, parameters: &str) -> Option<ThinId> {
     let mut words = parameters.split(' ');
     let on: DeviceNumber = words.next()?.parse().ok()?;
     let id = words.next()?.parse().ok().map(ThinId)?;
-    (kind == "thin" && on == pool.device).then_some(id)
+    (kind == "thin" && Some(on) == pool).then_some(id)
 }
 
-/// A dm device as sysfs lists it.
+/// What a status line counts (`pool_status`, dm-thin.c): transaction id, metadata used/total, data used/total, root of the
+/// reserved snapshot or `-`, and what [`pool_mode`] reads.
+fn pool_usage(status: &str, block: Option<Sectors>) -> Option<PoolUsage> {
+    let mut words = status.split_ascii_whitespace().skip(1);
+    let mut pair = || -> Option<(u64, u64)> {
+        let (used, total) = words.next()?.split_once('/')?;
+        Some((used.parse().ok()?, total.parse().ok()?))
+    };
+    let (metadata_used, metadata_total) = pair()?;
+    let (data_used, data_total) = pair()?;
+    let held_root = match words.next()? {
+        "-" => None,
+        root => Some(root.parse().ok()?),
+    };
+    Some(PoolUsage {
+        metadata_used,
+        metadata_total,
+        data_used,
+        data_total,
+        block_size: block?.bytes(),
+        held_root,
+    })
+}
+
+/// A dm device.
 struct Listed {
-    sysfs_name: String,
     name: Vec<u8>,
     number: DeviceNumber,
 }
 
-/// All dm devices, from sysfs: device-mapper's own list can not be asked for in parts, and one device with a name that
-/// is not ASCII would make all of it unreadable for the library that parses it.
+impl Listed {
+    /// As sysfs calls it (`alloc_dev`, drivers/md/dm.c).
+    fn sysfs_name(&self) -> String {
+        format!("dm-{}", self.number.minor)
+    }
+}
+
+/// All dm devices that have a table, from sysfs.
 fn dm_devices() -> Result<Vec<Listed>, DeviceMapperError> {
     let folder = Path::new("/sys/block");
     let mut devices = Vec::new();
@@ -370,11 +459,7 @@ fn dm_devices() -> Result<Vec<Listed>, DeviceMapperError> {
             what: sysfs_name.clone(),
             text: device.to_string(),
         })?;
-        devices.push(Listed {
-            sysfs_name,
-            name,
-            number,
-        });
+        devices.push(Listed { name, number });
     }
     Ok(devices)
 }
@@ -398,6 +483,27 @@ fn folder_names(path: &Path) -> Result<Vec<String>, DeviceMapperError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_status_line_tells_how_full_the_pool_is() {
+        let read = |status: &str| pool_usage(status, Some(Sectors(128)));
+        // Lines that a kernel 6.1 wrote.
+        let free = read("0 11/1024 3/2048 - rw discard_passdown queue_if_no_space - 1024").unwrap();
+        let expected = PoolUsage {
+            metadata_used: 11,
+            metadata_total: 1024,
+            data_used: 3,
+            data_total: 2048,
+            block_size: crate::model::Bytes(65536),
+            held_root: None,
+        };
+        assert_eq!(free, expected);
+        let held = read("7 12/1024 3/2048 37 ro discard_passdown queue_if_no_space needs_check 1024").unwrap();
+        assert_eq!((held.held_root, held.metadata_used), (Some(37), 12));
+        for broken in ["", "0", "0 11 3/2048 -", "0 11/1024 3/2048", "0 x/1024 3/2048 -", "0 1/2 3/4 +"] {
+            assert_eq!(read(broken), None, "{broken}");
+        }
+    }
 
     #[test]
     fn a_status_line_tells_the_mode() {

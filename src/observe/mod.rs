@@ -22,6 +22,8 @@ pub mod mounts;
 pub mod pages;
 pub mod pool_db;
 #[cfg(feature = "node")]
+mod privileges;
+#[cfg(feature = "node")]
 pub mod probes;
 pub mod snapshot_db;
 #[cfg(feature = "node")]

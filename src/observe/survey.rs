@@ -1,27 +1,34 @@
 //! Reads one [`Survey`]: what a world holds, and who uses it, also where a world can not be read: with the pool taken
 //! down, or from its metadata device alone.
+//!
+//! The databases are read by threads of their own while device-mapper and the metadata are. containerd brackets each of its
+//! pool messages between two transactions: with both databases at the same transactions before and after all of it, what
+//! was read in between belongs to them.
 
 use std::{
-    collections::BTreeSet,
-    path::PathBuf,
-    thread::sleep,
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    panic::resume_unwind,
+    path::{Path, PathBuf},
+    thread::{Builder, Scope, ScopedJoinHandle, scope, sleep},
     time::{Duration, SystemTime},
 };
 
+pub use super::privileges::lacking;
 use super::{
-    containerd::holder_of,
+    bbolt::BboltError,
+    containerd::{at_work, holder_of},
+    core_db::CoreDbError,
     device_mapper::{DeviceMapper, DeviceMapperError},
+    mounts,
     pool_db::PoolDb,
+    privileges::{Privilege, explain_denied, was_denied},
     snapshot_db::SnapshotDb,
-    thin_metadata::{self, ThinMetadata, ThinMetadataError},
+    thin_metadata::{self, DeviceSource, From as Walked, Reserve, Reserving, ThinMetadataError},
     world::{self, Places, WorldError},
 };
-use crate::{
-    model::{
-        ContainerdState, Pool, Survey, ThinId,
-        survey::{Mounts, Unread},
-    },
-    words::explain,
+use crate::model::{
+    ContainerdState, CoreDb, Node, Pool, PoolUsage, Reclaimable, Space, Survey, ThinDetails, ThinId, survey::Unread,
 };
 
 /// Tries before a busy node is given up on until later.
@@ -44,10 +51,23 @@ pub struct SurveyPlaces {
 
 /// Reads everything; of the thin devices in `roots` also where their mappings begin. Takes no lock, and writes nothing.
 pub fn read(places: &SurveyPlaces, roots: &BTreeSet<ThinId>) -> Result<Survey, WorldError> {
+    read_reserving(places, roots, None)
+}
+
+/// The same. Where the pool commits too often to be read as it is, a snapshot of its metadata is reserved for it, by that
+/// hand.
+pub fn read_reserving(
+    places: &SurveyPlaces,
+    roots: &BTreeSet<ThinId>,
+    reserving: Option<Reserving<'_>>,
+) -> Result<Survey, WorldError> {
     let mut pause = PAUSE;
     for _ in 0..TRIES {
-        let survey = once(places, roots)?;
-        if world::transactions(&places.places)? == survey.transactions() {
+        // What can not be read is told by its own reader, in better words.
+        let before = world::transactions(&places.places).ok();
+        let survey = once(places, roots, reserving).map_err(with_privilege)?;
+        let now = Some(survey.transactions());
+        if before == now && Some(world::transactions(&places.places)?) == now {
             return Ok(survey);
         }
         sleep(pause);
@@ -56,85 +76,264 @@ pub fn read(places: &SurveyPlaces, roots: &BTreeSet<ThinId>) -> Result<Survey, W
     Err(WorldError::Busy)
 }
 
-fn once(places: &SurveyPlaces, roots: &BTreeSet<ThinId>) -> Result<Survey, WorldError> {
+/// The space of every thin device, and why something is left behind where it is. `pool` is the survey's.
+pub fn space(
+    places: &SurveyPlaces,
+    pool: Option<&Pool>,
+    reserving: Option<Reserving<'_>>,
+) -> Result<(Space, Option<String>), String> {
+    match (&places.metadata_device, pool) {
+        (None, Some(pool)) => thin_metadata::space_of_pool(pool, reserving)
+            .map(|(space, left)| (space, left.map(|left| left.in_words()))),
+        _ => open(places, pool)?
+            .and_then(|mut source| thin_metadata::space(&mut source, Walked::Committed))
+            .map(|space| (space, None)),
+    }
+    .map_err(|error| explain_denied(&error, Privilege::Files))
+}
+
+/// What deleting all of these thin devices would free. `pool` is the survey's.
+pub fn reclaimable(
+    places: &SurveyPlaces,
+    pool: Option<&Pool>,
+    ids: &BTreeSet<ThinId>,
+) -> Result<Reclaimable, String> {
+    open(places, pool)?
+        .and_then(|mut source| thin_metadata::space_of_set(&mut source, Walked::Committed, ids))
+        .map_err(|error| explain_denied(&error, Privilege::Files))
+}
+
+fn open(
+    places: &SurveyPlaces,
+    pool: Option<&Pool>,
+) -> Result<Result<DeviceSource, ThinMetadataError>, String> {
+    match (&places.metadata_device, pool) {
+        (Some(path), _) => Ok(DeviceSource::open(path)),
+        (None, Some(pool)) => Ok(DeviceSource::open_device(pool.metadata_device)),
+        (None, None) => Err(not_set_up(places)),
+    }
+}
+
+fn not_set_up(places: &SurveyPlaces) -> String {
+    format!(
+        "the pool {} is not set up; name its metadata device with --metadata-device",
+        places.places.pool
+    )
+}
+
+fn once(
+    places: &SurveyPlaces,
+    roots: &BTreeSet<ThinId>,
+    reserving: Option<Reserving<'_>>,
+) -> Result<Survey, WorldError> {
     let begun = SystemTime::now().into();
-    let mut unread = Vec::new();
-    let mut lacks = |what: &str, why: String| {
-        unread.push(Unread {
-            what: what.to_owned(),
-            why,
-            matters: true,
-        });
-    };
-    let (pool, nodes) = match kernel(&places.places) {
-        Ok((pool, nodes)) => (pool, nodes),
-        Err(error) => {
-            lacks("device-mapper", explain(&error));
-            (None, Vec::new())
-        }
-    };
-    let pool_db = PoolDb::read(places.places.pool_db())?;
-    let snapshots = SnapshotDb::read(places.places.snapshot_db())?;
-    let metadata = match metadata(places, pool.as_ref(), roots) {
-        Ok(metadata) => Some(metadata),
-        Err(why) => {
-            lacks("the pool's metadata", why);
-            None
-        }
-    };
-    let containerd = match holder_of(&places.places.pool_db()) {
-        Ok(Some(who)) => ContainerdState::Running {
-            who,
-            at_work: Vec::new(),
-        },
-        Ok(None) => ContainerdState::Stopped { at_work: Vec::new() },
-        Err(error) => ContainerdState::Unknown { why: explain(&error) },
-    };
-    let (thin, mapping_roots) = metadata
-        .map(|metadata| (metadata.devices, metadata.mapping_roots))
-        .unzip();
-    Ok(Survey {
-        begun,
-        pool_name: places.places.pool.clone(),
-        pool,
-        usage: None,
-        pool_db,
-        snapshots,
-        thin,
-        mapping_roots: mapping_roots.unwrap_or_default(),
-        nodes,
-        core: None,
-        mounts: Mounts::default(),
-        containerd,
-        async_remove: places.async_remove,
-        unread,
+    scope(|scope| {
+        let (pool_path, snapshot_path) = (places.places.pool_db(), places.places.snapshot_db());
+        let pool_db = spawn(scope, "pool database", move || PoolDb::read(pool_path))?;
+        let snapshots = spawn(scope, "snapshot storage", move || SnapshotDb::read(snapshot_path))?;
+        let core = places.core_db.as_deref();
+        let core = spawn(scope, "meta.db", move || core.map(CoreDb::read))?;
+
+        let mut live = Live::default();
+        live.read(places, roots, reserving);
+        let containerd = containerd(&places.places, &live.nodes);
+        let devices = live.nodes.iter().map(|node| node.device).collect();
+        let mounts = mounts::read(&devices);
+
+        let core = core_of(places.core_db.as_deref(), join(core), &mut live.unread);
+        Ok(Survey {
+            begun,
+            pool_name: places.places.pool.clone(),
+            pool: live.pool,
+            usage: live.usage,
+            pool_db: join(pool_db)?,
+            snapshots: join(snapshots)?,
+            thin: live.thin,
+            mapping_roots: live.mapping_roots,
+            nodes: live.nodes,
+            core,
+            mounts,
+            containerd,
+            async_remove: places.async_remove,
+            unread: live.unread,
+        })
     })
 }
 
-fn kernel(places: &Places) -> Result<(Option<Pool>, Vec<crate::model::Node>), DeviceMapperError> {
-    let dm = DeviceMapper::open()?;
-    match dm.pool(&places.pool) {
-        Ok(pool) => {
-            let nodes = dm.nodes(&pool)?;
-            Ok((Some(pool), nodes))
+fn spawn<'s, T: Send + 's>(
+    scope: &'s Scope<'s, '_>,
+    name: &str,
+    read: impl FnOnce() -> T + Send + 's,
+) -> Result<ScopedJoinHandle<'s, T>, WorldError> {
+    let thread = Builder::new().name(name.to_owned()).spawn_scoped(scope, read);
+    thread.map_err(WorldError::Threads)
+}
+
+fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// What the kernel has of the pool.
+#[derive(Default)]
+struct Live {
+    pool: Option<Pool>,
+    usage: Option<PoolUsage>,
+    nodes: Vec<Node>,
+    thin: Option<BTreeMap<ThinId, ThinDetails>>,
+    mapping_roots: BTreeMap<ThinId, u64>,
+    unread: Vec<Unread>,
+}
+
+impl Live {
+    fn read(
+        &mut self,
+        places: &SurveyPlaces,
+        roots: &BTreeSet<ThinId>,
+        reserving: Option<Reserving<'_>>,
+    ) {
+        let mut told = self.kernel(&places.places);
+        if told.is_ok() && self.clean_up(reserving) {
+            // It may have been all that filled the metadata.
+            told = self.kernel(&places.places);
         }
-        Err(DeviceMapperError::NoPool(_)) => Ok((None, Vec::new())),
-        Err(error) => Err(error),
+        if let Err(error) = told {
+            self.lacks(
+                "device-mapper",
+                explain_denied(&error, Privilege::DeviceMapper),
+                true,
+            );
+        }
+        match self.metadata(places, roots, reserving) {
+            Ok((metadata, left)) => {
+                self.thin = Some(metadata.devices);
+                self.mapping_roots = metadata.mapping_roots;
+                if let Some(left) = left {
+                    self.lacks("the end of the reserved metadata snapshot", left, false);
+                }
+            }
+            Err(why) => self.lacks("the pool's metadata", why, true),
+        }
+        // Roots in a copy say nothing of the devices in the pool that runs.
+        if let (Some(path), Some(pool)) = (&places.metadata_device, &self.pool)
+            && !is_device(path, pool)
+        {
+            let why = format!(
+                "thin devices are told as {} has them, which is not the metadata device ({}) of the pool that is set up",
+                path.display(),
+                pool.metadata_device
+            );
+            self.mapping_roots.clear();
+            self.lacks("the live pool's metadata", why, true);
+        }
+    }
+
+    fn kernel(&mut self, places: &Places) -> Result<(), DeviceMapperError> {
+        let dm = DeviceMapper::open()?;
+        match dm.pool(&places.pool) {
+            Ok(pool) => {
+                self.nodes = dm.nodes(&pool)?;
+                self.usage = dm.usage(&pool)?;
+                self.pool = Some(pool);
+            }
+            Err(DeviceMapperError::NoPool(_)) => self.nodes = dm.nodes_named(&places.pool)?,
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Releases what a suture that was killed left reserved. Tells whether there was something.
+    fn clean_up(&mut self, reserving: Option<Reserving<'_>>) -> bool {
+        let held = self.usage.is_some_and(|usage| usage.held_root.is_some());
+        let reserving = reserving.filter(|reserving| held && reserving.when != Reserve::Never);
+        let (Some(reserving), Some(pool)) = (reserving, &self.pool) else {
+            return false;
+        };
+        reserving.hand.clean_up(pool).unwrap_or_else(|error| {
+            self.lacks("an earlier suture's metadata snapshot", error.in_words(), false);
+            false
+        })
+    }
+
+    fn metadata(
+        &self,
+        places: &SurveyPlaces,
+        roots: &BTreeSet<ThinId>,
+        reserving: Option<Reserving<'_>>,
+    ) -> Result<(thin_metadata::ThinMetadata, Option<String>), String> {
+        match (&places.metadata_device, &self.pool) {
+            (Some(path), _) => thin_metadata::read_path(path, roots).map(|metadata| (metadata, None)),
+            (None, Some(pool)) => thin_metadata::read_pool(pool, roots, reserving)
+                .map(|(metadata, left)| (metadata, left.map(|left| left.in_words()))),
+            (None, None) => return Err(not_set_up(places)),
+        }
+        .map_err(|error| explain_denied(&error, Privilege::Files))
+    }
+
+    fn lacks(&mut self, what: &str, why: String, matters: bool) {
+        self.unread.push(Unread {
+            what: what.to_owned(),
+            why,
+            matters,
+        });
     }
 }
 
-fn metadata(
-    places: &SurveyPlaces,
-    pool: Option<&Pool>,
-    roots: &BTreeSet<ThinId>,
-) -> Result<ThinMetadata, String> {
-    let read = |number| thin_metadata::read_device(number, roots);
-    match (pool, &places.metadata_device) {
-        (Some(pool), None) => read(pool.metadata_device).map_err(|error: ThinMetadataError| explain(&error)),
-        (None, None) => Err(format!(
-            "the pool {} is not set up; name its metadata device with --metadata-device",
-            places.places.pool
-        )),
-        (_, Some(path)) => Err(format!("{} can not be read yet", path.display())),
+fn is_device(path: &Path, pool: &Pool) -> bool {
+    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+    std::fs::metadata(path).is_ok_and(|found| {
+        found.file_type().is_block_device()
+            && crate::model::DeviceNumber::from_huge(found.rdev()) == pool.metadata_device
+    })
+}
+
+/// containerd's own database. Without it only names of users are missing.
+fn core_of(
+    path: Option<&Path>,
+    read: Option<Result<CoreDb, CoreDbError>>,
+    unread: &mut Vec<Unread>,
+) -> Option<CoreDb> {
+    let why = match read {
+        Some(Ok(core)) => return Some(core),
+        // containerd makes it at its first start.
+        Some(Err(CoreDbError::Database(BboltError::Missing { .. } | BboltError::Empty { .. }))) => format!(
+            "{} is not there, or empty: who uses a snapshot is not told",
+            path.unwrap_or(Path::new("meta.db")).display()
+        ),
+        Some(Err(error)) => explain_denied(&error, Privilege::Files),
+        None => "where it is, containerd's configuration would tell: who uses a snapshot is not told".to_owned(),
+    };
+    unread.push(Unread {
+        what: "containerd's own database, meta.db".to_owned(),
+        why,
+        matters: false,
+    });
+    None
+}
+
+fn containerd(places: &Places, nodes: &[Node]) -> ContainerdState {
+    let at_work = |pid| at_work(pid, &places.pool, nodes);
+    match holder_of(&places.pool_db()) {
+        Ok(Some(who)) => ContainerdState::Running {
+            at_work: at_work(Some(who.pid)),
+            who,
+        },
+        Ok(None) => ContainerdState::Stopped {
+            at_work: at_work(None),
+        },
+        Err(error) => ContainerdState::Unknown {
+            why: explain_denied(&error, Privilege::Files),
+        },
     }
+}
+
+/// An error that is for want of a privilege, said so.
+fn with_privilege(error: WorldError) -> WorldError {
+    let denied: &(dyn Error + 'static) = &error;
+    if was_denied(denied) {
+        return WorldError::Denied {
+            lacks: Privilege::Files.sentence(),
+            source: Box::new(error),
+        };
+    }
+    error
 }

@@ -2,6 +2,7 @@
 //! came in between.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     thread::sleep,
     time::{Duration, SystemTime},
@@ -67,6 +68,17 @@ pub enum WorldError {
     /// Device-mapper.
     #[error(transparent)]
     DeviceMapper(#[from] DeviceMapperError),
+    /// Something may not be read.
+    #[error("{lacks}")]
+    Denied {
+        /// Which privilege is missing.
+        lacks: String,
+        /// What was being done.
+        source: Box<WorldError>,
+    },
+    /// A thread to read with could not be started.
+    #[error("starting a thread to read with")]
+    Threads(#[source] io::Error),
     /// containerd wrote each time.
     #[error("containerd changed its databases during each of {TRIES} reads; they will be read again later")]
     Busy,

@@ -4,8 +4,10 @@
 
 mod carry_out;
 mod hands;
+pub mod metadata_snapshot;
 #[cfg(test)]
 mod tests;
 
 pub use carry_out::{Eyes, RemedyError, carry_out, settle};
 pub use hands::{Hands, HandsError, KernelHands};
+pub use metadata_snapshot::ReservedSnapshots;

@@ -20,4 +20,6 @@ mod thin_image;
 #[cfg(test)]
 mod thin_owners;
 #[cfg(test)]
+mod thin_space;
+#[cfg(test)]
 mod watch;

@@ -39,10 +39,10 @@ fn devices() -> impl Strategy<Value = Devices> {
     proptest::collection::btree_map((0..=ThinId::MAX.0).prop_map(ThinId), details, 0..200)
 }
 
-/// The fixture, unpacked to a sparse image of 8 MiB: block numbers, each with its block.
-fn unpack(to: &Path) {
-    let packed = std::fs::read(fixture("thin-400.blocks")).unwrap();
-    let mut image = vec![0; 8 << 20];
+/// A fixture, unpacked to an image of that many bytes: block numbers, each with its block.
+pub(crate) fn unpack(name: &str, bytes: usize, to: &Path) {
+    let packed = std::fs::read(fixture(name)).unwrap();
+    let mut image = vec![0; bytes];
     for record in packed.chunks_exact(8 + BLOCK_SIZE) {
         let at = usize::try_from(u64::from_le_bytes(record[..8].try_into().unwrap())).unwrap() * BLOCK_SIZE;
         image[at..at + BLOCK_SIZE].copy_from_slice(&record[8..]);
@@ -53,7 +53,7 @@ fn unpack(to: &Path) {
 #[test]
 fn what_thin_restore_wrote_decodes_exactly() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    unpack(file.path());
+    unpack("thin-400.blocks", 8 << 20, file.path());
     // The recipe in tests/fixtures/README.md.
     let devices = (0..400_u32).map(|i| {
         let mapped_blocks = if i % 20 == 0 { u64::from(i % 7 + 1) } else { 0 };
@@ -83,7 +83,7 @@ fn what_thin_restore_wrote_decodes_exactly() {
 #[test]
 fn an_image_cut_short_is_an_error() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    unpack(file.path());
+    unpack("thin-400.blocks", 8 << 20, file.path());
     for blocks in 0..37_u64 {
         file.as_file().set_len(blocks * 4096 + 7).unwrap();
         let error = read(&mut DeviceSource::open(file.path()).unwrap()).unwrap_err();
@@ -94,7 +94,7 @@ fn an_image_cut_short_is_an_error() {
             }
             other => panic!("{blocks} blocks: {other}"),
         }
-        unpack(file.path());
+        unpack("thin-400.blocks", 8 << 20, file.path());
     }
 }
 

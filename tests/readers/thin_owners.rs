@@ -9,10 +9,10 @@ use suture::observe::thin_metadata::{Block, owners};
 use crate::thin_image::{Moving, NODE_SALT, SUPERBLOCK_SALT, node, put64, seal, superblock};
 
 /// Data blocks by virtual block.
-type Mappings = BTreeMap<u64, u64>;
+pub(crate) type Mappings = BTreeMap<u64, u64>;
 
 /// An image of devices; equal leaves are one block that several devices share, as snapshots do.
-fn image(devices: &BTreeMap<u32, Mappings>, fan: usize) -> Vec<Block> {
+pub(crate) fn image(devices: &BTreeMap<u32, Mappings>, fan: usize) -> Vec<Block> {
     let mut blocks = vec![superblock(1)];
     blocks.push(node(1, 2, 24, &[]));
     let mut leaves: BTreeMap<Vec<(u64, u64)>, u64> = BTreeMap::new();
@@ -56,7 +56,7 @@ fn ask(blocks: Vec<Block>, wanted: &Ranges) -> DataOwners {
     owners(&mut Moving::still(blocks), wanted)
 }
 
-fn mappings() -> impl Strategy<Value = Mappings> {
+pub(crate) fn mappings() -> impl Strategy<Value = Mappings> {
     proptest::collection::btree_map(0..500_u64, 0..300_u64, 0..80)
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::ReserveError;
 use crate::model::DeviceNumber;
 
 /// Why the metadata of a thin pool could not be read.
@@ -82,5 +83,23 @@ pub enum ThinMetadataError {
         file: String,
         /// How many reads were thrown away.
         tries: usize,
+    },
+    /// The path is neither a device nor a file.
+    #[error(
+        "{path} is {what}, and thin-pool metadata are on a block device or in a copy of one, a regular file; check the path"
+    )]
+    NotADevice {
+        /// The path.
+        path: String,
+        /// What is there.
+        what: &'static str,
+    },
+    /// No snapshot of the metadata could be reserved, where one was asked for or the direct way was barred.
+    #[error("reserving a snapshot of the pool's metadata{because}")]
+    Reserve {
+        /// Why one was wanted, beginning with a separator; may be empty.
+        because: String,
+        /// Why there is none.
+        source: ReserveError,
     },
 }

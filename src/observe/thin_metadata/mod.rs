@@ -13,19 +13,27 @@
 //! Hence the rule, as with a seqlock: superblock, walk, superblock; the walk is the truth of one transaction if and
 //! only if both superblocks are equal to the byte and the device counted no write between. The counter closes the gap
 //! that two commits can bring the same superblock back with other blocks behind it.
+//!
+//! A pool that commits all the time leaves no quiet moment for that: then, and only then, a snapshot is reserved
+//! ([`read_pool`]), by a hand that is passed in.
 
 mod btree;
 mod error;
 mod owners;
+mod reserved;
 mod source;
+mod space;
 mod superblock;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 pub use error::ThinMetadataError;
 pub use owners::{owners, owners_of};
+pub use reserved::{Answer, MetadataSnapshots, Reserve, ReserveError, Reserving, read_held, read_pool, space_of_pool};
 pub use source::{BLOCK_SIZE, Block, BlockSource, DeviceSource, Generation, device_node};
+pub use space::{From, space, space_of_set};
 
 use super::little_endian::{u32_at, u64_at};
 pub use crate::model::ThinDetails;
@@ -72,6 +80,14 @@ pub fn read_device(
     read(&mut DeviceSource::open_device(number)?, with_roots)
 }
 
+/// Reads the metadata from a block device's node or from a copy of them in a regular file.
+pub fn read_path(
+    path: &Path,
+    with_roots: &BTreeSet<ThinId>,
+) -> Result<ThinMetadata, ThinMetadataError> {
+    read(&mut DeviceSource::open(path)?, with_roots)
+}
+
 /// Reads consistent metadata from a source that may be written meanwhile: at most twelve walks in about 200 ms plus
 /// the time of the walks, then [`ThinMetadataError::Busy`].
 ///
@@ -91,7 +107,7 @@ pub fn read(
         }
         let before = generation(source)?;
         let first = block(source, 0, "the superblock")?;
-        let answer = walk(source, &first, with_roots);
+        let answer = walk(source, &first, 0, with_roots);
         let last = block(source, 0, "the superblock")?;
         let after = generation(source)?;
         if first != last || before != after {
@@ -168,15 +184,13 @@ fn block(
 fn walk(
     source: &mut impl BlockSource,
     superblock: &Block,
+    number: u64,
     with_roots: &BTreeSet<ThinId>,
 ) -> Result<ThinMetadata, ThinMetadataError> {
-    if superblock.iter().all(|byte| *byte == 0) {
+    if number == 0 && superblock.iter().all(|byte| *byte == 0) {
         return Err(ThinMetadataError::Unformatted { file: source.name() });
     }
-    let root = Superblock::decode(superblock).map_err(|problem| ThinMetadataError::NotThinMetadata {
-        file: source.name(),
-        problem,
-    })?;
+    let root = superblock_of(source, superblock, number)?;
     let left = source.blocks();
     let mut walk = DetailsWalk {
         source,
@@ -199,6 +213,23 @@ fn walk(
         data_block_size: Sectors(u64::from(root.data_block_size)),
         devices,
         mapping_roots,
+    })
+}
+
+fn superblock_of(
+    source: &impl BlockSource,
+    bytes: &Block,
+    number: u64,
+) -> Result<Superblock, ThinMetadataError> {
+    let file = source.name();
+    Superblock::decode(bytes, number).map_err(|problem| match number {
+        0 => ThinMetadataError::NotThinMetadata { file, problem },
+        block => ThinMetadataError::Damaged {
+            file,
+            block,
+            reading: "the reserved metadata snapshot",
+            problem,
+        },
     })
 }
 

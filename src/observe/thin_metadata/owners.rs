@@ -83,7 +83,7 @@ fn attempt<'b, S: BlockSource>(
 ) -> Result<Walk<'b>, ThinMetadataError> {
     let generation = generation(source)?;
     let superblock = block(source, 0, "the superblock")?;
-    let root = Superblock::decode(&superblock).map_err(|problem| ThinMetadataError::NotThinMetadata {
+    let root = Superblock::decode(&superblock, 0).map_err(|problem| ThinMetadataError::NotThinMetadata {
         file: source.name(),
         problem,
     })?;

@@ -93,10 +93,10 @@ impl DeviceSource {
             OFlags::empty()
         };
         if !kind.is_block_device() && !kind.is_file() {
-            return Err(io(
-                "read metadata from",
-                io::Error::other("neither a block device nor a regular file"),
-            ));
+            return Err(ThinMetadataError::NotADevice {
+                path: path.display().to_string(),
+                what: what_is(kind),
+            });
         }
         // NONBLOCK so that a pipe put there meanwhile can not hold the agent.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | direct;
@@ -147,6 +147,18 @@ impl BlockSource for DeviceSource {
 
     fn name(&self) -> String {
         self.path.display().to_string()
+    }
+}
+
+fn what_is(kind: std::fs::FileType) -> &'static str {
+    if kind.is_dir() {
+        "a folder"
+    } else if kind.is_char_device() {
+        "a character device"
+    } else if kind.is_fifo() {
+        "a pipe"
+    } else {
+        "a socket"
     }
 }
 

@@ -31,11 +31,15 @@ pub(super) struct Superblock {
     pub(super) data_mapping_root: u64,
     pub(super) details_root: u64,
     pub(super) data_block_size: u32,
+    /// Blocks of the pool's data device (`struct disk_sm_root`, dm-space-map-common.h); nothing in a reserved snapshot,
+    /// whose space maps are wiped.
+    pub(super) data_blocks: Option<u64>,
 }
 
 impl Superblock {
-    /// Decodes block 0, with the kernel's checks (`sb_check`, `__check_incompat_features`); says what is wrong otherwise.
-    pub(super) fn decode(block: &Block) -> Result<Self, String> {
+    /// Decodes block `number` (0, or a reserved snapshot's), with the kernel's checks (`sb_check`,
+    /// `__check_incompat_features`); says what is wrong otherwise.
+    pub(super) fn decode(block: &Block, number: u64) -> Result<Self, String> {
         let word = |offset| u32_at(block, offset).ok_or("block too short");
         let long = |offset| u64_at(block, offset).ok_or("block too short");
         let (magic, version) = (long(32)?, word(40)?);
@@ -45,7 +49,7 @@ impl Superblock {
         if word(0)? != checksum(block, SALT) {
             return Err("the superblock's checksum does not match".to_owned());
         }
-        if long(8)? != 0 {
+        if long(8)? != number {
             return Err(format!("the superblock says it is block {}", long(8)?));
         }
         if !VERSIONS.contains(&version) {
@@ -62,6 +66,7 @@ impl Superblock {
             return Err(format!("unknown incompatible features {incompatible:#x}"));
         }
         let held_root = long(56)?;
+        let data_blocks = long(64)?;
         Ok(Self {
             needs_check: word(4)? & NEEDS_CHECK != 0,
             time: word(44)?,
@@ -70,6 +75,7 @@ impl Superblock {
             data_mapping_root: long(320)?,
             details_root: long(328)?,
             data_block_size: word(336)?,
+            data_blocks: (data_blocks != 0).then_some(data_blocks),
         })
     }
 }
