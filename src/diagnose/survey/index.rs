@@ -1,17 +1,48 @@
 //! A survey by the keys that its families ask for, built once: 100,000 devices are asked about in logarithmic time.
 
-use std::borrow::Borrow;
+use std::{borrow::Borrow, cell::Cell};
 
 use crate::model::{DeviceRecord, Node, SnapshotId, Survey, ThinId, databases::SnapshotRow};
 
 /// Pairs in the order of their keys; a key may come more than once.
-pub(super) struct Sorted<K, V>(Vec<(K, V)>);
+pub(super) struct Sorted<K, V> {
+    pairs: Vec<(K, V)>,
+    /// Where the last key was found. Families ask in ascending order, so the next is mostly near.
+    near: Cell<usize>,
+}
+
+/// Pairs that are looked at from there before the whole is searched.
+const NEAR: usize = 4;
 
 impl<K: Ord, V> Sorted<K, V> {
     pub(super) fn new(pairs: impl Iterator<Item = (K, V)>) -> Self {
         let mut pairs: Vec<_> = pairs.collect();
         pairs.sort_by(|one, other| one.0.cmp(&other.0));
-        Self(pairs)
+        Self {
+            pairs,
+            near: Cell::new(0),
+        }
+    }
+
+    /// Where the pairs of a key begin, or would.
+    fn begin<Q: Ord + ?Sized>(&self, key: &Q) -> usize
+    where
+        K: Borrow<Q>,
+    {
+        let near = self.near.get();
+        let is_less = |(known, _): &(K, V)| known.borrow() < key;
+        let is_past = near
+            .checked_sub(1)
+            .and_then(|before| self.pairs.get(before))
+            .is_none_or(is_less);
+        let ahead = self.pairs.get(near..).unwrap_or_default();
+        let found = ahead.iter().take(NEAR).position(|pair| !is_less(pair));
+        let begin = match found {
+            Some(steps) if is_past => near + steps,
+            _ => self.pairs.partition_point(is_less),
+        };
+        self.near.set(begin);
+        begin
     }
 
     /// All pairs of a key.
@@ -19,8 +50,7 @@ impl<K: Ord, V> Sorted<K, V> {
     where
         K: Borrow<Q>,
     {
-        let begin = self.0.partition_point(|(known, _)| known.borrow() < key);
-        let rest = self.0.get(begin..).unwrap_or_default();
+        let rest = self.pairs.get(self.begin(key)..).unwrap_or_default();
         // Runs of equal keys are short, so a look at the next is cheaper than a second search.
         let length = rest.iter().take_while(|(known, _)| known.borrow() == key).count();
         rest.get(..length).unwrap_or_default()
@@ -35,12 +65,12 @@ impl<K: Ord, V> Sorted<K, V> {
 
     /// All pairs, in the order of the keys.
     pub(super) fn iter(&self) -> impl Iterator<Item = &(K, V)> {
-        self.0.iter()
+        self.pairs.iter()
     }
 
     /// Keys that come more than once, each once.
     pub(super) fn repeated(&self) -> impl Iterator<Item = &K> {
-        let twice = self.0.windows(2).filter_map(|pair| match pair {
+        let twice = self.pairs.windows(2).filter_map(|pair| match pair {
             [(one, _), (other, _)] if one == other => Some(one),
             _ => None,
         });
@@ -80,13 +110,19 @@ impl<'a> Index<'a> {
     pub(super) fn new(survey: &'a Survey) -> Self {
         let records = || survey.pool_db.devices.values();
         let rows = || survey.snapshots.snapshots.iter();
-        let named = |record: &'a DeviceRecord| Some((survey.snapshot_of(record)?, record));
+        let mut strangers = Vec::new();
+        let mut named = |record: &'a DeviceRecord| {
+            let snapshot = survey.snapshot_of(record);
+            if snapshot.is_none() {
+                strangers.push(record);
+            }
+            Some((snapshot?, record))
+        };
+        let by_snapshot = Sorted::new(records().filter_map(&mut named));
         Self {
             carriers: Sorted::new(records().map(|record| (record.device_id, record))),
-            records: Sorted::new(records().filter_map(named)),
-            strangers: records()
-                .filter(|record| survey.snapshot_of(record).is_none())
-                .collect(),
+            records: by_snapshot,
+            strangers,
             rows: Sorted::new(rows().map(|(key, row)| (row.id, Row { key, row }))),
             parents: Sorted::new(rows().filter_map(|(_, row)| Some((row.parent.as_deref()?, ())))),
             nodes: Sorted::new(survey.nodes.iter().map(|node| (node.name.as_str(), node))),
@@ -121,5 +157,26 @@ impl<'a> Index<'a> {
     /// Whether more than one record carries a thin id.
     pub(super) fn is_shared(&self, id: ThinId) -> bool {
         self.carriers.of(&id).len() > 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn whatever_order_is_asked_in_all_pairs_of_a_key_are_found(
+            keys in prop::collection::vec(0..40_u32, 0..60),
+            asked in prop::collection::vec(0..42_u32, 0..60)
+        ) {
+            let sorted = Sorted::new(keys.iter().map(|key| (*key, ())));
+            for key in asked.iter().copied().chain(0..42).chain((0..42).rev()) {
+                prop_assert_eq!(sorted.of(&key).len(), keys.iter().filter(|known| **known == key).count());
+                prop_assert!(sorted.of(&key).iter().all(|(known, ())| *known == key));
+            }
+        }
     }
 }
