@@ -34,6 +34,9 @@ pub struct Arguments {
     /// Put this file on the guest's PATH too
     #[arg(long, value_name = "PATH")]
     with_file: Vec<PathBuf>,
+    /// Let systemd be the guest's first process
+    #[arg(long)]
+    systemd: bool,
     /// Show the kernel's console, on standard error
     #[arg(long)]
     console: bool,
@@ -56,6 +59,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         .time_limit(Duration::from_secs(arguments.time_limit));
     if let Some(folder) = &arguments.disks {
         builder = builder.disks(folder);
+    }
+    if arguments.systemd {
+        builder = builder.systemd();
     }
     if !arguments.no_suture {
         let profile = if arguments.release {

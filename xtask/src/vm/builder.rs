@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use suture_vm_guest::PORT_NAME;
+use suture_vm_guest::{PORT_NAME, SYSTEMD};
 
 use super::console::ConsoleSink;
 use super::cut::CutOn;
@@ -90,6 +90,13 @@ impl VmBuilder {
         self.kernel_arguments.push(' ');
         self.kernel_arguments.push_str(arguments);
         self
+    }
+
+    /// Runs systemd as the guest's first process, with no units but those that a scenario brings; `systemctl` works
+    /// once [`Vm::wait_until`] it does. Without it no service manager is there.
+    #[must_use]
+    pub fn systemd(self) -> Self {
+        self.kernel_arguments(SYSTEMD)
     }
 
     /// Gives the kernel's console to `sink` as it comes. [`Vm::console`] works without it.
