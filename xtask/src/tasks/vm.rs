@@ -12,6 +12,7 @@ use crate::vm::{CutOn, Kernel, Stream, Vm, VmBuilder};
 
 /// What may be asked of the VM.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[command(
     after_help = "Examples:\n  cargo xtask vm -- dmsetup targets\n  cargo xtask vm --kernel 6.12 --disks /tmp/d --cut-on 'half way' -- sh -c 'echo half way; sleep 9'"
 )]
