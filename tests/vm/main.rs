@@ -16,6 +16,7 @@ mod must_not_act;
 mod probes;
 mod recorded;
 mod senses;
+mod stage;
 mod status;
 mod support;
 mod trouble;

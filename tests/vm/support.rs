@@ -29,7 +29,7 @@ pub(crate) fn boot_on_disks(kernel: Kernel, folder: &Path) -> Result<Vm> {
     machine().kernel(kernel).disks(folder).boot()
 }
 
-fn machine() -> VmBuilder {
+pub(crate) fn machine() -> VmBuilder {
     Vm::builder()
         .time_limit(Duration::from_mins(8))
         .file(env!("CARGO_BIN_EXE_suture"), "suture")
