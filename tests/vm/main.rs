@@ -7,8 +7,13 @@
 )]
 
 mod block_errors;
+mod check_layers;
+mod check_nodes;
+mod check_outage;
+mod check_space;
 mod databases;
 mod flood;
+mod hand;
 mod killed;
 mod leaked_thin;
 mod metadata_snapshot;

@@ -120,7 +120,11 @@ impl Check {
             })
             .collect();
         told.sort();
-        ensure!(told == expected, "expected {expected:?}, told {told:?}: {}", self.json);
+        ensure!(
+            told == expected,
+            "expected {expected:?}, told {told:?}: {}",
+            self.json
+        );
         let is_worse = self
             .findings()
             .iter()
@@ -209,7 +213,7 @@ impl<'vm> Stage<'vm> {
         for snapshot in self.containerd.ls()?.iter().rev() {
             self.containerd.remove(&snapshot.key)?;
         }
-        self.containerd.collect_garbage()?;
+        self.containerd.collect_after_a_removal()?;
         self.expect_nothing()
     }
 
@@ -255,7 +259,6 @@ impl<'vm> Stage<'vm> {
 
     /// Begins an operation of `ctr`.
     pub(crate) fn begin(&self, operation: &[&str]) -> Result<Process> {
-        self.vm
-            .spawn(["ctr"].iter().chain(operation).copied(), &[])
+        self.vm.spawn(["ctr"].iter().chain(operation).copied(), &[])
     }
 }
