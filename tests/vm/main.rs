@@ -8,8 +8,10 @@
 
 mod block_errors;
 mod check_layers;
+mod check_never;
 mod check_nodes;
 mod check_outage;
+mod check_pool;
 mod check_space;
 mod databases;
 mod flood;
@@ -20,6 +22,7 @@ mod metadata_snapshot;
 mod must_not_act;
 mod probes;
 mod recorded;
+mod restart_path;
 mod senses;
 mod stage;
 mod status;

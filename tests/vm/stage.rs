@@ -64,6 +64,11 @@ pub(crate) struct Check {
 }
 
 impl Check {
+    /// `suture check` where no stage is.
+    pub(crate) fn in_vm(vm: &Vm) -> Result<Self> {
+        Self::of(&vm.run(["suture", "check", "--output", "json"])?)
+    }
+
     fn of(output: &Output) -> Result<Self> {
         let json = serde_json::from_str(&output.stdout)
             .with_context(|| format!("suture check said: {}\n{}", output.stdout, output.stderr))?;
