@@ -19,6 +19,9 @@ use crate::support::PATIENCE;
 /// How long a VM on which scenarios follow each other may live.
 const LIFE: Duration = Duration::from_mins(60);
 
+/// How long each commit stays on show to somebody who waits for one: the machine may be busy.
+const ON_SHOW: Duration = Duration::from_millis(2500);
+
 /// Stages that nobody is on. They are never dropped: a guest whose host process is gone switches itself off.
 static IDLE: Mutex<Vec<(Vm, Parked)>> = Mutex::new(Vec::new());
 
@@ -230,7 +233,12 @@ impl<'vm> Stage<'vm> {
 
     /// The database of the snapshots as it is at this moment.
     pub(crate) fn snapshot_db(&self) -> Result<SnapshotDb> {
-        let copy = self.copy(&self.containerd.options().snapshot_db())?;
+        let path = self.containerd.options().snapshot_db();
+        if !self.vm.run(["test", "-e", &path])?.status.success() {
+            // containerd makes it with the first snapshot.
+            return Ok(SnapshotDb::read("/nonexistent/metadata.db")?);
+        }
+        let copy = self.copy(&path)?;
         Ok(SnapshotDb::read(copy.path())?)
     }
 
@@ -253,13 +261,15 @@ impl<'vm> Stage<'vm> {
         what: &str,
         is_so: impl Fn(&PoolDb) -> bool,
     ) -> Result<()> {
-        self.containerd.slow_commits(Duration::from_millis(1200))?;
+        self.containerd.slow_commits(ON_SHOW)?;
         let _client = self.begin(operation)?;
         self.vm.wait_until(what, PATIENCE, || {
             // A copy that was taken in the middle of a write reads badly; there will be another.
             Ok(self.pool_db().is_ok_and(|database| is_so(&database)))
         })?;
-        self.containerd.kill(Signal::KILL)
+        self.containerd.kill(Signal::KILL)?;
+        ensure!(is_so(&self.pool_db()?), "it was killed too late: {:?}", self.pool_db()?);
+        Ok(())
     }
 
     /// Begins an operation of `ctr`.
