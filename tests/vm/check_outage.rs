@@ -99,7 +99,7 @@ fn wedge_in_another_state_is_healed_and_its_device_kept() -> Result<()> {
         ensure!(stage.containerd.thin_checksum(id)? == checksum);
         // Its record is overwritten now, so it is nobody's, and a person may name it.
         stage.check()?.expect(&["foreign-thin leave-alone never"])?;
-        stage.repair(&["--delete-thin", &id.to_string()])?.ok()?;
+        stage.repair(&["--delete-thin", &id.to_string()])?;
         stage.repair_offline(&[])?.ok()?;
         stage.expect_works()
     })
@@ -145,7 +145,7 @@ fn faulty_next_is_undone_while_it_can_be_proven_and_left_alone_later() -> Result
                 .expect(&["foreign-thin leave-alone never"])?
                 .the("foreign-thin")?;
             let id = found["subject"]["thin_id"].to_string();
-            stage.repair(&["--delete-thin", &id])?.ok()?;
+            stage.repair(&["--delete-thin", &id])?;
             stage.repair_offline(&[])?.ok()?;
         }
         stage.expect_works()

@@ -50,7 +50,7 @@ fn a_leaked_thin_that_nobody_saw_is_foreign_and_goes_when_it_is_named() -> Resul
         break_and_restart(&mut stage.containerd)?;
         prepare_with_retries(&stage.containerd, "again")?;
         let found = stage
-            .check_with(&["--no-ledger"])?
+            .check_with(&["--ledger", "/nonexistent"])?
             .expect(&["foreign-thin leave-alone never"])?
             .the("foreign-thin")?;
         let id = found["subject"]["thin_id"].to_string();
@@ -63,7 +63,7 @@ fn a_leaked_thin_that_nobody_saw_is_foreign_and_goes_when_it_is_named() -> Resul
                 .iter()
                 .any(|there| there.to_string() == id)
         );
-        stage.repair(&["--delete-thin", &id])?.ok()?;
+        stage.repair(&["--delete-thin", &id])?;
         stage.repair_offline(&[])?.ok()?;
         stage.expect_works()
     })
@@ -95,7 +95,7 @@ fn foreign_thin_is_never_deleted_unless_it_is_named() -> Result<()> {
                 .ok()
                 .context("no prepare meets a reserved id")?;
         }
-        stage.repair(&["--delete-thin", &named.to_string()])?.ok()?;
+        stage.repair(&["--delete-thin", &named.to_string()])?;
         let ids = stage.containerd.thin_ids()?;
         ensure!(
             ids.contains(&u64::from(kept)) && !ids.contains(&u64::from(named)),
@@ -104,7 +104,7 @@ fn foreign_thin_is_never_deleted_unless_it_is_named() -> Result<()> {
         ensure!(stage.containerd.thin_checksum(kept)? == checksum);
         stage.containerd.works()?;
         ensure!(stage.containerd.thin_checksum(kept)? == checksum);
-        stage.repair(&["--delete-thin", &kept.to_string()])?.ok()?;
+        stage.repair(&["--delete-thin", &kept.to_string()])?;
         stage.repair_offline(&[])?.ok()?;
         stage.expect_works()
     })

@@ -20,6 +20,7 @@ mod killed;
 mod leaked_thin;
 mod metadata_snapshot;
 mod must_not_act;
+mod power_cut;
 mod probes;
 mod recorded;
 mod restart_path;

@@ -61,6 +61,8 @@ fn install(vm: &Vm) -> Result<String> {
         &text,
         0o644,
     )?;
+    let policy = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("deploy/systemd/suture.toml");
+    vm.write_file("/etc/suture/suture.toml", std::fs::read(policy)?, 0o644)?;
     let wanted = program(&text)?;
     vm.sh(&format!(
         "mkdir -p $(dirname {wanted}); [ -e {wanted} ] || cp -L /host/suture {wanted}"

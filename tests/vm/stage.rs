@@ -156,7 +156,20 @@ impl Check {
     }
 }
 
-impl<'vm> Stage<'vm> {
+/// What `suture repair` says.
+#[derive(Debug)]
+pub(crate) struct Repair(Output);
+
+impl Repair {
+    /// Everything was corrected, or there was nothing to do.
+    pub(crate) fn ok(self) -> Result<()> {
+        let code = self.0.status.code();
+        ensure!(code == 0 || code == 1, "{self:?}");
+        Ok(())
+    }
+}
+
+impl Stage<'_> {
     /// `suture check` with more arguments.
     pub(crate) fn check_with(&self, arguments: &[&str]) -> Result<Check> {
         let argv = ["suture", "check", "--output", "json"];
@@ -173,18 +186,22 @@ impl<'vm> Stage<'vm> {
     }
 
     /// `suture repair` with more arguments.
-    pub(crate) fn repair(&self, arguments: &[&str]) -> Result<Output> {
+    pub(crate) fn repair(&self, arguments: &[&str]) -> Result<Repair> {
         let argv = ["suture", "repair", "--output", "json"];
-        self.vm.run(argv.iter().chain(arguments).copied())
+        let repair = Repair(self.vm.run(argv.iter().chain(arguments).copied())?);
+        // 8 is "could not do its work", 16 a wrong word; below, something may be left on purpose.
+        ensure!(repair.0.status.code() < 8, "{repair:?}");
+        eprintln!("repair {arguments:?}: {}", repair.0.stdout.trim());
+        Ok(repair)
     }
 
     /// Repairs what can be repaired while containerd runs.
-    pub(crate) fn repair_online(&self) -> Result<Output> {
+    pub(crate) fn repair_online(&self) -> Result<Repair> {
         self.repair(&[])
     }
 
     /// Stops containerd, repairs, and starts it again.
-    pub(crate) fn repair_offline(&mut self, arguments: &[&str]) -> Result<Output> {
+    pub(crate) fn repair_offline(&mut self, arguments: &[&str]) -> Result<Repair> {
         self.stop()?;
         let argv: Vec<&str> = ["--offline"].iter().chain(arguments).copied().collect();
         let output = self.repair(&argv)?;
@@ -268,7 +285,11 @@ impl<'vm> Stage<'vm> {
             Ok(self.pool_db().is_ok_and(|database| is_so(&database)))
         })?;
         self.containerd.kill(Signal::KILL)?;
-        ensure!(is_so(&self.pool_db()?), "it was killed too late: {:?}", self.pool_db()?);
+        ensure!(
+            is_so(&self.pool_db()?),
+            "it was killed too late: {:?}",
+            self.pool_db()?
+        );
         Ok(())
     }
 

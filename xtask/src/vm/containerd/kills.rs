@@ -74,6 +74,13 @@ impl Containerd<'_> {
         Ok(())
     }
 
+    /// Kills containerd in its next commit to one of its databases, before that takes effect.
+    pub fn kill_at_commit(&mut self, database: &str) -> Result<()> {
+        let inject = "inject=fdatasync:signal=KILL:when=1";
+        self.trace(&["-e", "trace=fdatasync", "-P", database, "-e", inject])?;
+        Ok(())
+    }
+
     /// From now on each of containerd's writes to the pool database is on show for so long before it goes on: what a
     /// transaction wrote can be read twice as long, before the next one replaces it. Ends with containerd.
     pub fn slow_commits(&mut self, delay: Duration) -> Result<()> {
