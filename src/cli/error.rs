@@ -8,7 +8,7 @@ use crate::{
     agent::AgentError,
     control::AskError,
     ledger::LedgerError,
-    observe::{containerd::ConfigError, kernel_watch::KernelWatchError},
+    observe::{containerd::ConfigError, kernel_watch::KernelWatchError, world::WorldError},
 };
 
 /// Why a command ended early. Its message says what was being done; its sources say why that failed.
@@ -26,6 +26,14 @@ pub enum CliError {
     #[cfg(feature = "node")]
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The snapshotter and its pool could not be read.
+    #[cfg(feature = "node")]
+    #[error(transparent)]
+    World(#[from] WorldError),
+    /// Nothing, or more than one thing, goes by the name that was given.
+    #[cfg(feature = "node")]
+    #[error("{0}")]
+    Named(String),
     /// The kernel could not be watched.
     #[cfg(feature = "node")]
     #[error(transparent)]
@@ -85,4 +93,15 @@ pub enum CliError {
     /// Standard output could not be written, other than by its reader going away.
     #[error("writing to standard output")]
     Print(#[source] io::Error),
+}
+
+#[cfg(feature = "node")]
+impl CliError {
+    /// An error of writing JSON to standard output: of the value, or of the output.
+    pub(super) fn json(error: serde_json::Error) -> Self {
+        match error.io_error_kind() {
+            Some(_) => Self::Print(error.into()),
+            None => Self::Json(error),
+        }
+    }
 }

@@ -2,9 +2,19 @@
 
 #[cfg(not(feature = "node"))]
 mod absent;
+#[cfg(feature = "node")]
+mod check;
 mod error;
 #[cfg(feature = "node")]
+mod explain;
+#[cfg(feature = "node")]
 mod history;
+#[cfg(feature = "node")]
+mod inspect;
+#[cfg(feature = "node")]
+mod look;
+#[cfg(feature = "node")]
+mod paper;
 #[cfg(feature = "node")]
 mod places;
 #[cfg(feature = "node")]
@@ -46,6 +56,9 @@ pub struct Cli {
 #[cfg(feature = "node")]
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(check::CheckArguments),
+    Inspect(inspect::InspectArguments),
+    Explain(explain::ExplainArguments),
     Run(run::RunArguments),
     Status(status::StatusArguments),
     Watch(watch::WatchArguments),
@@ -58,6 +71,12 @@ enum Command {
 #[cfg(not(feature = "node"))]
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Not in this build: check the snapshotter against its pool.
+    Check(NodeArguments),
+    /// Not in this build: show every device and what is known of it.
+    Inspect(NodeArguments),
+    /// Not in this build: show why a finding is one.
+    Explain(NodeArguments),
     /// Not in this build: watch and heal a node.
     Run(NodeArguments),
     /// Not in this build: show device-mapper calls and block errors as they happen.
@@ -128,6 +147,12 @@ pub fn main() -> ExitCode {
     let success = |()| ExitCode::SUCCESS;
     let result = match cli.command {
         #[cfg(feature = "node")]
+        Command::Check(arguments) => Ok(check::run(&arguments)),
+        #[cfg(feature = "node")]
+        Command::Inspect(arguments) => Ok(inspect::run(&arguments)),
+        #[cfg(feature = "node")]
+        Command::Explain(arguments) => Ok(explain::run(&arguments)),
+        #[cfg(feature = "node")]
         Command::Run(arguments) => run::run(arguments).map(success),
         #[cfg(feature = "node")]
         Command::Watch(arguments) => watch::run(&arguments).map(success),
@@ -140,7 +165,10 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "node")]
         Command::Status(arguments) => status::run(&arguments),
         #[cfg(not(feature = "node"))]
-        Command::Run(_)
+        Command::Check(_)
+        | Command::Inspect(_)
+        | Command::Explain(_)
+        | Command::Run(_)
         | Command::Status(_)
         | Command::Watch(_)
         | Command::History(_)

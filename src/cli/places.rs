@@ -21,13 +21,13 @@ pub(super) struct PlaceArguments {
     /// containerd's configuration, which tells pool and folder [default: that of the running containerd, or
     /// /etc/containerd/config.toml].
     #[arg(long, value_name = "FILE")]
-    containerd_config: Option<PathBuf>,
+    pub(super) containerd_config: Option<PathBuf>,
     /// dm name of the thin pool, instead of the configuration's.
     #[arg(long, value_name = "NAME", requires = "root_path")]
-    pool: Option<String>,
+    pub(super) pool: Option<String>,
     /// Folder of the snapshotter's databases, instead of the configuration's.
     #[arg(long, value_name = "FOLDER", requires = "pool")]
-    root_path: Option<PathBuf>,
+    pub(super) root_path: Option<PathBuf>,
 }
 
 /// What a check looks at.
@@ -40,7 +40,6 @@ pub(super) struct SurveyArguments {
     pub(super) metadata_device: Option<PathBuf>,
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "for check, inspect and repair"))]
 impl SurveyArguments {
     /// Where everything is.
     pub(super) fn survey_places(&self) -> Result<SurveyPlaces, CliError> {

@@ -146,9 +146,10 @@ fn acts(diagnosis: &Diagnosis, selection: &Selection) -> (Vec<Act>, Option<Strin
         return none("it is deleted only when it is named with --delete-thin".to_owned());
     }
     let class = diagnosis.finding.class;
-    if selection.policy.of(class) == Handling::Observe && !selection.names(diagnosis) {
+    let named = selection.names(diagnosis) || selection.classes.contains(&class);
+    if selection.policy.of(class) == Handling::Observe && !named {
         return none(format!(
-            "the policy says to observe {class} only; name it with --finding {} to have it done",
+            "the policy says to observe {class} only; name it with --only {class} or --finding {} to have it done",
             diagnosis.finding.id
         ));
     }

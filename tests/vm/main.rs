@@ -7,15 +7,25 @@
 )]
 
 mod block_errors;
+mod check_layers;
+mod check_never;
+mod check_nodes;
+mod check_outage;
+mod check_pool;
+mod check_space;
 mod databases;
 mod flood;
+mod hand;
 mod killed;
 mod leaked_thin;
 mod metadata_snapshot;
 mod must_not_act;
+mod power_cut;
 mod probes;
 mod recorded;
+mod restart_path;
 mod senses;
+mod stage;
 mod status;
 mod support;
 mod trouble;

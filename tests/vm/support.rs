@@ -14,6 +14,11 @@ use xtask::vm::{Process, Vm, VmBuilder, containerd::Containerd};
 /// How long suture may take for anything, grace and back-off included. Emulation is slow, and the machine is shared.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Whether what takes long is to be played too (`cargo xtask test --long`).
+pub(crate) fn long_lane() -> bool {
+    std::env::var_os("SUTURE_LONG_LANE").is_some()
+}
+
 /// A VM with suture on its PATH.
 pub(crate) fn boot(kernel: Kernel) -> Result<Vm> {
     machine().kernel(kernel).boot()
@@ -29,7 +34,7 @@ pub(crate) fn boot_on_disks(kernel: Kernel, folder: &Path) -> Result<Vm> {
     machine().kernel(kernel).disks(folder).boot()
 }
 
-fn machine() -> VmBuilder {
+pub(crate) fn machine() -> VmBuilder {
     Vm::builder()
         .time_limit(Duration::from_mins(8))
         .file(env!("CARGO_BIN_EXE_suture"), "suture")

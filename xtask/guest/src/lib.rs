@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// The name of the virtio serial port on both sides.
 pub const PORT_NAME: &str = "suture-vm";
 
+/// On the kernel's command line: the guest's first process becomes systemd.
+pub const SYSTEMD: &str = "suture.init=systemd";
+
 /// The largest frame that is sent or accepted, in bytes. Files beyond it do not fit; disks are there for those.
 pub const MAX_FRAME: usize = 64 * 1024 * 1024;
 

@@ -22,6 +22,7 @@ const PACKAGES: &[&str] = &[
     "util-linux",
     "mount",
     "dash",
+    "systemd",
 ];
 
 /// Without a use in the VM, and a good part of the size.
@@ -35,8 +36,20 @@ const LEFT_OUT: &[&str] = &[
     "usr/share/bash-completion",
     "usr/lib/x86_64-linux-gnu/gconv",
     "usr/lib/locale",
-    "lib/systemd",
+    "usr/lib/systemd/catalog",
+    "usr/lib/systemd/boot",
+    "usr/lib/systemd/portable",
+    "usr/lib/systemd/system-generators",
+    "usr/lib/udev",
+    "usr/share/zsh",
+    "usr/share/i18n",
 ];
+
+/// Where packages put systemd's units, and what they want started at every boot.
+const UNITS: &str = "usr/lib/systemd/system";
+
+/// What systemd starts in the VM: nothing of its own. A scenario brings the units that it is about.
+const TARGET: &str = "[Unit]\nDescription=suture's test VM\n";
 
 /// Folders that must be there to be mounted on or written to.
 const FOLDERS: &[&str] = &[
@@ -61,7 +74,7 @@ const FOLDERS: &[&str] = &[
 pub(super) fn ensure(workshop: &Workshop) -> Result<PathBuf> {
     Step {
         name: "rootfs",
-        recipe: "2",
+        recipe: "4",
         about: "the root disk of the test VM",
     }
     .ensure(
@@ -77,6 +90,7 @@ pub(super) fn ensure(workshop: &Workshop) -> Result<PathBuf> {
                 std::fs::create_dir_all(tree.join(needed))?;
             }
             write_configuration(&tree)?;
+            quiet_systemd(&tree)?;
             link_busybox(&tree)?;
             let size = folder_size(&tree) * 5 / 4 / 1024 / 1024 + 32;
             make_ext4(
@@ -110,6 +124,23 @@ fn write_configuration(tree: &Path) -> Result<()> {
     ] {
         std::fs::write(tree.join(file), text).with_context(|| format!("writing the VM's {file}"))?;
     }
+    Ok(())
+}
+
+/// Leaves of systemd's own units only what a scenario's units lean on: the machine is brought up by our first process,
+/// and under emulation each service that is started costs a second.
+fn quiet_systemd(tree: &Path) -> Result<()> {
+    let units = tree.join(UNITS);
+    for entry in std::fs::read_dir(&units).with_context(|| format!("reading {}", units.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|end| end == "wants") {
+            remove_folder(&path)?;
+        }
+    }
+    let own = tree.join("etc/systemd/system");
+    remove_folder(&own)?;
+    std::fs::create_dir_all(&own)?;
+    std::fs::write(own.join("default.target"), TARGET).context("writing the VM's default.target")?;
     Ok(())
 }
 

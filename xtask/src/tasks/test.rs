@@ -9,13 +9,17 @@ use crate::command::clean_cargo;
 /// Cases of each property test in the long lane.
 const LONG_CASES: &str = "20000";
 
+/// Set for the scenarios in the VM that take long: a thousand checks under load, more places to cut the power.
+const LONG_LANE: &str = "SUTURE_LONG_LANE";
+
 /// What may be asked of the tests.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --long\n  cargo xtask test -- leaked_thin"
 )]
 pub struct Arguments {
-    /// The slower lane too: many more cases of each property test, minutes of each fuzz target, and the story of `cargo xtask run` on both kernels
+    /// The slower lane too: many more cases of each property test, minutes of each fuzz target, a thousand checks under
+    /// load, and the story of `cargo xtask run` on both kernels
     #[arg(long)]
     long: bool,
     /// Arguments for the test programs, such as a part of a test's name
@@ -42,7 +46,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         .args(&arguments.for_tests)
         .current_dir(crate::workspace_root());
     if arguments.long {
-        cargo.env("PROPTEST_CASES", LONG_CASES);
+        cargo.env("PROPTEST_CASES", LONG_CASES).env(LONG_LANE, "1");
     }
     let status = cargo.status().context("starting cargo")?;
     if !status.success() {

@@ -12,6 +12,7 @@ use crate::vm::{CutOn, Kernel, Stream, Vm, VmBuilder};
 
 /// What may be asked of the VM.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[command(
     after_help = "Examples:\n  cargo xtask vm -- dmsetup targets\n  cargo xtask vm --kernel 6.12 --disks /tmp/d --cut-on 'half way' -- sh -c 'echo half way; sleep 9'"
 )]
@@ -34,6 +35,9 @@ pub struct Arguments {
     /// Put this file on the guest's PATH too
     #[arg(long, value_name = "PATH")]
     with_file: Vec<PathBuf>,
+    /// Let systemd be the guest's first process
+    #[arg(long)]
+    systemd: bool,
     /// Show the kernel's console, on standard error
     #[arg(long)]
     console: bool,
@@ -56,6 +60,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         .time_limit(Duration::from_secs(arguments.time_limit));
     if let Some(folder) = &arguments.disks {
         builder = builder.disks(folder);
+    }
+    if arguments.systemd {
+        builder = builder.systemd();
     }
     if !arguments.no_suture {
         let profile = if arguments.release {

@@ -1,6 +1,4 @@
-//! More ways to break what a containerd stands on: its disks, its databases, its life in the middle of a commit.
-
-use std::time::Duration;
+//! Ways to break what a containerd stands on: its disks, its databases, its pool.
 
 use anyhow::{Context, Result};
 
@@ -30,27 +28,38 @@ impl<'vm> Containerd<'vm> {
         containerd.start()?;
         Ok(containerd)
     }
+}
 
-    /// Kills containerd in the middle of a commit: at its `count`th `fdatasync` in one thread from now on.
-    pub fn kill_at_fdatasync(&mut self, count: u32) -> Result<()> {
-        let pid = self.pid()?;
-        let mut strace = self.vm.spawn(
-            [
-                "strace",
-                "-f",
-                "-p",
-                &pid.to_string(),
-                "-e",
-                "trace=fdatasync",
-                "-e",
-                &format!("inject=fdatasync:signal=KILL:when={count}"),
-            ],
-            &[],
-        )?;
-        strace
-            .wait_for_line(|line| line.contains("attached"), Duration::from_secs(30))
-            .context("attaching strace to containerd")?;
+impl Containerd<'_> {
+    /// Removes containerd's databases and keeps the pool (containerd#4790). containerd must not run.
+    pub fn wipe_databases(&self) -> Result<()> {
+        let Options { root, .. } = &self.options;
+        self.vm.sh(&format!("rm -r {root}; mkdir -p {root}/devmapper"))?;
         Ok(())
+    }
+
+    /// Makes a thin device that containerd knows nothing of, with a file of `mib` MiB in an ext4 of its own; gives the
+    /// checksum of the whole device. It is not active afterwards.
+    pub fn make_foreign_thin(&self, id: u32, mib: u32) -> Result<String> {
+        let pool = &self.options.pool;
+        self.vm.sh(&format!(
+            "dmsetup message {pool} 0 'create_thin {id}'
+            dmsetup create foreign-{id} --table '0 131072 thin /dev/mapper/{pool} {id}'
+            mkfs.ext4 -q /dev/mapper/foreign-{id}
+            mkdir -p /mnt/foreign-{id}; mount /dev/mapper/foreign-{id} /mnt/foreign-{id}
+            dd if=/dev/urandom of=/mnt/foreign-{id}/data bs=1M count={mib} 2>/dev/null
+            umount /mnt/foreign-{id}; dmsetup remove foreign-{id}"
+        ))?;
+        self.thin_checksum(id)
+    }
+
+    /// The checksum of a thin device that is not active, read from the pool.
+    pub fn thin_checksum(&self, id: u32) -> Result<String> {
+        let pool = &self.options.pool;
+        self.vm.sh(&format!(
+            "dmsetup create sum-{id} --readonly --table '0 131072 thin /dev/mapper/{pool} {id}'
+            sha256sum < /dev/mapper/sum-{id}; dmsetup remove --retry sum-{id}"
+        ))
     }
 }
 

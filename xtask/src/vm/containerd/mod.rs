@@ -15,25 +15,25 @@
 
 mod breaks;
 mod image;
+mod kills;
 mod options;
 mod pool;
+mod service;
+mod works;
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 pub use self::breaks::{break_disk, disk_with_a_bad_spot, swap_table};
+use self::kills::BREAK_FOLDER;
+pub use self::kills::Side;
 pub use self::options::Options;
+pub use self::service::Service;
 use super::{Ended, Output, Process, Signal, Vm};
 
 /// How long containerd may take to come up or to die.
 const PATIENCE: Duration = Duration::from_mins(1);
-
-/// First on containerd's `PATH`: programs in here stand in for the real ones.
-const BREAK_FOLDER: &str = "/opt/break";
-
-/// While this file is there, the next wrapper that finds it breaks something, and removes it.
-const ARMED: &str = "/run/break-armed";
 
 /// One line of `ctr snapshots ls`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +44,13 @@ pub struct Snapshot {
     pub parent: String,
     /// `Active`, `Committed` or `View`.
     pub kind: String,
+}
+
+/// What is left of a [`Containerd`] that lets its VM go; it runs on.
+pub struct Parked {
+    options: Options,
+    metadata_device: String,
+    daemon: Option<Process>,
 }
 
 /// A thin pool with a containerd on it.
@@ -75,6 +82,63 @@ impl<'vm> Containerd<'vm> {
         Ok(containerd)
     }
 
+    /// Lets the VM go, for somebody who takes it up later with [`Self::unpark`].
+    #[must_use]
+    pub fn park(self) -> Parked {
+        let Self {
+            options,
+            metadata_device,
+            daemon,
+            vm: _,
+        } = self;
+        Parked {
+            options,
+            metadata_device,
+            daemon,
+        }
+    }
+
+    /// Takes up what was parked in the same VM.
+    #[must_use]
+    pub fn unpark(vm: &'vm Vm, parked: Parked) -> Self {
+        let Parked {
+            options,
+            metadata_device,
+            daemon,
+        } = parked;
+        Self {
+            vm,
+            options,
+            metadata_device,
+            daemon,
+        }
+    }
+
+    /// What it is like.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The device that has the pool's metadata.
+    #[must_use]
+    pub fn metadata_device(&self) -> &str {
+        &self.metadata_device
+    }
+
+    /// Whether it was started, and its end was not waited for.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.daemon.is_some()
+    }
+
+    /// From its next start on it removes devices this way.
+    pub fn set_async_remove(&mut self, async_remove: bool) -> Result<()> {
+        self.options.async_remove = async_remove;
+        self.vm
+            .write_file("/etc/containerd/config.toml", self.options.configuration(), 0o644)
+    }
+
     /// Starts containerd, and waits until it serves with a working devmapper snapshotter.
     pub fn start(&mut self) -> Result<()> {
         let path = format!("{BREAK_FOLDER}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin");
@@ -85,15 +149,20 @@ impl<'vm> Containerd<'vm> {
             .wait_for_line(|line| line.contains("containerd successfully booted"), PATIENCE)
             .context("starting containerd")?;
         self.daemon = Some(daemon);
-        let plugins = self.ctr(["plugins", "ls"])?.ok()?.stdout;
-        let is_fine = |line: &str| line.contains("devmapper") && line.trim_end().ends_with("ok");
-        if !plugins.lines().any(is_fine) {
+        if !self.snapshotter_is_up()? {
             bail!(
                 "containerd's devmapper snapshotter does not work; its log says:\n{}",
                 self.log()?.join("\n")
             );
         }
         Ok(())
+    }
+
+    /// Whether the running containerd has a devmapper snapshotter that works.
+    pub fn snapshotter_is_up(&self) -> Result<bool> {
+        let plugins = self.ctr(["plugins", "ls"])?.ok()?.stdout;
+        let is_fine = |line: &str| line.contains("devmapper") && line.trim_end().ends_with("ok");
+        Ok(plugins.lines().any(is_fine))
     }
 
     /// Sends containerd a signal and, if that ends it, waits for the end.
@@ -194,46 +263,6 @@ impl<'vm> Containerd<'vm> {
         self.ctr(["images", "import", "--snapshotter", "devmapper", "/tmp/image.tar"])?
             .ok()?;
         Ok(name)
-    }
-
-    /// Kills containerd, once, right after a `dmsetup create` of its own has succeeded: a device node has appeared,
-    /// and the database transaction that would say so is not written.
-    pub fn kill_after_dmsetup_create(&self) -> Result<()> {
-        self.install_wrapper(
-            "dmsetup",
-            "/usr/sbin/dmsetup",
-            "[ \"$1\" = create ] && [ $code = 0 ]",
-        )
-    }
-
-    /// Kills containerd, once, right after `mkfs.ext4` on a new device has succeeded.
-    pub fn kill_after_mkfs(&self) -> Result<()> {
-        self.install_wrapper("mkfs.ext4", "/usr/sbin/mkfs.ext4", "[ $code = 0 ]")
-    }
-
-    /// Makes `mkfs.ext4` on the next new device wait for ever once it has succeeded; then [`Self::STOPPED`] is there.
-    pub fn stop_after_mkfs(&self) -> Result<()> {
-        let script = format!(
-            "#!/bin/sh\n/usr/sbin/mkfs.ext4 \"$@\"\ncode=$?\nsync\ntouch {}\nsleep 600\nexit $code\n",
-            Self::STOPPED
-        );
-        self.vm
-            .write_file(&format!("{BREAK_FOLDER}/mkfs.ext4"), script, 0o755)
-    }
-
-    /// There once [`Self::stop_after_mkfs`] has stopped a `mkfs`.
-    pub const STOPPED: &'static str = "/run/mkfs-stopped";
-
-    /// Puts a program before a real one on containerd's `PATH`: it runs the real one, and if `condition` holds then
-    /// (`$code` is the exit code), kills its parent, containerd, once.
-    fn install_wrapper(&self, name: &str, real: &str, condition: &str) -> Result<()> {
-        let script = format!(
-            "#!/bin/sh\n{real} \"$@\"\ncode=$?\n\
-             if {condition} && rm {ARMED} 2>/dev/null; then kill -KILL $PPID; fi\nexit $code\n"
-        );
-        self.vm
-            .write_file(&format!("{BREAK_FOLDER}/{name}"), script, 0o755)?;
-        self.vm.write_file(ARMED, "", 0o644)
     }
 
     fn running(&mut self) -> Result<&mut Process> {

@@ -14,18 +14,21 @@ pub(super) fn bring_up(vm: &Vm, options: &Options) -> Result<String> {
         pool_folder,
         pool,
         data_mib,
+        metadata_mib,
+        pool_features,
         root,
         ..
     } = options;
     let sectors = data_mib * SECTORS;
+    let features = format!("{} {}", pool_features.len(), pool_features.join(" "));
     // Zeroes at its start tell the kernel to format the metadata: a sparse file is a fresh pool.
     let devices = vm.sh(&format!(
         "mkdir -p {pool_folder} {root}/devmapper
-        [ -e {pool_folder}/metadata ] || truncate -s 64M {pool_folder}/metadata
+        [ -e {pool_folder}/metadata ] || truncate -s {metadata_mib}M {pool_folder}/metadata
         [ -e {pool_folder}/data ] || truncate -s {data_mib}M {pool_folder}/data
         metadata=$(losetup -f --show {pool_folder}/metadata)
         data=$(losetup -f --show {pool_folder}/data)
-        dmsetup create {pool} --table \"0 {sectors} thin-pool $metadata $data 128 32768 1 skip_block_zeroing\"
+        dmsetup create {pool} --table \"0 {sectors} thin-pool $metadata $data 128 32768 {features}\"
         echo $metadata"
     ))?;
     Ok(devices.trim().to_owned())

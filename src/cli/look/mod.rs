@@ -1,0 +1,166 @@
+//! One look at the snapshotter, shared by `check`, `inspect` and `explain`: surveys are read until what may be in flight has
+//! either ended or stood still.
+
+mod knowledge;
+mod places;
+
+use std::{
+    process::ExitCode,
+    thread::sleep,
+    time::{Duration, Instant, SystemTime},
+};
+
+use clap::Args;
+
+pub(super) use places::{quoted, spelled};
+
+use super::{CliError, places::SurveyArguments, run::LedgerArgument, seconds, status::SocketArgument};
+use crate::{
+    diagnose::{Settled, Settling},
+    ledger::Ledger,
+    model::{Diagnoses, Diagnosis, Knowledge, Severity, Survey},
+    observe::{survey, world::WorldError},
+    words::explain,
+};
+
+/// Exit code: something worse than a notice is left as it is (fsck(8)).
+pub(super) const FINDINGS: u8 = 4;
+/// Exit code: it could not be done, or what was read does not tell.
+pub(super) const OPERATIONAL: u8 = 8;
+/// Errors after which the state of things is read once more: containerd was in the middle of something.
+const TRIES: u32 = 3;
+
+/// What is looked at, and for how long.
+#[derive(Debug, Args)]
+pub(super) struct LookArguments {
+    /// How long something that may be in flight must have stood still before it counts as left behind, in seconds. Without
+    /// such a thing, or with containerd stopped, there is no wait.
+    #[arg(long, default_value_t = 10.0, value_name = "SECONDS", value_parser = seconds)]
+    patience: f64,
+    #[command(flatten)]
+    pub(super) survey: SurveyArguments,
+    #[command(flatten)]
+    pub(super) ledger: LedgerArgument,
+    #[command(flatten)]
+    socket: SocketArgument,
+}
+
+/// What was seen.
+#[derive(Debug)]
+pub(super) struct Look {
+    /// The last survey, which the diagnoses are of.
+    pub(super) survey: Survey,
+    /// What stands.
+    pub(super) diagnoses: Diagnoses,
+    /// What an operation in flight may be the cause of.
+    pub(super) in_flight: Vec<Diagnosis>,
+    /// What the ledger and a running sidecar knew.
+    pub(super) knowledge: Knowledge,
+    /// How long the last survey and its diagnosis took.
+    pub(super) took: Duration,
+    /// The words of the command line that say where to look, for the next command.
+    pub(super) places: String,
+}
+
+/// The verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Verdict {
+    /// Nothing worse than a notice is there.
+    Clean,
+    /// Something is.
+    Findings,
+    /// Nothing was found, and not everything that matters could be read.
+    Incomplete,
+}
+
+impl Verdict {
+    /// The exit code of fsck(8).
+    pub(super) fn code(self) -> ExitCode {
+        match self {
+            Self::Clean => ExitCode::SUCCESS,
+            Self::Findings => FINDINGS.into(),
+            Self::Incomplete => OPERATIONAL.into(),
+        }
+    }
+}
+
+impl Look {
+    pub(super) fn verdict(&self) -> Verdict {
+        let mut found = self.diagnoses.found.iter();
+        if found.any(|one| one.severity < Severity::Notice) {
+            return Verdict::Findings;
+        }
+        let unread = self.survey.unread.iter().any(|one| one.matters);
+        if unread || !self.diagnoses.not_understood.is_empty() {
+            Verdict::Incomplete
+        } else {
+            Verdict::Clean
+        }
+    }
+
+    /// The findings that are no more than notices come last, and apart.
+    pub(super) fn serious(&self) -> impl Iterator<Item = &Diagnosis> {
+        let found = self.diagnoses.found.iter();
+        found.filter(|one| one.severity < Severity::Notice)
+    }
+
+    pub(super) fn notices(&self) -> impl Iterator<Item = &Diagnosis> {
+        let found = self.diagnoses.found.iter();
+        found.filter(|one| one.severity == Severity::Notice)
+    }
+}
+
+/// Looks until everything is settled.
+pub(super) fn look(arguments: &LookArguments) -> Result<Look, CliError> {
+    let places = arguments.survey.survey_places()?;
+    let pool = &places.places.pool;
+    let mut sources = knowledge::Sources::new(&arguments.ledger.ledger, &arguments.socket.socket);
+    let mut settling = Settling::new(Duration::from_secs_f64(arguments.patience));
+    let mut busy = 0;
+    loop {
+        let begun = Instant::now();
+        // What is known of is asked for first: the survey is to be no older than it.
+        let knowledge = sources.read(pool);
+        let roots = knowledge.claims.keys().copied().collect();
+        let survey = match survey::read(&places, &roots) {
+            Err(WorldError::Busy) if busy < TRIES => {
+                busy += 1;
+                continue;
+            }
+            other => other?,
+        };
+        let settled = settling.look(&survey, &knowledge, SystemTime::now().into());
+        match settled {
+            Settled::LookAgain { after } => sleep(after),
+            Settled::Done(diagnoses, in_flight) => {
+                return Ok(Look {
+                    survey,
+                    diagnoses,
+                    in_flight,
+                    knowledge,
+                    took: begun.elapsed(),
+                    places: spelled(&arguments.survey),
+                });
+            }
+        }
+    }
+}
+
+/// The ledger, where there is one that can be read. One that can not is told.
+pub(super) fn readable_ledger(path: &std::path::Path) -> Option<Ledger> {
+    knowledge::readable_ledger(path)
+}
+
+/// How a command ends: whatever keeps it from its work is told, and ends it with the code of fsck(8) for that.
+pub(super) fn ended(result: Result<ExitCode, CliError>) -> ExitCode {
+    match result {
+        Ok(code) => code,
+        // The reader went away (`suture check | head -1`): nobody is left to tell.
+        Err(CliError::Print(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("suture: {}", explain(&error));
+            OPERATIONAL.into()
+        }
+    }
+}
