@@ -175,7 +175,9 @@ impl DeviceMapper {
     /// The dm devices that lie on the pool or bear a name of the snapshotter's.
     pub fn nodes(&self, pool: &Pool) -> Result<Vec<Node>, DeviceMapperError> {
         let on_pool: BTreeSet<String> = holders(pool.device)?.into_iter().collect();
-        self.nodes_where(&pool.name, Some(pool.device), |device| on_pool.contains(&device.sysfs_name()))
+        self.nodes_where(&pool.name, Some(pool.device), |device| {
+            on_pool.contains(&device.sysfs_name())
+        })
     }
 
     /// The dm devices that bear a name of the snapshotter's, where the pool is not set up.
@@ -272,11 +274,7 @@ impl DeviceMapper {
     }
 
     /// One device; nothing when it went away meanwhile.
-    fn node(
-        &self,
-        pool: Option<DeviceNumber>,
-        device: &Listed,
-    ) -> Result<Option<Node>, DeviceMapperError> {
+    fn node(&self, pool: Option<DeviceNumber>, device: &Listed) -> Result<Option<Node>, DeviceMapperError> {
         let mut node = Node {
             name: Untrusted::from_bytes(&device.name),
             device: device.number,
@@ -498,9 +496,17 @@ mod tests {
             held_root: None,
         };
         assert_eq!(free, expected);
-        let held = read("7 12/1024 3/2048 37 ro discard_passdown queue_if_no_space needs_check 1024").unwrap();
+        let held =
+            read("7 12/1024 3/2048 37 ro discard_passdown queue_if_no_space needs_check 1024").unwrap();
         assert_eq!((held.held_root, held.metadata_used), (Some(37), 12));
-        for broken in ["", "0", "0 11 3/2048 -", "0 11/1024 3/2048", "0 x/1024 3/2048 -", "0 1/2 3/4 +"] {
+        for broken in [
+            "",
+            "0",
+            "0 11 3/2048 -",
+            "0 11/1024 3/2048",
+            "0 x/1024 3/2048 -",
+            "0 1/2 3/4 +",
+        ] {
             assert_eq!(read(broken), None, "{broken}");
         }
     }

@@ -35,7 +35,9 @@ impl Privilege {
     fn without_it(self) -> &'static str {
         match self {
             Self::DeviceMapper => "device-mapper tells nothing of the pool and its devices",
-            Self::Files => "containerd's databases and the pool's metadata, which are root's, can not be read",
+            Self::Files => {
+                "containerd's databases and the pool's metadata, which are root's, can not be read"
+            }
             Self::Processes => "mounts in the namespaces of other users' processes can not be seen",
         }
     }
@@ -148,7 +150,10 @@ mod tests {
         };
         for denied in [1, 13] {
             let text = explain_denied(&failed(denied), Privilege::Files);
-            assert!(text.contains("tp.db") && text.contains("CAP_DAC_READ_SEARCH"), "{text}");
+            assert!(
+                text.contains("tp.db") && text.contains("CAP_DAC_READ_SEARCH"),
+                "{text}"
+            );
         }
         assert!(!explain_denied(&failed(5), Privilege::Files).contains("CAP"));
     }

@@ -28,7 +28,8 @@ use super::{
     world::{self, Places, WorldError},
 };
 use crate::model::{
-    ContainerdState, CoreDb, Node, Pool, PoolUsage, Reclaimable, Space, Survey, ThinDetails, ThinId, survey::Unread,
+    ContainerdState, CoreDb, Node, Pool, PoolUsage, Reclaimable, Space, Survey, ThinDetails, ThinId,
+    survey::Unread,
 };
 
 /// Tries before a busy node is given up on until later.
@@ -185,12 +186,7 @@ struct Live {
 }
 
 impl Live {
-    fn read(
-        &mut self,
-        places: &SurveyPlaces,
-        roots: &BTreeSet<ThinId>,
-        reserving: Option<Reserving<'_>>,
-    ) {
+    fn read(&mut self, places: &SurveyPlaces, roots: &BTreeSet<ThinId>, reserving: Option<Reserving<'_>>) {
         let mut told = self.kernel(&places.places);
         if told.is_ok() && self.clean_up(reserving) {
             // It may have been all that filled the metadata.
@@ -300,7 +296,9 @@ fn core_of(
             path.unwrap_or(Path::new("meta.db")).display()
         ),
         Some(Err(error)) => explain_denied(&error, Privilege::Files),
-        None => "where it is, containerd's configuration would tell: who uses a snapshot is not told".to_owned(),
+        None => {
+            "where it is, containerd's configuration would tell: who uses a snapshot is not told".to_owned()
+        }
     };
     unread.push(Unread {
         what: "containerd's own database, meta.db".to_owned(),

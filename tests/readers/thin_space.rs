@@ -53,7 +53,10 @@ fn counted(devices: &BTreeMap<u32, Mappings>) -> Space {
 
 /// Each device's blocks are its own, as the kernel has them, but for what its snapshots share with it.
 fn histories() -> impl Strategy<Value = BTreeMap<u32, Mappings>> {
-    let base = (mappings(), proptest::collection::vec((0..500_u64, 0..40_u64), 0..8));
+    let base = (
+        mappings(),
+        proptest::collection::vec((0..500_u64, 0..40_u64), 0..8),
+    );
     proptest::collection::vec((base, 0..4_usize), 1..6).prop_map(|bases| {
         let mut devices = BTreeMap::new();
         let mut next_block = 0;
@@ -99,7 +102,10 @@ fn it_agrees_with_thin_ls() {
         .map(|(id, space)| (id.0, space.mapped, space.exclusive, space.shared()))
         .collect();
     assert_eq!(found, table);
-    assert_eq!((answer.mapped, answer.shared, answer.incomplete), (1358, 1053, None));
+    assert_eq!(
+        (answer.mapped, answer.shared, answer.incomplete),
+        (1358, 1053, None)
+    );
     assert_eq!(answer.data_block, Bytes(65536));
 
     let freed = |ids: &[u32]| {
@@ -110,7 +116,10 @@ fn it_agrees_with_thin_ls() {
         freed.blocks
     };
     assert_eq!((freed(&[4]), freed(&[1, 2]), freed(&[3, 4])), (7, 35, 57));
-    assert_eq!((freed(&[1, 2, 3, 4]), freed(&[5, 7]), freed(&[6, 99])), (1057, 301, 0));
+    assert_eq!(
+        (freed(&[1, 2, 3, 4]), freed(&[5, 7]), freed(&[6, 99])),
+        (1057, 301, 0)
+    );
     assert_eq!(freed(&[1, 2, 3, 4, 5, 6, 7]), 1358);
     assert_eq!(freed(&[]), 0);
 }
@@ -119,7 +128,10 @@ fn it_agrees_with_thin_ls() {
 fn what_is_no_device_and_no_file_is_refused() {
     for path in ["/", "/dev/null"] {
         let error = suture::observe::thin_metadata::read_path(Path::new(path), &BTreeSet::new()).unwrap_err();
-        assert!(error.to_string().contains("a regular file; check the path"), "{error}");
+        assert!(
+            error.to_string().contains("a regular file; check the path"),
+            "{error}"
+        );
     }
     let file = tempfile::NamedTempFile::new().unwrap();
     unpack("thin-shared.blocks", 4 << 20, file.path());
@@ -165,7 +177,12 @@ fn each_node_is_read_once_however_many_snapshots_share_it() {
     let devices: BTreeMap<u32, Mappings> = (0..200).map(|id| (id, mappings.clone())).collect();
     let mut source = Moving::still(image(&devices, 2));
     let answer = space(&mut source, From::Committed).unwrap();
-    assert!(answer.devices.values().all(|space| space.mapped == 100 && space.exclusive == 0));
+    assert!(
+        answer
+            .devices
+            .values()
+            .all(|space| space.mapped == 100 && space.exclusive == 0)
+    );
     assert_eq!((answer.mapped, answer.shared), (100, 100));
     // The superblock at the beginning and at the end, the upper leaf, 200 roots, 50 leaves.
     assert_eq!(source.reads, 2 + 1 + 200 + 50);
@@ -173,21 +190,43 @@ fn each_node_is_read_once_however_many_snapshots_share_it() {
 
 #[test]
 fn what_can_not_be_is_told_as_partial() {
-    let two: BTreeMap<u32, Mappings> = [(1, Mappings::from([(0, 5), (1, 5)])), (2, Mappings::from([(0, 6)]))].into();
+    let two: BTreeMap<u32, Mappings> = [
+        (1, Mappings::from([(0, 5), (1, 5)])),
+        (2, Mappings::from([(0, 6)])),
+    ]
+    .into();
     let twice = told(image(&two, 9));
     assert!(twice.incomplete.unwrap().contains("mapped twice by one device"));
 
     // The last block but one is the second device's root: it leads to itself.
     let mut circle = image(&[(1, Mappings::from([(0, 3)]))].into(), 1);
-    circle[3] = node(3, 1, 8, &[(0, 3_u64.to_le_bytes().to_vec()), (1, 2_u64.to_le_bytes().to_vec())]);
+    circle[3] = node(
+        3,
+        1,
+        8,
+        &[
+            (0, 3_u64.to_le_bytes().to_vec()),
+            (1, 2_u64.to_le_bytes().to_vec()),
+        ],
+    );
     let answer = told(circle);
-    assert!(answer.incomplete.unwrap().contains("twice in the tree of one device"));
+    assert!(
+        answer
+            .incomplete
+            .unwrap()
+            .contains("twice in the tree of one device")
+    );
     assert_eq!(answer.devices[&ThinId(1)].mapped, 1);
 
     let mut beyond = image(&[(1, Mappings::from([(0, 30)]))].into(), 1);
     put64(&mut beyond[0], 64, 30);
     seal(&mut beyond[0], SUPERBLOCK_SALT);
-    assert!(told(beyond.clone()).incomplete.unwrap().contains("beyond the end of the data device"));
+    assert!(
+        told(beyond.clone())
+            .incomplete
+            .unwrap()
+            .contains("beyond the end of the data device")
+    );
     put64(&mut beyond[0], 64, 31);
     seal(&mut beyond[0], SUPERBLOCK_SALT);
     assert_eq!(told(beyond).incomplete, None);
@@ -202,14 +241,21 @@ fn what_can_not_be_is_told_as_partial() {
 
 #[test]
 fn a_commit_in_the_way_is_never_mistaken_for_the_truth() {
-    let devices: BTreeMap<u32, Mappings> = (0..100).map(|id| (id, Mappings::from([(0, u64::from(id))]))).collect();
+    let devices: BTreeMap<u32, Mappings> = (0..100)
+        .map(|id| (id, Mappings::from([(0, u64::from(id))])))
+        .collect();
     let blocks = image(&devices, 1);
     let writes: Vec<_> = (0..5000).map(|_| (1, node(1, 2, 24, &[]), true)).collect();
     // Busy all the time: partial. Busy once: read again, and whole.
     let mut busy = Moving::new(blocks.clone(), vec![1; 5000], writes.clone(), true);
     let answer = space(&mut busy, From::Committed).unwrap();
     assert!(answer.incomplete.unwrap().contains("committed while"));
-    let mut once = Moving::new(blocks.clone(), [vec![0; 50], vec![1]].concat(), writes.clone(), true);
+    let mut once = Moving::new(
+        blocks.clone(),
+        [vec![0; 50], vec![1]].concat(),
+        writes.clone(),
+        true,
+    );
     assert_eq!(space(&mut once, From::Committed).unwrap(), counted(&devices));
     // Without a counter two walks must agree.
     let mut uncounted = Moving::new(blocks, Vec::new(), Vec::new(), false);
@@ -220,7 +266,9 @@ fn a_commit_in_the_way_is_never_mistaken_for_the_truth() {
 /// A reserved snapshot is a superblock elsewhere, with its space maps wiped, whose blocks stay as they are.
 #[test]
 fn a_reserved_snapshot_is_read_while_the_pool_commits() {
-    let devices: BTreeMap<u32, Mappings> = (0..10).map(|id| (id, Mappings::from([(0, u64::from(id))]))).collect();
+    let devices: BTreeMap<u32, Mappings> = (0..10)
+        .map(|id| (id, Mappings::from([(0, u64::from(id))])))
+        .collect();
     let mut blocks = image(&devices, 1);
     let root = u64::try_from(blocks.len()).unwrap();
     let mut held = blocks[0];
@@ -238,6 +286,9 @@ fn a_reserved_snapshot_is_read_while_the_pool_commits() {
     // A superblock is not taken for a snapshot, nor any other block.
     for wrong in [0, root - 1] {
         let mut source = Moving::still(blocks.clone());
-        assert!(suture::observe::thin_metadata::read_held(&mut source, wrong, &BTreeSet::new()).is_ok() == (wrong == 0));
+        assert!(
+            suture::observe::thin_metadata::read_held(&mut source, wrong, &BTreeSet::new()).is_ok()
+                == (wrong == 0)
+        );
     }
 }

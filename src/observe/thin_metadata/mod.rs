@@ -31,7 +31,9 @@ use std::time::Duration;
 
 pub use error::ThinMetadataError;
 pub use owners::{owners, owners_of};
-pub use reserved::{Answer, MetadataSnapshots, Reserve, ReserveError, Reserving, read_held, read_pool, space_of_pool};
+pub use reserved::{
+    Answer, MetadataSnapshots, Reserve, ReserveError, Reserving, read_held, read_pool, space_of_pool,
+};
 pub use source::{BLOCK_SIZE, Block, BlockSource, DeviceSource, Generation, device_node};
 pub use space::{From, space, space_of_set};
 
@@ -81,10 +83,7 @@ pub fn read_device(
 }
 
 /// Reads the metadata from a block device's node or from a copy of them in a regular file.
-pub fn read_path(
-    path: &Path,
-    with_roots: &BTreeSet<ThinId>,
-) -> Result<ThinMetadata, ThinMetadataError> {
+pub fn read_path(path: &Path, with_roots: &BTreeSet<ThinId>) -> Result<ThinMetadata, ThinMetadataError> {
     read(&mut DeviceSource::open(path)?, with_roots)
 }
 

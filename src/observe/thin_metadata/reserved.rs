@@ -75,7 +75,9 @@ pub enum ReserveError {
         root: String,
     },
     /// Another suture is at it.
-    #[error("another suture reserves a snapshot of the metadata of pool {pool} at this moment; try again later")]
+    #[error(
+        "another suture reserves a snapshot of the metadata of pool {pool} at this moment; try again later"
+    )]
     AnotherSuture {
         /// The pool.
         pool: PoolName,
@@ -164,7 +166,9 @@ pub struct Reserving<'h> {
 
 impl fmt::Debug for Reserving<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reserving").field("when", &self.when).finish_non_exhaustive()
+        f.debug_struct("Reserving")
+            .field("when", &self.when)
+            .finish_non_exhaustive()
     }
 }
 
@@ -236,10 +240,14 @@ pub(super) fn either<S, T>(
         }
     }
     let mut answer = None;
-    let released = reserving.hand.with(pool, &mut |root| answer = Some(held(source, root)));
+    let released = reserving
+        .hand
+        .with(pool, &mut |root| answer = Some(held(source, root)));
     match (released, answer) {
         (Ok(()), Some(answer)) => answer.map(|answer| (answer, None)),
-        (Err(left @ ReserveError::NotReleased { .. }), Some(answer)) => answer.map(|answer| (answer, Some(left))),
+        (Err(left @ ReserveError::NotReleased { .. }), Some(answer)) => {
+            answer.map(|answer| (answer, Some(left)))
+        }
         (Ok(()), None) => Err(ThinMetadataError::Reserve {
             because,
             source: ReserveError::Ended,

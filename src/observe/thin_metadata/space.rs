@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{
-    Block, BlockSource, Generation, MAX_DEPTH, MAPPING_ROOT, Node, ThinMetadataError, block, generation,
+    Block, BlockSource, Generation, MAPPING_ROOT, MAX_DEPTH, Node, ThinMetadataError, block, generation,
     superblock_of,
 };
 use crate::{
@@ -210,7 +210,11 @@ impl Walk {
         // Stable: the others keep their order.
         self.devices.sort_by_key(|(id, _)| last.contains(id));
         self.mapped = vec![0; self.devices.len()];
-        let others = self.devices.iter().take_while(|(id, _)| !last.contains(id)).count();
+        let others = self
+            .devices
+            .iter()
+            .take_while(|(id, _)| !last.contains(id))
+            .count();
         for place in 0..self.devices.len() {
             if place == others {
                 self.before_last = self.distinct;
@@ -265,9 +269,9 @@ impl Walk {
                 }
             }
             Node::Leaf(entries) => {
-                let devices = entries.iter().filter_map(|(key, value)| {
-                    Some((ThinId(u32::try_from(*key).ok()?), u64_at(*value, 0)?))
-                });
+                let devices = entries
+                    .iter()
+                    .filter_map(|(key, value)| Some((ThinId(u32::try_from(*key).ok()?), u64_at(*value, 0)?)));
                 self.devices.extend(devices);
             }
         }
@@ -284,7 +288,9 @@ impl Walk {
         depth: u32,
     ) -> ControlFlow<(), u64> {
         if let Some(place) = self.places.get(number).checked_sub(1) {
-            let known = usize::try_from(place).ok().and_then(|place| self.nodes.get_mut(place));
+            let known = usize::try_from(place)
+                .ok()
+                .and_then(|place| self.nodes.get_mut(place));
             let Some(known) = known else {
                 return ControlFlow::Continue(0);
             };
@@ -343,7 +349,10 @@ impl Walk {
     /// A leaf maps a data block.
     fn map(&mut self, data: u64, leaf: u32, number: u64) -> ControlFlow<()> {
         if self.data_blocks.is_some_and(|blocks| data >= blocks) {
-            self.damaged(number, &format!("maps data block {data}, beyond the end of the data device"));
+            self.damaged(
+                number,
+                &format!("maps data block {data}, beyond the end of the data device"),
+            );
             return ControlFlow::Continue(());
         }
         let Some(owner) = self.owners.slot(data) else {
@@ -363,7 +372,10 @@ impl Walk {
             first => {
                 self.change(first, -1);
                 if self.device_of(first) == self.device_of(leaf) {
-                    self.damaged(number, &format!("data block {data} is mapped twice by one device"));
+                    self.damaged(
+                        number,
+                        &format!("data block {data} is mapped twice by one device"),
+                    );
                 }
             }
         }
@@ -429,7 +441,9 @@ impl Walk {
             return ControlFlow::Continue(());
         }
         self.crossed = true;
-        self.give_up("the pool committed while its mappings were walked; try again when it is quieter".to_owned())
+        self.give_up(
+            "the pool committed while its mappings were walked; try again when it is quieter".to_owned(),
+        )
     }
 
     /// What belongs to each device alone: its leaves' own blocks, unless something on the way to a leaf is shared.
@@ -496,7 +510,10 @@ impl Table {
             _ => self.places.get(&chunk).copied(),
         };
         let chunk = place.and_then(|place| self.chunks.get(place));
-        chunk.and_then(|chunk| chunk.get(Self::inside(number))).copied().unwrap_or(0)
+        chunk
+            .and_then(|chunk| chunk.get(Self::inside(number)))
+            .copied()
+            .unwrap_or(0)
     }
 
     /// The number's place; nothing where the table would become too large.

@@ -249,7 +249,8 @@ impl Reservation {
             sleep(Duration::from_millis(pause));
             match self.kernel.state(&self.pool) {
                 Ok(State {
-                    held_root: Some(root), ..
+                    held_root: Some(root),
+                    ..
                 }) => return Ok(root),
                 Ok(_) => {
                     return Err(ReserveError::TakenAway {

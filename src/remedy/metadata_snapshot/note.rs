@@ -65,7 +65,11 @@ impl NoteFile {
     /// What it says; nothing where there is none, or it makes no sense.
     pub(super) fn read(&self) -> Option<Note> {
         let mut text = Vec::new();
-        File::open(&self.path).ok()?.take(LONGEST).read_to_end(&mut text).ok()?;
+        File::open(&self.path)
+            .ok()?
+            .take(LONGEST)
+            .read_to_end(&mut text)
+            .ok()?;
         serde_json::from_slice(&text).ok()
     }
 

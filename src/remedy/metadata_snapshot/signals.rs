@@ -51,11 +51,16 @@ fn install() -> io::Result<()> {
         .and_then(|process| process.status())
         .map_err(io::Error::other)?;
     let among = |mask: u64, signal: i32| {
-        let bit = u32::try_from(signal).ok().and_then(|signal| signal.checked_sub(1));
+        let bit = u32::try_from(signal)
+            .ok()
+            .and_then(|signal| signal.checked_sub(1));
         bit.is_some_and(|bit| mask.checked_shr(bit).unwrap_or(0) & 1 == 1)
     };
     let wanted = ENDING.into_iter().filter(|signal| !among(status.sigign, *signal));
-    let handled: Vec<i32> = wanted.clone().filter(|signal| among(status.sigcgt, *signal)).collect();
+    let handled: Vec<i32> = wanted
+        .clone()
+        .filter(|signal| among(status.sigcgt, *signal))
+        .collect();
     let mut signals = Signals::new(wanted)?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {

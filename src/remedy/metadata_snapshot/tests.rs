@@ -115,15 +115,22 @@ fn what_is_reserved_is_held_while_it_is_read_and_released_after() {
         .hand
         .with(&pool(1), &mut |root| {
             assert_eq!(stage.kernel.held(), Some(root));
-            let text = std::fs::read_to_string(stage.folder.path().join("metadata-snapshot-tp.json")).unwrap();
+            let text =
+                std::fs::read_to_string(stage.folder.path().join("metadata-snapshot-tp.json")).unwrap();
             assert!(text.contains("\"root\":100"), "{text}");
             // No other suture gets in meanwhile.
             let other = stage.hand.with(&pool(1), &mut |_| panic!("read"));
-            assert!(matches!(other, Err(ReserveError::AnotherSuture { .. })), "{other:?}");
+            assert!(
+                matches!(other, Err(ReserveError::AnotherSuture { .. })),
+                "{other:?}"
+            );
             read.push(root);
         })
         .unwrap();
-    assert_eq!((read, stage.kernel.held(), stage.note()), (vec![100], None, false));
+    assert_eq!(
+        (read, stage.kernel.held(), stage.note()),
+        (vec![100], None, false)
+    );
     assert_eq!(stage.kernel.sent(), [RESERVE, RELEASE]);
 }
 
@@ -137,9 +144,16 @@ fn what_another_holds_is_not_touched() {
             stage.leave_note(root, &pool(life));
         }
         let refused = stage.hand.with(&pool(1), &mut |_| panic!("read"));
-        assert!(matches!(refused, Err(ReserveError::HeldByAnother { .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(ReserveError::HeldByAnother { .. })),
+            "{refused:?}"
+        );
         assert!(!stage.hand.clean_up(&pool(1)).unwrap());
-        assert_eq!((stage.kernel.held(), stage.kernel.sent()), (Some(7), vec![]), "{note:?}");
+        assert_eq!(
+            (stage.kernel.held(), stage.kernel.sent()),
+            (Some(7), vec![]),
+            "{note:?}"
+        );
     }
 }
 
@@ -150,7 +164,10 @@ fn who_came_first_between_looking_and_reserving_keeps_it() {
     impl PoolMessages for Late {
         fn state(&self, pool: &Pool) -> Result<State, ReserveError> {
             let state = self.0.state(pool)?;
-            Ok(State { held_root: None, ..state })
+            Ok(State {
+                held_root: None,
+                ..state
+            })
         }
         fn send(&self, pool: &PoolName, message: &'static str) -> Result<(), HandsError> {
             self.0.send(pool, message)
@@ -164,7 +181,10 @@ fn who_came_first_between_looking_and_reserving_keeps_it() {
         kernel: Arc::clone(&kernel) as Arc<dyn PoolMessages>,
     };
     let refused = hand.with(&pool(1), &mut |_| panic!("read"));
-    assert!(matches!(refused, Err(ReserveError::HeldByAnother { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ReserveError::HeldByAnother { .. })),
+        "{refused:?}"
+    );
     assert_eq!((kernel.0.held(), kernel.0.sent()), (Some(7), vec![RESERVE]));
     assert!(!NoteFile::is_there(folder.path(), &PoolName::new("tp")));
 }
@@ -205,7 +225,10 @@ fn what_a_killed_suture_left_is_released_and_only_that() {
             assert_eq!(stage.kernel.sent(), [RELEASE]);
             assert!(!stage.hand.clean_up(&pool(1)).unwrap());
         } else {
-            stage.hand.with(&pool(1), &mut |root| assert_eq!(root, 100)).unwrap();
+            stage
+                .hand
+                .with(&pool(1), &mut |root| assert_eq!(root, 100))
+                .unwrap();
             assert_eq!(stage.kernel.sent(), [RELEASE, RESERVE, RELEASE]);
         }
         assert_eq!((stage.kernel.held(), stage.note()), (None, false));
@@ -216,8 +239,13 @@ fn what_a_killed_suture_left_is_released_and_only_that() {
 fn what_somebody_took_away_or_replaced_is_not_released_again() {
     for now in [None, Some(7)] {
         let stage = stage();
-        let over = stage.hand.with(&pool(1), &mut |_| *stage.kernel.held.lock().unwrap() = now);
-        assert!(matches!(over, Err(ReserveError::TakenAway { root: 100, .. })), "{over:?}");
+        let over = stage
+            .hand
+            .with(&pool(1), &mut |_| *stage.kernel.held.lock().unwrap() = now);
+        assert!(
+            matches!(over, Err(ReserveError::TakenAway { root: 100, .. })),
+            "{over:?}"
+        );
         assert_eq!((stage.kernel.held(), stage.kernel.sent()), (now, vec![RESERVE]));
     }
 }
@@ -227,7 +255,10 @@ fn what_can_not_be_released_now_is_released_by_the_next() {
     let stage = stage();
     stage.kernel.stuck.store(true, Ordering::SeqCst);
     let over = stage.hand.with(&pool(1), &mut |_| {});
-    assert!(matches!(over, Err(ReserveError::NotReleased { root: 100, .. })), "{over:?}");
+    assert!(
+        matches!(over, Err(ReserveError::NotReleased { root: 100, .. })),
+        "{over:?}"
+    );
     assert_eq!((stage.kernel.held(), stage.note()), (Some(100), true));
     stage.kernel.stuck.store(false, Ordering::SeqCst);
     assert!(stage.hand.clean_up(&pool(1)).unwrap());
@@ -239,7 +270,10 @@ fn nothing_is_reserved_in_a_pool_that_takes_no_writes() {
     let stage = stage();
     stage.kernel.read_only.store(true, Ordering::SeqCst);
     let refused = stage.hand.with(&pool(1), &mut |_| panic!("read"));
-    assert!(matches!(refused, Err(ReserveError::NotWritable { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ReserveError::NotWritable { .. })),
+        "{refused:?}"
+    );
     assert_eq!((stage.kernel.sent(), stage.note()), (vec![], false));
 }
 
