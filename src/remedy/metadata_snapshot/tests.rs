@@ -75,20 +75,30 @@ fn pool(disk_sequence: u64) -> Pool {
     }
 }
 
+/// A signal ends all that the program has reserved: the tests, which are one program, come one after the other.
+static ALONE: Mutex<()> = Mutex::new(());
+
 struct Stage {
+    _alone: MutexGuard<'static, ()>,
     folder: tempfile::TempDir,
     kernel: Arc<Pretended>,
     hand: ReservedSnapshots,
 }
 
 fn stage() -> Stage {
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let kernel = Arc::new(Pretended::default());
     let hand = ReservedSnapshots {
         folder: folder.path().to_owned(),
         kernel: Arc::clone(&kernel) as Arc<dyn PoolMessages>,
     };
-    Stage { folder, kernel, hand }
+    Stage {
+        _alone: alone,
+        folder,
+        kernel,
+        hand,
+    }
 }
 
 impl Stage {
@@ -173,6 +183,7 @@ fn who_came_first_between_looking_and_reserving_keeps_it() {
             self.0.send(pool, message)
         }
     }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let kernel = Arc::new(Late(Pretended::default()));
     *kernel.0.held.lock().unwrap() = Some(7);
