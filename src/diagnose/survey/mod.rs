@@ -18,7 +18,6 @@ mod settling_at_work;
 mod spare;
 mod thin;
 mod undo;
-mod users;
 mod whole;
 mod words;
 

@@ -2,10 +2,10 @@
 
 use std::{cell::OnceCell, fmt::Display};
 
-use super::{index::Index, users::UserIndex, whole::Whole, words};
+use super::{index::Index, whole::Whole, words};
 use crate::model::{
     ContainerdState, Diagnosis, Finding, FindingClass, FindingId, Knowledge, Node, PoolMode, Provenance,
-    Severity, SnapshotId, Subject, Survey, ThinId, Treat, Treatment, Users, When, survey::Claim,
+    Severity, SnapshotId, Subject, Survey, ThinId, Treat, Treatment, UserIndex, Users, When, survey::Claim,
 };
 
 /// A survey with its index.
@@ -77,7 +77,10 @@ impl<'a> Scene<'a> {
         let index = self
             .users
             .get_or_init(|| self.survey.core.as_ref().map(UserIndex::new));
-        index.as_ref().map(|index| index.of(key)).unwrap_or_default()
+        index
+            .as_ref()
+            .map(|index| index.users_of(key))
+            .unwrap_or_default()
     }
 
     /// Who uses the snapshot of a number.
