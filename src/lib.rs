@@ -9,6 +9,8 @@ pub mod agent;
 pub mod brain;
 pub mod cli;
 #[cfg(feature = "node")]
+pub mod config;
+#[cfg(feature = "node")]
 pub mod control;
 pub mod correlate;
 pub mod decide;

@@ -34,7 +34,7 @@ fn path(folder: &tempfile::TempDir, name: &str) -> String {
 
 #[test]
 fn every_command_has_an_example_in_its_help() {
-    for command in ["run", "status", "watch", "history", "record", "replay"] {
+    for command in ["run", "status", "watch", "history", "record", "replay", "repair"] {
         let text = String::from_utf8(suture(&[command, "--help"]).stdout).unwrap();
         assert!(text.contains("Example:\n"), "{command}: {text}");
     }
@@ -55,6 +55,110 @@ fn a_wrong_word_on_the_command_line_is_a_usage_error() {
         let output = suture(wrong);
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");
     }
+}
+
+#[test]
+fn a_wrong_word_after_repair_has_the_code_of_fsck() {
+    for wrong in [
+        &["repair", "--only", "nonsense"][..],
+        &["repair", "--delete-thin", "16777216"],
+        &["repair", "--deadline", "-1"],
+        &["repair", "--undo", "--plan"],
+        &["repair", "--pool", "tp"],
+    ] {
+        let output = suture(wrong);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(16), "{wrong:?}: {text}");
+    }
+    assert_eq!(suture(&["repair", "--help"]).status.code(), Some(0));
+}
+
+/// Runs `suture repair` on a node of its own: the fixtures as databases, and no pool.
+fn repair(folder: &tempfile::TempDir, arguments: &[&str]) -> (Option<i32>, String) {
+    let fixtures = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures"));
+    let root = folder.path().join("devmapper");
+    if !root.exists() {
+        fs::create_dir(&root).unwrap();
+        fs::copy(fixtures.join("pool.db"), root.join("pool.db")).unwrap();
+        fs::copy(fixtures.join("metadata.db"), root.join("metadata.db")).unwrap();
+    }
+    let (root, ledger, backups) = (
+        path(folder, "devmapper"),
+        path(folder, "ledger.db"),
+        path(folder, "backups"),
+    );
+    let mut all = vec!["repair", "--pool", "pool", "--root-path", &root];
+    all.extend(["--ledger", &ledger, "--backups", &backups]);
+    all.extend(arguments);
+    let output = suture(&all);
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn a_policy_that_is_named_must_be_understood() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = path(&folder, "policy.toml");
+    for mode in [&["--offline"][..], &["--plan"]] {
+        let (code, text) = repair(&folder, &[mode, &["--policy", &policy]].concat());
+        assert_eq!(code, Some(8), "{text}");
+        assert!(text.contains(&policy) && text.contains("No such file"), "{text}");
+    }
+    fs::write(&policy, "[repair]\nwedge = \"always\"\n").unwrap();
+    let (code, text) = repair(&folder, &["--offline", "--policy", &policy]);
+    assert_eq!(code, Some(8), "{text}");
+    assert!(text.contains("line 2") && text.contains("always"), "{text}");
+    assert!(!folder.path().join("backups").exists());
+}
+
+#[test]
+fn a_repair_under_somebodys_lock_ends_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, first) = repair(&folder, &["--offline"]);
+    let database = folder.path().join("devmapper/pool.db");
+    let before = fs::read(&database).unwrap();
+    let held = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&database)
+        .unwrap();
+    held.lock().unwrap();
+    let begun = std::time::Instant::now();
+    let (code, text) = repair(&folder, &["--offline"]);
+    assert_eq!(code, Some(8), "{first} {text}");
+    assert!(text.contains("containerd runs"), "{text}");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5));
+    drop(held);
+    assert_eq!(fs::read(&database).unwrap(), before);
+}
+
+#[test]
+fn a_node_without_a_first_start_has_nothing_to_repair() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("devmapper")).unwrap();
+    let (code, text) = repair(&folder, &["--offline"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("nothing to repair"), "{text}");
+    assert!(
+        !folder.path().join("ledger.db").exists(),
+        "nothing is made where nothing is done"
+    );
+}
+
+#[test]
+fn a_repair_that_hangs_ends_at_its_deadline_and_says_what_it_was_doing() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = path(&folder, "policy.toml");
+    // Opening a pipe that nobody writes to hangs.
+    assert!(Command::new("mkfifo").arg(&policy).status().unwrap().success());
+    let begun = std::time::Instant::now();
+    let (code, text) = repair(&folder, &["--offline", "--policy", &policy, "--deadline", "0.5"]);
+    assert_eq!(code, Some(8), "{text}");
+    assert!(
+        text.contains("not finished within 0.5 s") && text.contains("reading the policy"),
+        "{text}"
+    );
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5));
 }
 
 #[test]

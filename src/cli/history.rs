@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{CliError, Output, run::LedgerArgument};
 use crate::{
-    ledger::{FindingRow, Ledger, RemedyRow},
+    ledger::{FindingRow, Ledger, RemedyRow, RepairRow},
     model::{Finding, Timestamp},
     words::{date_time, trace_id},
 };
@@ -39,6 +39,14 @@ struct Entry {
     remedies: Vec<RemedyRow>,
 }
 
+/// One repair by `suture repair`, which needs no finding of the sidecar's.
+#[derive(Debug, Serialize)]
+struct Repaired {
+    repair: RepairRow,
+    /// What a finding's line has too.
+    remedies: [(); 0],
+}
+
 pub(super) fn run(arguments: &HistoryArguments) -> Result<(), CliError> {
     let ledger = Ledger::open_to_read(&arguments.ledger.ledger)?;
     let rows = ledger.newest_findings(arguments.limit)?;
@@ -46,6 +54,7 @@ pub(super) fn run(arguments: &HistoryArguments) -> Result<(), CliError> {
         .into_iter()
         .map(|row| entry(&ledger, row))
         .collect::<Result<Vec<_>, CliError>>()?;
+    let repairs = ledger.newest_repairs(arguments.limit)?;
     let mut out = io::stdout().lock();
     match arguments.output {
         Output::Json => {
@@ -53,11 +62,22 @@ pub(super) fn run(arguments: &HistoryArguments) -> Result<(), CliError> {
                 let line = serde_json::to_string(entry)?;
                 writeln!(out, "{line}").map_err(CliError::Print)?;
             }
+            for repair in repairs {
+                let line = serde_json::to_string(&Repaired { repair, remedies: [] })?;
+                writeln!(out, "{line}").map_err(CliError::Print)?;
+            }
         }
-        Output::Text if entries.is_empty() => {
+        Output::Text if entries.is_empty() && repairs.is_empty() => {
             writeln!(out, "nothing was found so far").map_err(CliError::Print)?;
         }
-        Output::Text => writeln!(out, "{}", table(&entries)).map_err(CliError::Print)?,
+        Output::Text => {
+            if !entries.is_empty() {
+                writeln!(out, "{}", table(&entries)).map_err(CliError::Print)?;
+            }
+            if !repairs.is_empty() {
+                writeln!(out, "{}", repairs_table(&repairs)).map_err(CliError::Print)?;
+            }
+        }
     }
     out.flush().map_err(CliError::Print)
 }
@@ -102,6 +122,34 @@ fn table(entries: &[Entry]) -> Table {
             done,
             resolved,
             trace,
+        ]);
+    }
+    table
+}
+
+fn repairs_table(repairs: &[RepairRow]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(["repaired", "what", "how", "came of it"]);
+    for row in repairs {
+        let intent = &row.intent;
+        let how = if let Some(txid) = intent.undoes {
+            format!("take back transaction {txid} of an earlier repair")
+        } else {
+            let acts: Vec<_> = intent.acts.iter().map(ToString::to_string).collect();
+            acts.join("\n")
+        };
+        let outcome = row
+            .outcome
+            .as_ref()
+            .map_or_else(|| "under way, or suture died".to_owned(), ToString::to_string);
+        table.add_row([
+            date_time(row.intended),
+            intent.finding.to_string(),
+            format!("{how} ({})", intent.mode),
+            outcome,
         ]);
     }
     table

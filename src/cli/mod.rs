@@ -19,6 +19,8 @@ mod paper;
 mod places;
 #[cfg(feature = "node")]
 mod record;
+#[cfg(feature = "node")]
+mod repair;
 mod replay;
 #[cfg(feature = "node")]
 mod run;
@@ -62,6 +64,7 @@ enum Command {
     Watch(watch::WatchArguments),
     History(history::HistoryArguments),
     Record(record::RecordArguments),
+    Repair(repair::RepairArguments),
     Replay(replay::ReplayArguments),
 }
 
@@ -84,6 +87,8 @@ enum Command {
     Status(NodeArguments),
     /// Not in this build: record what suture sees.
     Record(NodeArguments),
+    /// Not in this build: heal what a check finds.
+    Repair(NodeArguments),
     Replay(replay::ReplayArguments),
 }
 
@@ -113,10 +118,32 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Subcommands whose exit codes are those of fsck(8), where 1 and 2 mean something else.
+const AS_FSCK: [&str; 4] = ["check", "inspect", "explain", "repair"];
+/// fsck(8): usage or syntax error.
+const FSCK_USAGE: u8 = 16;
+
+/// Prints what clap has to say: help and version are no errors, and what is one depends on the subcommand.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nobody is left to tell where this fails.
+    drop(error.print());
+    let fsck = std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| AS_FSCK.iter().any(|name| word == *name));
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if fsck => FSCK_USAGE.into(),
+        code => u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from),
+    }
+}
+
 /// Runs the command that was asked for; the exit code says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     let success = |()| ExitCode::SUCCESS;
     let result = match cli.command {
         #[cfg(feature = "node")]
@@ -134,6 +161,8 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "node")]
         Command::Record(arguments) => record::run(arguments).map(success),
         #[cfg(feature = "node")]
+        Command::Repair(arguments) => Ok(repair::run(&arguments)),
+        #[cfg(feature = "node")]
         Command::Status(arguments) => status::run(&arguments),
         #[cfg(not(feature = "node"))]
         Command::Check(_)
@@ -143,7 +172,8 @@ pub fn main() -> ExitCode {
         | Command::Status(_)
         | Command::Watch(_)
         | Command::History(_)
-        | Command::Record(_) => Err(CliError::WithoutNode),
+        | Command::Record(_)
+        | Command::Repair(_) => Err(CliError::WithoutNode),
         Command::Replay(arguments) => replay::run(&arguments).map(success),
     };
     match result {

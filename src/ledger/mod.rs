@@ -1,4 +1,5 @@
 //! The durable history: operations, findings, intents and outcomes, in one SQLite file that only suture writes.
+//! A sidecar has it for itself, but for a repair that is made beside it and has a table of its own (`repairs`).
 //! An intent is on disk before its effect, an outcome after it (`remedies`); what an earlier suture knew is taken up
 //! from here after a restart (`operations`, `findings`).
 
@@ -6,6 +7,7 @@ mod error;
 mod findings;
 mod operations;
 mod remedies;
+mod repairs;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -21,6 +23,7 @@ pub use error::LedgerError;
 pub use findings::FindingRow;
 pub use operations::OperationRow;
 pub use remedies::{OpenIntent, RemedyId, RemedyRow};
+pub use repairs::{RepairId, RepairRow};
 use rusqlite::{Connection, OpenFlags};
 
 /// An open ledger.
@@ -34,17 +37,23 @@ pub struct Ledger {
 impl Ledger {
     /// Opens the ledger for writing, creating it and its folder where they are missing.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
+        make_folder(path)?;
+        let only_writer = only_writer(path)?;
+        Self::open_to_write(path, Some(only_writer))
+    }
+
+    /// Opens the ledger for a repair, which may be made while a sidecar writes to it: SQLite lets one wait for the other,
+    /// at most for two seconds. Creates it where it is missing.
+    pub fn open_beside(path: &Path) -> Result<Self, LedgerError> {
+        make_folder(path)?;
+        Self::open_to_write(path, None)
+    }
+
+    fn open_to_write(path: &Path, only_writer: Option<File>) -> Result<Self, LedgerError> {
         let failed = |source| LedgerError::Open {
             path: path.to_owned(),
             source,
         };
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(|source| LedgerError::Folder {
-                path: folder.to_owned(),
-                source,
-            })?;
-        }
-        let only_writer = only_writer(path)?;
         let connection = Connection::open(path).map_err(failed)?;
         connection.busy_timeout(Duration::from_secs(2)).map_err(failed)?;
         // FULL: a commit is on disk when it returns, also through a power cut. An intent must be.
@@ -59,7 +68,7 @@ impl Ledger {
             .map_err(failed)?;
         let mut ledger = Self {
             connection,
-            _only_writer: Some(only_writer),
+            _only_writer: only_writer,
         };
         schema::migrate(&mut ledger.connection, path)?;
         Ok(ledger)
@@ -85,6 +94,16 @@ impl Ledger {
             _only_writer: None,
         })
     }
+}
+
+fn make_folder(path: &Path) -> Result<(), LedgerError> {
+    let Some(folder) = path.parent() else {
+        return Ok(());
+    };
+    fs::create_dir_all(folder).map_err(|source| LedgerError::Folder {
+        path: folder.to_owned(),
+        source,
+    })
 }
 
 /// Takes the lock beside the ledger, or says that another suture has it. It goes with the file handle, also when suture is

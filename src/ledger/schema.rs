@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, TransactionBehavior};
 
 use super::LedgerError;
 
 /// Raised with every change of the tables; each step of [`MIGRATIONS`] brings a file one version on.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE operations (
         id          TEXT PRIMARY KEY,
@@ -47,6 +47,19 @@ const MIGRATIONS: [&str; 3] = [
         one   INTEGER PRIMARY KEY CHECK (one = 1),
         until TEXT NOT NULL
     ) STRICT;",
+    // What `suture repair` set out to do. Not in `remedies`: the sidecar settles those, and a repair may be under way beside
+    // it. `unfinished` is set while something of it may be left that only this row can tell the maker of.
+    "CREATE TABLE repairs (
+        id         INTEGER PRIMARY KEY,
+        finding    TEXT NOT NULL,
+        intent     TEXT NOT NULL,
+        intended   TEXT NOT NULL,
+        outcome    TEXT,
+        ended      TEXT,
+        unfinished INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX repairs_unfinished ON repairs (id) WHERE unfinished;
+    CREATE INDEX repairs_finding ON repairs (finding);",
 ];
 
 fn known() -> i64 {
@@ -65,7 +78,14 @@ fn found(connection: &Connection, path: &Path) -> Result<i64, LedgerError> {
 /// Brings the tables to the version this suture knows.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), LedgerError> {
     let failed = LedgerError::sql("making the tables");
-    let version = found(connection, path)?;
+    if found(connection, path)? == known() {
+        return Ok(());
+    }
+    // The version is read again with the write lock: a repair and a sidecar may open an old ledger at the same time.
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(&failed)?;
+    let version = found(&transaction, path)?;
     if version > known() {
         return Err(LedgerError::Version {
             path: path.to_owned(),
@@ -74,7 +94,6 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Le
         });
     }
     let done = usize::try_from(version).unwrap_or_default();
-    let transaction = connection.transaction().map_err(&failed)?;
     for step in MIGRATIONS.iter().skip(done) {
         transaction.execute_batch(step).map_err(&failed)?;
     }

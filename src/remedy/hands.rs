@@ -3,8 +3,9 @@
 use devicemapper::{DM, DevId, DmError, DmName};
 use nix::errno::Errno;
 
+use super::node_calls;
 use crate::{
-    model::{PoolName, ThinId, dm::describe_error},
+    model::{DeviceNumber, PoolName, ThinId, dm::describe_error},
     observe::device_mapper::errno,
 };
 
@@ -14,8 +15,8 @@ pub enum HandsError {
     /// There is no such thin device.
     #[error("the pool has no such thin device")]
     NoSuchDevice,
-    /// The thin device is open.
-    #[error("the kernel says the thin device is in use")]
+    /// The device is open.
+    #[error("the kernel says the device is in use")]
     Busy,
     /// Anything else.
     #[error("the kernel refused with {}", describe_error(*.0))]
@@ -41,6 +42,27 @@ impl From<DmError> for HandsError {
 pub trait Hands {
     /// Deletes a thin device that nobody has open.
     fn delete_thin(&self, pool: &PoolName, id: ThinId) -> Result<(), HandsError>;
+    /// A dm device as it is at this moment; nothing where there is none.
+    fn node(&self, name: &str) -> Result<Option<NodeNow>, HandsError>;
+    /// Resumes a dm device.
+    fn resume_node(&self, name: &str) -> Result<(), HandsError>;
+    /// Removes a dm device that nobody has open: neither forced nor deferred, and tried once.
+    fn remove_node(&self, name: &str) -> Result<(), HandsError>;
+}
+
+/// A dm device at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeNow {
+    /// Its number.
+    pub device: DeviceNumber,
+    /// How many have it open.
+    pub open_count: u32,
+    /// Whether I/O to it is held back.
+    pub suspended: bool,
+    /// Whether it has a live table.
+    pub live: bool,
+    /// Whether it has a loaded table, which a resume would make the live one.
+    pub loaded: bool,
 }
 
 /// The real kernel.
@@ -52,5 +74,17 @@ impl Hands for KernelHands {
         let name = DmName::new(pool.as_str()).map_err(|error| HandsError::Call(error.to_string()))?;
         DM::new()?.target_msg(&DevId::Name(name), None, &format!("delete {id}"))?;
         Ok(())
+    }
+
+    fn node(&self, name: &str) -> Result<Option<NodeNow>, HandsError> {
+        node_calls::status(name)
+    }
+
+    fn resume_node(&self, name: &str) -> Result<(), HandsError> {
+        node_calls::resume(name)
+    }
+
+    fn remove_node(&self, name: &str) -> Result<(), HandsError> {
+        node_calls::remove(name)
     }
 }

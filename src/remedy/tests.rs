@@ -98,6 +98,18 @@ impl Hands for Kernel {
         self.reach(Crash::AfterCall);
         Ok(())
     }
+
+    fn node(&self, _name: &str) -> Result<Option<NodeNow>, HandsError> {
+        Ok(None)
+    }
+
+    fn resume_node(&self, name: &str) -> Result<(), HandsError> {
+        Err(HandsError::Call(format!("nobody resumes {name}")))
+    }
+
+    fn remove_node(&self, name: &str) -> Result<(), HandsError> {
+        Err(HandsError::Call(format!("nobody removes {name}")))
+    }
 }
 
 fn plan() -> Plan {

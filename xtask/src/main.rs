@@ -15,7 +15,7 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Make this machine ready: host packages, the BPF compiler and linker, qemu, kernels, the root disk, promtool
+    /// Make this machine ready: host packages, the BPF compiler and linker, qemu, kernels, the root disk, promtool, the real bbolt
     Setup(tasks::setup::Arguments),
     /// Build suture: one self-contained binary, target/release/suture
     Build(tasks::build::Arguments),

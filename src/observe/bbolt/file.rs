@@ -24,9 +24,14 @@ pub struct FileSource {
 impl FileSource {
     /// Opens `path` for reading only, without any lock.
     pub fn open(path: &Path) -> Result<Self, BboltError> {
-        let name = || path.display().to_string();
+        Self::open_for(path, OFlags::RDONLY)
+    }
+
+    /// Opens `path` for the given `access`; it is never created.
+    pub(crate) fn open_for(path: &Path, access: OFlags) -> Result<Self, BboltError> {
         // NONBLOCK so that a pipe at this path can not hold the agent; it means nothing for a regular file.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let name = || path.display().to_string();
         let file = match rustix::fs::open(path, flags, Mode::empty()) {
             Ok(descriptor) => File::from(descriptor),
             Err(rustix::io::Errno::NOENT) => return Err(BboltError::Missing { file: name() }),
@@ -52,6 +57,11 @@ impl FileSource {
             device: metadata.dev(),
             inode: metadata.ino(),
         })
+    }
+
+    /// The open file.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
     }
 }
 

@@ -19,10 +19,10 @@ mod error;
 #[cfg(feature = "node")]
 mod file;
 pub mod fold;
-mod page;
+pub(crate) mod page;
 mod pages;
 mod source;
-mod walk;
+pub(crate) mod walk;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -51,11 +51,11 @@ const META_LOOKS: usize = 3;
 
 /// The newest meta, with the byte offsets of its own page and of the other meta page.
 #[derive(Debug, Clone, Copy)]
-struct Newest {
-    meta: Meta,
+pub(crate) struct Newest {
+    pub(crate) meta: Meta,
     /// What the other meta page held, where that was a meta.
-    older: Option<Meta>,
-    own: u64,
+    pub(crate) older: Option<Meta>,
+    pub(crate) own: u64,
     other: u64,
 }
 
@@ -88,6 +88,12 @@ impl<S: PageSource> Database<S> {
             source,
             kept: Some(RefCell::default()),
         }
+    }
+
+    /// Where the bytes come from.
+    #[cfg(feature = "node")]
+    pub(crate) fn source(&self) -> &S {
+        &self.source
     }
 
     /// The pages that the last successful read reached; nothing in them where that was not asked for.
@@ -166,7 +172,7 @@ impl<S: PageSource> Database<S> {
         Ok(true)
     }
 
-    fn ensure_current(&self) -> Result<(), BboltError> {
+    pub(crate) fn ensure_current(&self) -> Result<(), BboltError> {
         match self.source.is_current() {
             Ok(true) => Ok(()),
             Ok(false) => Err(BboltError::Replaced {
@@ -184,7 +190,7 @@ impl<S: PageSource> Database<S> {
         }
     }
 
-    fn size(&self) -> Result<u64, BboltError> {
+    pub(crate) fn size(&self) -> Result<u64, BboltError> {
         self.source
             .size()
             .map_err(|source| self.io("look up the size of", source))
@@ -192,7 +198,7 @@ impl<S: PageSource> Database<S> {
 
     /// The valid meta with the highest transaction id (`db.go`, `meta`). The two are read one after the other, so
     /// this may be a meta that was the newest, or one that never was while both existed.
-    fn newest_meta(&self) -> Result<Newest, BboltError> {
+    pub(crate) fn newest_meta(&self) -> Result<Newest, BboltError> {
         let size = self.size()?;
         if size == 0 {
             return Err(BboltError::Empty {

@@ -6,26 +6,26 @@
 use super::super::little_endian::{u16_at, u32_at, u64_at};
 
 /// Bytes of a page header: id u64, flags u16, count u16, overflow u32.
-pub(super) const HEADER: usize = 16;
+pub(crate) const HEADER: usize = 16;
 /// Bytes of the meta structure behind the page header, checksum included.
-pub(super) const META: usize = 64;
+pub(crate) const META: usize = 64;
 /// Bytes of a bucket's own header in a leaf value: root u64, sequence u64.
-pub(super) const BUCKET: usize = 16;
+pub(crate) const BUCKET: usize = 16;
 /// Smallest page size that bbolt's probe tries (`db.go`, `getPageSizeFromSecondMeta`).
-pub(super) const SMALLEST_PAGE: u32 = 1024;
+pub(crate) const SMALLEST_PAGE: u32 = 1024;
 /// How often that probe doubles the size, so the largest is 16 MiB.
-pub(super) const PAGE_DOUBLINGS: u32 = 14;
+pub(crate) const PAGE_DOUBLINGS: u32 = 14;
 
 /// Bytes of a branch element (pos u32, ksize u32, pgid u64) and of a leaf element (flags, pos, ksize, vsize: u32 each).
-const ELEMENT: usize = 16;
-const BRANCH: u16 = 0x01;
-const LEAF: u16 = 0x02;
-const MAGIC: u32 = 0xED0C_DAED;
-const VERSION: u32 = 2;
+pub(crate) const ELEMENT: usize = 16;
+pub(crate) const BRANCH: u16 = 0x01;
+pub(crate) const LEAF: u16 = 0x02;
+pub(crate) const MAGIC: u32 = 0xED0C_DAED;
+pub(crate) const VERSION: u32 = 2;
 /// Bytes of the meta structure that its checksum covers.
-const META_SUMMED: usize = 56;
+pub(crate) const META_SUMMED: usize = 56;
 /// Set in a leaf element's flags when its value is a bucket.
-const BUCKET_ELEMENT: u32 = 1;
+pub(crate) const BUCKET_ELEMENT: u32 = 1;
 
 /// A `u32` length or position as an index; no supported machine has a smaller `usize`.
 fn index(value: u32) -> usize {
@@ -33,7 +33,7 @@ fn index(value: u32) -> usize {
 }
 
 /// 64-bit FNV-1a, Go's `hash/fnv.New64a`, with which bbolt seals a meta page.
-pub(super) fn fnv1a(bytes: &[u8]) -> u64 {
+pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
@@ -41,22 +41,26 @@ pub(super) fn fnv1a(bytes: &[u8]) -> u64 {
 
 /// The root of one transaction. Transaction N is written to page N % 2, so the one before it stays intact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Meta {
+pub(crate) struct Meta {
     /// Bytes per page.
-    pub(super) page_size: u32,
+    pub(crate) page_size: u32,
+    /// Zero in every known version of bbolt.
+    pub(crate) flags: u32,
     /// Page of the root bucket.
-    pub(super) root: u64,
+    pub(crate) root: u64,
     /// Sequence of the root bucket.
-    pub(super) sequence: u64,
+    pub(crate) sequence: u64,
+    /// Page of the list of free pages, or all ones (`NoFreelistSync`). Only a writer has a use for it.
+    pub(crate) freelist: u64,
     /// First page number that was never handed out.
-    pub(super) high_water: u64,
+    pub(crate) high_water: u64,
     /// Which transaction.
-    pub(super) txid: u64,
+    pub(crate) txid: u64,
 }
 
 /// Why 64 bytes are no meta structure. Ordered by how much they look like one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NoMeta {
+pub(crate) enum NoMeta {
     #[error("the file ends there")]
     Short,
     #[error("no bbolt magic number")]
@@ -73,7 +77,7 @@ pub(super) enum NoMeta {
 
 impl Meta {
     /// Decodes the meta structure: what follows the header of page 0 or 1. Same checks as `Meta.Validate`.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, NoMeta> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, NoMeta> {
         let word = |offset| u32_at(bytes, offset).ok_or(NoMeta::Short);
         let long = |offset| u64_at(bytes, offset).ok_or(NoMeta::Short);
         match word(0)? {
@@ -93,11 +97,12 @@ impl Meta {
         if !page_size.is_power_of_two() || !(SMALLEST_PAGE..=largest).contains(&page_size) {
             return Err(NoMeta::PageSize(page_size));
         }
-        // Offset 32 is the freelist's page, all ones with NoFreelistSync; a reader has no use for it.
         Ok(Self {
             page_size,
+            flags: word(12)?,
             root: long(16)?,
             sequence: long(24)?,
+            freelist: long(32)?,
             high_water: long(40)?,
             txid: long(48)?,
         })
@@ -106,17 +111,17 @@ impl Meta {
 
 /// The first bytes of a page.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Header {
+pub(crate) struct Header {
     /// The page's own number.
-    pub(super) id: u64,
-    flags: u16,
-    count: u16,
+    pub(crate) id: u64,
+    pub(crate) flags: u16,
+    pub(crate) count: u16,
     /// How many pages follow that belong to this one.
-    pub(super) overflow: u32,
+    pub(crate) overflow: u32,
 }
 
 impl Header {
-    pub(super) fn decode(page: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(page: &[u8]) -> Option<Self> {
         Some(Self {
             id: u64_at(page, 0)?,
             flags: u16_at(page, 8)?,
@@ -128,29 +133,29 @@ impl Header {
 
 /// An entry of a branch page: the subtree that holds keys from `key` on.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct BranchElement<'p> {
-    pub(super) key: &'p [u8],
-    pub(super) page: u64,
+pub(crate) struct BranchElement<'p> {
+    pub(crate) key: &'p [u8],
+    pub(crate) page: u64,
 }
 
 /// An entry of a leaf page.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct LeafElement<'p> {
-    pub(super) key: &'p [u8],
-    pub(super) value: &'p [u8],
-    pub(super) bucket: bool,
+pub(crate) struct LeafElement<'p> {
+    pub(crate) key: &'p [u8],
+    pub(crate) value: &'p [u8],
+    pub(crate) bucket: bool,
 }
 
 /// A page of a bucket's tree.
 #[derive(Debug)]
-pub(super) enum Node<'p> {
+pub(crate) enum Node<'p> {
     Branch(Vec<BranchElement<'p>>),
     Leaf(Vec<LeafElement<'p>>),
 }
 
 impl<'p> Node<'p> {
-    /// Decodes a page with all its overflow. Keys are strictly increasing in the result.
-    pub(super) fn decode(page: &'p [u8]) -> Result<Self, String> {
+    /// Decodes a page with all its overflow. Keys are strictly increasing in the result, and none is empty.
+    pub(crate) fn decode(page: &'p [u8]) -> Result<Self, String> {
         let header = Header::decode(page).ok_or("shorter than a page header")?;
         let count = usize::from(header.count);
         let end_of_elements = HEADER + count * ELEMENT;
@@ -193,7 +198,7 @@ impl<'p> Node<'p> {
     }
 
     /// First and last key, when there is any.
-    pub(super) fn edges(&self) -> Option<(&'p [u8], &'p [u8])> {
+    pub(crate) fn edges(&self) -> Option<(&'p [u8], &'p [u8])> {
         match self {
             Self::Branch(elements) => Some((elements.first()?.key, elements.last()?.key)),
             Self::Leaf(elements) => Some((elements.first()?.key, elements.last()?.key)),
@@ -202,7 +207,7 @@ impl<'p> Node<'p> {
 }
 
 /// First and last key of a leaf page that was decoded before; nothing where it has none. Only these two are looked at.
-pub(super) fn leaf_edges(page: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn leaf_edges(page: &[u8]) -> Option<(&[u8], &[u8])> {
     let key = |slot: usize| {
         let at = HEADER + slot * ELEMENT;
         let start = at.checked_add(index(u32_at(page, at + 4)?))?;
@@ -258,6 +263,9 @@ fn increasing<'p>(mut keys: impl Iterator<Item = &'p [u8]>) -> Result<(), String
     let Some(mut before) = keys.next() else {
         return Ok(());
     };
+    if before.is_empty() {
+        return Err("a key of no bytes, which bbolt never writes".to_owned());
+    }
     for (slot, key) in keys.enumerate() {
         if key <= before {
             return Err(format!(
@@ -292,8 +300,10 @@ mod tests {
     fn a_real_meta_page_decodes() {
         let meta = Meta {
             page_size: 4096,
+            flags: 0,
             root: 4,
             sequence: 0,
+            freelist: 5,
             high_water: 6,
             txid: 18,
         };

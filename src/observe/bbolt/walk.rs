@@ -13,13 +13,13 @@ use super::source::PageSource;
 use crate::model::TxId;
 
 /// Deepest tree that is followed. A tree of this depth with two entries per page would already need 2^64 pages.
-pub(super) const MAX_DEPTH: u32 = 64;
+pub(crate) const MAX_DEPTH: u32 = 64;
 
 /// Who points at a page: the page number of the pointer, and its place there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Origin {
-    pub(super) page: u64,
-    pub(super) slot: usize,
+pub(crate) struct Origin {
+    pub(crate) page: u64,
+    pub(crate) slot: usize,
 }
 
 /// The origin of the root bucket's page. No real page can be the pointer: page 0 holds no elements.
@@ -38,8 +38,8 @@ struct Claim {
 pub struct Snapshot<'d, S> {
     source: &'d S,
     /// Size of the file when the snapshot began; nothing beyond belongs to its transaction.
-    pub(super) size: u64,
-    pub(super) meta: Meta,
+    pub(crate) size: u64,
+    pub(crate) meta: Meta,
     /// What the other meta page held as this one was found, where that was a meta.
     pub(super) older: Option<Meta>,
     /// Every page read so far, with its owner. In a tree each page has one, so a second owner is damage; this is
@@ -50,7 +50,7 @@ pub struct Snapshot<'d, S> {
 }
 
 impl<'d, S: PageSource> Snapshot<'d, S> {
-    pub(super) fn new(source: &'d S, size: u64, meta: Meta, older: Option<Meta>, keep: bool) -> Self {
+    pub(crate) fn new(source: &'d S, size: u64, meta: Meta, older: Option<Meta>, keep: bool) -> Self {
         Self {
             source,
             size,
@@ -97,12 +97,18 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
         Ok(Some(bucket))
     }
 
+    /// How errors call the file.
+    #[cfg(feature = "node")]
+    pub(crate) fn name(&self) -> String {
+        self.source.name()
+    }
+
     /// The numbers of all pages read so far.
-    pub(super) fn loaded(&self) -> Vec<u64> {
+    pub(crate) fn loaded(&self) -> Vec<u64> {
         self.claims.borrow().keys().copied().collect()
     }
 
-    pub(super) fn damaged(&self, page: u64, reading: &'static str, problem: impl Into<String>) -> BboltError {
+    pub(crate) fn damaged(&self, page: u64, reading: &'static str, problem: impl Into<String>) -> BboltError {
         BboltError::Damaged {
             file: self.source.name(),
             page,
@@ -112,8 +118,17 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
     }
 
     /// Reads a page with its overflow, after all checks that need no look at its elements.
-    pub(super) fn load(&self, page: u64, origin: Origin) -> Result<Vec<u8>, BboltError> {
-        let reading = "a page of a bucket";
+    pub(crate) fn load(&self, page: u64, origin: Origin) -> Result<Vec<u8>, BboltError> {
+        self.load_as("a page of a bucket", page, origin)
+    }
+
+    /// The same, for a page that is `reading`.
+    pub(crate) fn load_as(
+        &self,
+        reading: &'static str,
+        page: u64,
+        origin: Origin,
+    ) -> Result<Vec<u8>, BboltError> {
         let page_size = u64::from(self.meta.page_size);
         if page < 2 || page >= self.meta.high_water {
             let problem = format!(
@@ -151,7 +166,7 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
             );
             return Err(self.damaged(page, reading, problem));
         }
-        self.claim(page, pages, origin)?;
+        self.claim(reading, page, pages, origin)?;
         if pages > 1 {
             bytes.extend(self.read(end, overflow)?);
         }
@@ -161,7 +176,7 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
         Ok(bytes)
     }
 
-    fn claim(&self, head: u64, pages: u64, origin: Origin) -> Result<(), BboltError> {
+    fn claim(&self, reading: &'static str, head: u64, pages: u64, origin: Origin) -> Result<(), BboltError> {
         let claim = Claim { head, origin };
         let mut claims = self.claims.borrow_mut();
         for page in head..head.saturating_add(pages) {
@@ -177,7 +192,7 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
                         taken.get().origin.page,
                         origin.page
                     );
-                    return Err(self.damaged(page, "a page of a bucket", problem));
+                    return Err(self.damaged(page, reading, problem));
                 }
             }
         }

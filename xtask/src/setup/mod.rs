@@ -5,6 +5,7 @@
 //! `target/setup/bin/bpf-linker`.
 
 mod apt;
+mod bbolt_peer;
 mod bpftrace;
 mod compiler;
 mod host;
@@ -33,6 +34,7 @@ pub fn everything(refresh: bool) -> Result<()> {
     bpf_toolchain(refresh)?;
     vm(refresh)?;
     promtool(refresh)?;
+    bbolt_peer(refresh)?;
     Ok(())
 }
 
@@ -55,6 +57,12 @@ pub fn bpf_toolchain(refresh: bool) -> Result<()> {
 pub fn promtool(refresh: bool) -> Result<PathBuf> {
     let _lock = lock()?;
     prometheus::ensure(&workshop(refresh))
+}
+
+/// Makes the program on the real bbolt ready (`xtask/peers/bbolt/main.go` says what it does), and gives its path.
+pub fn bbolt_peer(refresh: bool) -> Result<PathBuf> {
+    let _lock = lock()?;
+    bbolt_peer::ensure(&workshop(refresh))
 }
 
 /// What a VM is booted from. Each is a folder or file below `target/setup`.

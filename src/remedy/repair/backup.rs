@@ -1,0 +1,229 @@
+//! Backups: a folder for each repair that edits, with both databases as they were and a manifest. The newest ten are kept.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    model::{PoolName, ThinId, Timestamp, TxId},
+    observe::world::Places,
+};
+
+/// How many are kept.
+const KEEP: usize = 10;
+/// Longest manifest that is read: one of 100,000 acts has some 20 MB.
+const LONGEST_MANIFEST: u64 = 64 << 20;
+const MANIFEST: &str = "manifest.json";
+const SNAPSHOTS: &str = "metadata.db";
+
+/// What a backup is of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Raised when its shape changes.
+    pub version: u32,
+    /// The pool.
+    pub pool: PoolName,
+    /// The file that was edited.
+    pub pool_db: PathBuf,
+    /// When the backup was made.
+    pub made: Timestamp,
+    /// Transaction of the pool database in the backup.
+    pub txid_before: TxId,
+    /// Transactions of the repair's edits, in their order. Stored before they are made: a bbolt transaction's number is
+    /// known before.
+    pub edits: Vec<TxId>,
+    /// Transaction of the snapshot database in the backup.
+    pub snapshot_txid: Option<TxId>,
+    /// CRC-32C of the pool database in the backup.
+    pub crc32c: Option<u32>,
+    /// Thin devices that the repair was to delete: without them the backup's records of them are of nothing.
+    pub deletes: Vec<ThinId>,
+    /// What was to be done, an act each, in words.
+    pub acts: Vec<String>,
+}
+
+/// A backup on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backup {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// What it is of.
+    pub manifest: Manifest,
+}
+
+/// Why there is no backup, or none that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The operating system said no.
+    #[error("{doing} {path}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The manifest is not one.
+    #[error("{path} is not a manifest of suture's")]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// There is none.
+    #[error("there is no backup in {path}")]
+    None {
+        /// Where.
+        path: PathBuf,
+    },
+}
+
+fn io_error<'a>(doing: &'static str, path: &'a Path) -> impl Fn(io::Error) -> BackupError + 'a {
+    move |source| BackupError::Io {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+impl Backup {
+    /// Makes the folder, with the copy of the snapshot database and the manifest in it. The pool database is copied by who
+    /// has the lock on it, to [`Backup::pool_db`].
+    pub(super) fn begin(folder: &Path, manifest: Manifest, places: &Places) -> Result<Self, BackupError> {
+        fs::create_dir_all(folder).map_err(io_error("making the folder", folder))?;
+        let snapshots = places.snapshot_db();
+        let copy = folder.join(SNAPSHOTS);
+        match fs::copy(&snapshots, &copy) {
+            Ok(_) => {
+                let synced = File::open(&copy).and_then(|file| file.sync_all());
+                synced.map_err(io_error("storing", &copy))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io_error("copying", &snapshots)(error)),
+        }
+        let backup = Self {
+            folder: folder.to_owned(),
+            manifest,
+        };
+        backup.store()?;
+        if let Some(parent) = folder.parent() {
+            sync(parent)?;
+        }
+        Ok(backup)
+    }
+
+    /// Where the copy of the pool database is.
+    #[must_use]
+    pub fn pool_db(&self) -> PathBuf {
+        self.folder.join(format!("{}.db", self.manifest.pool))
+    }
+
+    /// Stores the manifest, in one step.
+    pub(super) fn store(&self) -> Result<(), BackupError> {
+        let path = self.folder.join(MANIFEST);
+        let json = serde_json::to_vec_pretty(&self.manifest).map_err(|source| BackupError::Manifest {
+            path: path.clone(),
+            source,
+        })?;
+        let new = self.folder.join("manifest.new");
+        let write = || {
+            let mut file = File::create(&new)?;
+            file.write_all(&json)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)
+        };
+        write().map_err(io_error("storing", &path))?;
+        sync(&self.folder)
+    }
+
+    /// Notes the checksum of the copy.
+    pub(super) fn seal(&mut self) -> Result<(), BackupError> {
+        self.manifest.crc32c = Some(checksum(&self.pool_db())?);
+        self.store()
+    }
+
+    /// Reads a backup.
+    pub fn open(folder: &Path) -> Result<Self, BackupError> {
+        let path = folder.join(MANIFEST);
+        let size = fs::metadata(&path).map_err(io_error("reading", &path))?.len();
+        if size > LONGEST_MANIFEST {
+            return Err(io_error("reading", &path)(io::Error::other("it is too long")));
+        }
+        let json = fs::read(&path).map_err(io_error("reading", &path))?;
+        let manifest =
+            serde_json::from_slice(&json).map_err(|source| BackupError::Manifest { path, source })?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            manifest,
+        })
+    }
+
+    /// The newest backup in a folder of them.
+    pub fn newest(all: &Path) -> Result<Self, BackupError> {
+        match folders(all)?.last() {
+            Some(newest) => Self::open(newest),
+            None => Err(BackupError::None { path: all.to_owned() }),
+        }
+    }
+
+    /// Whether the copy is the one that was made; a backup that was cut off before its checksum was stored says nothing.
+    pub(super) fn is_whole(&self) -> Result<bool, BackupError> {
+        let found = checksum(&self.pool_db())?;
+        Ok(self.manifest.crc32c.is_none_or(|expected| expected == found))
+    }
+}
+
+/// The name of a backup's folder: it sorts by its time.
+pub(super) fn folder_name(at: Timestamp, txid: TxId) -> String {
+    let at = jiff::Timestamp::from(at).strftime("%Y%m%dT%H%M%S.%6fZ");
+    format!("{at}-{txid}")
+}
+
+/// Drops all but the newest backups.
+pub(super) fn prune(all: &Path) -> Result<(), BackupError> {
+    let folders = folders(all)?;
+    let old = folders.len().saturating_sub(KEEP);
+    for folder in folders.iter().take(old) {
+        fs::remove_dir_all(folder).map_err(io_error("dropping the old backup", folder))?;
+    }
+    Ok(())
+}
+
+/// Folders of backups, the oldest first; what bears another name is somebody else's.
+fn folders(all: &Path) -> Result<Vec<PathBuf>, BackupError> {
+    let entries = match fs::read_dir(all) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io_error("reading", all)(error)),
+    };
+    let ours = |name: &str| {
+        name.split_once("Z-").is_some_and(|(time, txid)| {
+            time.contains('T') && !txid.is_empty() && txid.bytes().all(|byte| byte.is_ascii_digit())
+        })
+    };
+    let mut folders = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(io_error("reading", all))?;
+        if entry.file_name().to_str().is_some_and(ours) && entry.path().join(MANIFEST).exists() {
+            folders.push(entry.path());
+        }
+    }
+    folders.sort();
+    Ok(folders)
+}
+
+fn checksum(path: &Path) -> Result<u32, BackupError> {
+    let bytes = fs::read(path).map_err(io_error("reading", path))?;
+    Ok(crc32c::crc32c(&bytes))
+}
+
+fn sync(folder: &Path) -> Result<(), BackupError> {
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(io_error("storing the folder", folder))
+}

@@ -1,0 +1,26 @@
+//! Repairs beside a running containerd: only what the kernel does, and never with containerd's lock.
+
+use super::{Item, RepairError, Repairer, Results, kernel::life_of, results};
+use crate::model::{RepairMode, RepairPlan, Survey};
+
+impl Repairer<'_> {
+    /// Carries out plans that were made of `found`.
+    pub fn online(&mut self, plans: Vec<RepairPlan>, found: &Survey) -> Result<Results, RepairError> {
+        let mut items: Vec<Item> = plans.into_iter().map(Item::new).collect();
+        for item in items
+            .iter_mut()
+            .filter(|item| item.plan.acts.iter().any(crate::model::Act::is_edit))
+        {
+            item.end(
+                "containerd-stopped: an edit needs containerd stopped".to_owned(),
+                true,
+            );
+        }
+        let life = life_of(found);
+        self.kernel_part(&mut items, RepairMode::Online, life.as_ref(), None)?;
+        Ok(Results {
+            plans: results(items),
+            ..Results::default()
+        })
+    }
+}

@@ -1,0 +1,47 @@
+//! What a repair looks at by itself.
+
+use std::{collections::BTreeSet, time::SystemTime};
+
+use crate::{
+    model::{Incarnation, Survey, ThinId, Timestamp, TxId},
+    observe::{
+        containerd::holder_of,
+        survey::{self, SurveyPlaces},
+        world::{self, WorldError},
+    },
+    words::explain,
+};
+
+/// Looks at a node.
+pub trait Sight {
+    /// A new consistent read of everything; of these thin devices also what tells them from others of their ids.
+    fn survey(&self, roots: &BTreeSet<ThinId>) -> Result<Survey, WorldError>;
+    /// Transaction ids of containerd's databases at this moment.
+    fn transactions(&self) -> Result<(TxId, Option<TxId>), WorldError>;
+    /// The process that holds the lock on the pool database.
+    fn holder(&self) -> Result<Option<Incarnation>, String>;
+    /// The time.
+    fn now(&self) -> Timestamp;
+}
+
+/// Looks at this node.
+#[derive(Debug, Clone)]
+pub struct RealSight(pub SurveyPlaces);
+
+impl Sight for RealSight {
+    fn survey(&self, roots: &BTreeSet<ThinId>) -> Result<Survey, WorldError> {
+        survey::read(&self.0, roots)
+    }
+
+    fn transactions(&self) -> Result<(TxId, Option<TxId>), WorldError> {
+        world::transactions(&self.0.places)
+    }
+
+    fn holder(&self) -> Result<Option<Incarnation>, String> {
+        holder_of(&self.0.places.pool_db()).map_err(|error| explain(&error))
+    }
+
+    fn now(&self) -> Timestamp {
+        SystemTime::now().into()
+    }
+}

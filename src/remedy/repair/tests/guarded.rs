@@ -1,0 +1,294 @@
+//! What a repair must not do.
+
+use super::*;
+
+fn refused_for(stage: &Stage, word: &str) {
+    let before = (
+        stage.database(),
+        stage.thin.borrow().clone(),
+        stage.nodes.borrow().clone(),
+    );
+    let outcome = stage.outcome();
+    assert!(
+        matches!(&outcome, RepairOutcome::Refused { why } if why.contains(word)),
+        "{word}: {outcome}"
+    );
+    assert_eq!(stage.database(), before.0);
+    assert_eq!(*stage.thin.borrow(), before.1);
+    assert_eq!(*stage.nodes.borrow(), before.2);
+}
+
+fn happens(stage: &Stage, when: &'static str, what: impl Fn(&Stage) + 'static) {
+    *stage.on.borrow_mut() = Some((when, Box::new(what)));
+}
+
+#[test]
+fn a_lock_that_is_held_is_refused_at_once() {
+    let stage = Stage::new();
+    burned_id(&stage);
+    let database = stage.places.pool_db();
+    let before = stage.database();
+    // Somebody takes the lock after the look: the editor must not wait for it.
+    let holder = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&database)
+        .unwrap();
+    let holder = std::rc::Rc::new(holder);
+    let kept = std::rc::Rc::clone(&holder);
+    happens(&stage, "taking the lock", move |_| kept.lock().unwrap());
+    let begun = Instant::now();
+    let (results, _) = stage.repair().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    let outcome = results.plans[0].outcome.clone().unwrap();
+    assert!(
+        matches!(&outcome, RepairOutcome::Refused { why } if why.contains("containerd-stopped")),
+        "{outcome}"
+    );
+    assert_eq!(stage.database(), before);
+    drop(holder);
+}
+
+#[test]
+fn a_running_containerd_is_refused_before_anything() {
+    let stage = Stage::new();
+    wedge(&stage);
+    *stage.holder.borrow_mut() = Some(containerd());
+    let result = stage.repair();
+    assert!(
+        matches!(result, Err(RepairError::ContainerdRuns { .. })),
+        "{result:?}"
+    );
+    assert_eq!(*stage.calls.borrow(), Vec::<String>::new());
+}
+
+#[test]
+fn a_containerd_that_starts_meanwhile_ends_what_the_kernel_does() {
+    let stage = Stage::new();
+    wedge(&stage);
+    happens(&stage, "remove dm device", |stage| {
+        *stage.holder.borrow_mut() = Some(containerd());
+    });
+    let outcome = stage.outcome();
+    // The first act was on its way already; the second looks again.
+    assert!(
+        matches!(&outcome, RepairOutcome::Partly { done: 2, why } if why.contains("containerd-stopped")),
+        "{outcome}"
+    );
+    assert!(stage.thin.borrow().contains_key(&ThinId(3)));
+    assert_eq!(stage.database().devices["pool-snap-3"].state, DeviceState::Faulty);
+}
+
+#[test]
+fn two_repairs_at_once_are_one() {
+    let stage = Stage::new();
+    burned_id(&stage);
+    let _other = OnlyOne::take(&stage.ledger_path()).unwrap();
+    let result = stage.repair();
+    assert!(
+        matches!(result, Err(RepairError::AnotherRepair { .. })),
+        "{result:?}"
+    );
+}
+
+#[test]
+fn a_ledger_that_takes_nothing_stops_everything() {
+    for scene in [burned_id, leaked_thin, wedge] {
+        let stage = Stage::new();
+        scene(&stage);
+        let before = stage.database();
+        let mut ledger = Ledger::open_beside(&stage.ledger_path()).unwrap();
+        let hog = rusqlite::Connection::open(stage.ledger_path()).unwrap();
+        hog.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let result = stage.repair_with(&mut ledger);
+        assert!(matches!(result, Err(RepairError::Intent(_))), "{result:?}");
+        assert_eq!(*stage.calls.borrow(), Vec::<String>::new());
+        assert_eq!(stage.database(), before);
+    }
+}
+
+#[test]
+fn without_a_backup_nothing_is_edited() {
+    let stage = Stage::new();
+    burned_id(&stage);
+    fs::write(stage.backups(), b"a file is in the way").unwrap();
+    refused_for(&stage, "backed-up");
+}
+
+#[test]
+fn a_transaction_between_the_look_and_the_lock_stops_the_edit() {
+    for when in ["making a backup", "taking the lock"] {
+        let stage = Stage::new();
+        burned_id(&stage);
+        happens(&stage, when, |stage| stage.edit(&[put_id(9, 2)]));
+        let outcome = stage.outcome();
+        assert!(
+            matches!(&outcome, RepairOutcome::Refused { why } if why.contains("same-transaction")),
+            "{outcome}"
+        );
+        assert_eq!(stage.database().device_ids[&ThinId(3)], IdState::Faulty);
+
+        let stage = Stage::new();
+        burned_id(&stage);
+        happens(&stage, when, |stage| stage.sequence(4));
+        let outcome = stage.outcome();
+        assert!(
+            matches!(&outcome, RepairOutcome::Refused { why } if why.contains("same-transaction")),
+            "{outcome}"
+        );
+    }
+}
+
+#[test]
+fn online_a_transaction_before_the_act_has_everything_read_again() {
+    let stage = Stage::new();
+    leaked_thin(&stage);
+    stage.mode(RepairMode::Online);
+    // containerd gives the id to somebody in the very moment: the new look sees it.
+    happens(&stage, "storing what is to be done", |stage| {
+        stage.edit(&[put_record(&record(2, 3, DeviceState::Activated)), put_id(3, 1)]);
+    });
+    let outcome = stage.outcome();
+    assert!(
+        matches!(&outcome, RepairOutcome::Refused { why } if why.contains("still-found")),
+        "{outcome}"
+    );
+    assert!(stage.thin.borrow().contains_key(&ThinId(3)));
+
+    let stage = Stage::new();
+    leaked_thin(&stage);
+    stage.mode(RepairMode::Online);
+    happens(&stage, "storing what is to be done", |stage| {
+        stage.edit(&[put_id(9, 2)]);
+    });
+    assert_eq!(stage.outcome(), RepairOutcome::Done, "something else was written");
+}
+
+#[test]
+fn what_is_not_just_so_any_more_is_left() {
+    let stage = Stage::new();
+    orphan_node(&stage);
+    stage.mode(RepairMode::Online);
+    happens(&stage, "looking", |stage| {
+        stage.nodes.borrow_mut()[1].open_count = 1;
+    });
+    let outcome = stage.outcome();
+    assert!(matches!(&outcome, RepairOutcome::Refused { .. }), "{outcome}");
+
+    // Opened between the look and the call: the ioctl just before sees it.
+    let stage = Stage::new();
+    orphan_node(&stage);
+    stage.mode(RepairMode::Online);
+    happens(&stage, "remove dm device", |stage| {
+        stage.nodes.borrow_mut()[1].open_count = 1;
+    });
+    refused_for_open(&stage, "is open 1 times");
+
+    // Another device of the same name.
+    let stage = Stage::new();
+    orphan_node(&stage);
+    stage.mode(RepairMode::Online);
+    happens(&stage, "remove dm device", |stage| {
+        stage.nodes.borrow_mut()[1].device.minor = 99;
+    });
+    refused_for_open(&stage, "another one than was found");
+}
+
+fn refused_for_open(stage: &Stage, word: &str) {
+    let outcome = stage.outcome();
+    assert!(
+        matches!(&outcome, RepairOutcome::Refused { why } if why.contains(word)),
+        "{outcome}"
+    );
+    assert_eq!(*stage.calls.borrow(), Vec::<String>::new());
+}
+
+#[test]
+fn a_busy_device_is_not_fought_and_a_delete_that_was_taken_back_is_no_success() {
+    let stage = Stage::new();
+    leaked_thin(&stage);
+    stage.mode(RepairMode::Online);
+    stage.busy.set(true);
+    refused_for(&stage, "in use");
+    assert_eq!(stage.calls.borrow().len(), 1);
+
+    let stage = Stage::new();
+    leaked_thin(&stage);
+    stage.mode(RepairMode::Online);
+    stage.takes_back.set(true);
+    let outcome = stage.outcome();
+    assert!(
+        matches!(&outcome, RepairOutcome::Failed { why } if why.contains("it is not")),
+        "{outcome}"
+    );
+}
+
+#[test]
+fn a_program_at_work_keeps_the_kernels_part_and_not_the_mark() {
+    let stage = Stage::new();
+    wedge(&stage);
+    stage.at_work.borrow_mut().push("mkfs.ext4".to_owned());
+    let outcome = stage.outcome();
+    assert!(
+        matches!(&outcome, RepairOutcome::Partly { done: 1, why } if why.contains("nobody-at-work")),
+        "{outcome}"
+    );
+    assert_eq!(stage.database().devices["pool-snap-3"].state, DeviceState::Faulty);
+    assert_eq!(*stage.calls.borrow(), Vec::<String>::new());
+    // It ends, and the next repair goes on: the ledger still tells whose the device is.
+    stage.at_work.borrow_mut().clear();
+    stage.repair().unwrap();
+    assert_eq!(stage.diagnoses(), Diagnoses::default());
+}
+
+#[test]
+fn a_foreign_device_is_deleted_only_when_it_is_named() {
+    for mode in [RepairMode::Online, RepairMode::Offline] {
+        let stage = Stage::new();
+        foreign_thin(&stage);
+        stage.mode(mode);
+        let (results, _) = stage.repair().unwrap();
+        assert!(results.plans.iter().all(|result| result.outcome.is_none()));
+        assert!(stage.thin.borrow().contains_key(&ThinId(3)));
+
+        stage.selection.borrow_mut().delete_thin.insert(ThinId(1));
+        let (results, _) = stage.repair().unwrap();
+        assert_eq!(results.plans, [], "naming what is in use does nothing");
+
+        stage.selection.borrow_mut().delete_thin = [ThinId(3)].into();
+        assert_eq!(stage.outcome(), RepairOutcome::Done);
+        assert_eq!(
+            stage.thin.borrow().keys().copied().collect::<Vec<_>>(),
+            [ThinId(1), ThinId(2)]
+        );
+    }
+}
+
+#[test]
+fn a_foreign_device_with_an_id_that_containerd_may_draw_is_deleted_only_while_it_is_stopped() {
+    let stage = Stage::new();
+    stage.thin(9);
+    stage.mode(RepairMode::Online);
+    stage.selection.borrow_mut().delete_thin.insert(ThinId(9));
+    refused_for(&stage, "no-record");
+    stage.mode(RepairMode::Offline);
+    assert_eq!(stage.outcome(), RepairOutcome::Done);
+}
+
+#[test]
+fn fields_of_a_newer_containerd_survive() {
+    let stage = Stage::new();
+    let value = br#"{"device_id":1,"size":67108864,"name":"pool-snap-1","parent_name":"","state":13,"error":"x","verity":{"b":2,"a":1}}"#;
+    stage.edit(&[
+        Edit::Put {
+            bucket: vec![b"devices".to_vec()],
+            key: b"pool-snap-1".to_vec(),
+            value: value.to_vec(),
+        },
+        put_id(1, 2),
+    ]);
+    assert_eq!(stage.outcome(), RepairOutcome::Done);
+    let bytes = fs::read(stage.places.pool_db()).unwrap();
+    let wanted = br#""state":10,"error":"","verity":{"b":2,"a":1}}"#;
+    assert!(bytes.windows(wanted.len()).any(|window| window == wanted));
+}
