@@ -14,6 +14,8 @@ mod fold;
 #[cfg(test)]
 mod recorded;
 #[cfg(test)]
+mod survey;
+#[cfg(test)]
 mod thin;
 #[cfg(test)]
 mod thin_image;

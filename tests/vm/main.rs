@@ -11,6 +11,7 @@ mod databases;
 mod flood;
 mod killed;
 mod leaked_thin;
+mod metadata_snapshot;
 mod must_not_act;
 mod probes;
 mod recorded;
