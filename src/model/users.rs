@@ -1,6 +1,6 @@
 //! Who uses a snapshot, for any number of snapshots: one pass over containerd's database, then a look-up for each.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::{CoreDb, Users};
 
@@ -111,7 +111,8 @@ impl<'c> UserIndex<'c> {
             snapshot: self.core.snapshots.get(backend_key).cloned(),
             containers: total.containers.named.iter().filter_map(container).collect(),
             more_containers: total.containers.more(),
-            images: total.images.named.iter().filter_map(image).collect(),
+            // The same name may be unpacked for several platforms.
+            images: total.images.named.iter().filter_map(image).collect::<BTreeSet<_>>().into_iter().collect(),
             more_images: total.images.more(),
         }
     }

@@ -243,7 +243,7 @@ impl<'a> FindingReport<'a> {
                 guards: &one.remedy.guards,
                 acts: one.remedy.acts.iter().map(ToString::to_string).collect(),
                 why: &one.remedy.why,
-                command: command(one.remedy.when, look),
+                command: command(one, look),
             },
         }
     }

@@ -175,6 +175,7 @@ pub(in crate::cli) fn quiet_look() -> Look {
             metadata_device: None,
         },
         places: String::new(),
+        repair_places: String::new(),
     }
 }
 

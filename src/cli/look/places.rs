@@ -3,14 +3,17 @@
 use crate::cli::places::SurveyArguments;
 
 /// The words, each with a space before it; empty where everything was found by itself.
-pub(in crate::cli) fn spelled(arguments: &SurveyArguments) -> String {
+pub(in crate::cli) fn spelled(arguments: &SurveyArguments, with_metadata: bool) -> String {
     let places = &arguments.places;
     let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string());
     let words = [
         ("--containerd-config", path(&places.containerd_config)),
         ("--pool", places.pool.clone()),
         ("--root-path", path(&places.root_path)),
-        ("--metadata-device", path(&arguments.metadata_device)),
+        (
+            "--metadata-device",
+            path(&arguments.metadata_device).filter(|_| with_metadata),
+        ),
     ];
     let given = words.into_iter().filter_map(|(flag, value)| Some((flag, value?)));
     given
