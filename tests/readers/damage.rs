@@ -1,5 +1,6 @@
 //! Damage in every page of every file that is read, one page at a time and in many ways: the answer is an error that names
-//! the file, the page and what is wrong, or exactly what the undamaged file says. Never less, and never something else.
+//! the file, the page and what is wrong, or exactly what the undamaged file says: never less, and never something else.
+//! Of meta.db it may be less.
 //!
 //! bbolt's data pages have no checksum, so what can be noticed is what bbolt never writes. Another byte inside a key or a
 //! value that still is one can not be; those are left out here by construction. Everything that can make an entry
@@ -75,7 +76,9 @@ fn every_damage(bytes: &[u8], page_size: usize) -> Vec<Damage> {
             &[&[0], &old[..page_size - 1]].concat(),
         );
         add("shifted left".to_owned(), &[&old[1..], &[0]].concat());
-        for (what, change) in changes(old) {
+        // Where no page begins there is the inside of a value, or nothing.
+        let begins = old[..8] == (page as u64).to_le_bytes();
+        for (what, change) in begins.then(|| changes(old)).into_iter().flatten() {
             let mut new = old.to_vec();
             for (offset, value) in change {
                 new[offset..offset + value.len()].copy_from_slice(&value);
@@ -208,6 +211,7 @@ fn hold<T: Debug + PartialEq, E: std::error::Error>(
     bytes: &[u8],
     read: impl Fn(Vec<u8>) -> Result<T, E>,
     about: impl Fn(&E) -> About,
+    same: impl Fn(&T, &T) -> bool,
 ) -> usize {
     let page_size = 4096;
     let sound = PageMap::of(bytes, page_size, None).unwrap();
@@ -238,7 +242,7 @@ fn hold<T: Debug + PartialEq, E: std::error::Error>(
                 }
             }
             // The newer meta is gone, and bbolt itself would open the database as the older one has it.
-            Ok(answer) if answer == original => {}
+            Ok(answer) if same(&answer, &original) => {}
             Ok(answer) if damage.pages.contains(&sound.meta) => {
                 let mut without = bytes.to_vec();
                 let at = usize::try_from(sound.meta).unwrap() * page_size;
@@ -300,8 +304,18 @@ fn about_snapshots(error: &SnapshotDbError) -> About {
     }
 }
 
-fn core(bytes: Vec<u8>) -> Result<CoreDb, CoreDbError> {
-    CoreDb::read_from(&Database::new(Named(bytes)), Path::new(NAME))
+/// The snapshots by all their names. This file only gives names to what the other two hold, and what is strange in it
+/// leaves itself out: so it may tell less, and never something else.
+fn core(bytes: Vec<u8>) -> Result<Vec<[String; 3]>, CoreDbError> {
+    let core = CoreDb::read_from(&Database::new(Named(bytes)), Path::new(NAME))?;
+    let names = core.snapshots.into_iter();
+    Ok(names
+        .map(|(backend, one)| [backend, one.namespace, one.key])
+        .collect())
+}
+
+fn subset(answer: &Vec<[String; 3]>, original: &Vec<[String; 3]>) -> bool {
+    answer.iter().all(|one| original.contains(one))
 }
 
 fn about_core(error: &CoreDbError) -> About {
@@ -314,19 +328,19 @@ fn about_core(error: &CoreDbError) -> About {
 #[test]
 fn containerds_own_pool_db_with_each_page_damaged() {
     let bytes = std::fs::read(fixture("pool.db")).unwrap();
-    assert!(hold(&bytes, pool, about_pool) > 40);
+    assert!(hold(&bytes, pool, about_pool, PartialEq::eq) > 40);
 }
 
 #[test]
 fn containerds_own_metadata_db_with_each_page_damaged() {
     let bytes = std::fs::read(fixture("metadata.db")).unwrap();
-    assert!(hold(&bytes, snapshots, about_snapshots) > 40);
+    assert!(hold(&bytes, snapshots, about_snapshots, PartialEq::eq) > 40);
 }
 
 #[test]
 fn containerds_own_meta_db_with_each_page_damaged() {
     let bytes = std::fs::read(fixture("meta.db")).unwrap();
-    assert!(hold(&bytes, core, about_core) > 100);
+    assert!(hold(&bytes, core, about_core, subset) > 100);
 }
 
 /// Large enough for branch pages, with a record that takes overflow pages; a second transaction, so that there are free
@@ -335,16 +349,16 @@ fn containerds_own_meta_db_with_each_page_damaged() {
 fn a_pool_db_of_many_pages_with_each_damaged() {
     let tree = |state: u32| {
         let (mut devices, mut ids) = (Tree::default(), Tree::default());
-        for id in 1..=70_u32 {
+        for id in 1..=24_u32 {
             let name = format!("tp-snap-{id}");
-            let error = if id == 33 { "x".repeat(9000) } else { String::new() };
+            let error = if id == 13 { "x".repeat(9000) } else { String::new() };
             let record = format!(
                 r#"{{"device_id":{id},"size":1024,"name":"{name}","parent_name":"","state":{state},"error":"{error}"}}"#
             );
             devices.put(name.as_bytes(), record.as_bytes());
             ids.put(id.to_string().as_bytes(), &[1]);
         }
-        ids.sequence = 70;
+        ids.sequence = 24;
         let mut root = Tree::default();
         root.nest(b"devices", devices);
         root.nest(b"device_ids", ids);
@@ -352,12 +366,12 @@ fn a_pool_db_of_many_pages_with_each_damaged() {
     };
     let layout = Layout {
         page_size: 4096,
-        fan: 12,
+        fan: 5,
         inline: 0,
     };
     let mut file = BboltFile::new(layout, &tree(4));
     file.commit(&tree(10));
-    assert!(hold(&file.bytes, pool, about_pool) > 2000);
+    assert!(hold(&file.bytes, pool, about_pool, PartialEq::eq) > 1000);
 }
 
 /// Files that the real bbolt wrote, of any contents: what is accepted differs at most in what hangs on the damaged page.
