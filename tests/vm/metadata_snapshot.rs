@@ -20,7 +20,7 @@ use xtask::vm::{Process, Vm};
 
 use crate::support::*;
 
-const MOMENT: Duration = Duration::from_secs(60);
+const MOMENT: Duration = Duration::from_mins(1);
 /// Tells the program inside what to do.
 const TASK: &str = "SUTURE_METADATA_SNAPSHOT";
 
@@ -43,7 +43,7 @@ fn inside() -> Result<()> {
     match task.as_str() {
         "hold" => hand.with(&pool, &mut |root| {
             say(format!("held {root}"));
-            std::thread::sleep(Duration::from_secs(600));
+            std::thread::sleep(Duration::from_mins(10));
         })?,
         "panic" => hand.with(&pool, &mut |root| panic!("on purpose, with {root} held"))?,
         "nodes" => {

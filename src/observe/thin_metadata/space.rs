@@ -271,7 +271,7 @@ impl Walk {
             Node::Leaf(entries) => {
                 let devices = entries
                     .iter()
-                    .filter_map(|(key, value)| Some((ThinId(u32::try_from(*key).ok()?), u64_at(*value, 0)?)));
+                    .filter_map(|(key, value)| Some((ThinId(u32::try_from(*key).ok()?), u64_at(value, 0)?)));
                 self.devices.extend(devices);
             }
         }
@@ -329,7 +329,7 @@ impl Walk {
             }
             Ok(Node::Leaf(entries)) => {
                 for (_, value) in &entries {
-                    if let Some(value) = u64_at(*value, 0) {
+                    if let Some(value) = u64_at(value, 0) {
                         self.map(value >> TIME_BITS, mark, number)?;
                     }
                 }
@@ -382,16 +382,16 @@ impl Walk {
         ControlFlow::Continue(())
     }
 
-    fn at(&self, mark: u32) -> Option<usize> {
+    fn at(mark: u32) -> Option<usize> {
         usize::try_from(mark.checked_sub(1)?).ok()
     }
 
     fn device_of(&self, mark: u32) -> Option<u32> {
-        Some(self.nodes.get(self.at(mark)?)?.device)
+        Some(self.nodes.get(Self::at(mark)?)?.device)
     }
 
     fn change(&mut self, mark: u32, by: i32) {
-        if let Some(node) = self.at(mark).and_then(|at| self.nodes.get_mut(at)) {
+        if let Some(node) = Self::at(mark).and_then(|at| self.nodes.get_mut(at)) {
             node.exclusive = node.exclusive.saturating_add_signed(by);
         }
     }

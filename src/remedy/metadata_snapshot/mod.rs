@@ -201,14 +201,14 @@ impl Reservation {
             return Err(ReserveError::Ended);
         }
         let pool = &self.pool;
-        let state = self.kernel.state(pool)?;
-        writable(pool, &state)?;
+        let before = self.kernel.state(pool)?;
+        writable(pool, &before)?;
         let another = |root: Option<u64>| ReserveError::HeldByAnother {
             pool: pool.name.clone(),
             root: root.map(|root| format!(" at block {root}")).unwrap_or_default(),
         };
-        if state.held_root.is_some() && !adopt(&*self.kernel, pool, &mut note, state.held_root)? {
-            return Err(another(state.held_root));
+        if before.held_root.is_some() && !adopt(&*self.kernel, pool, &mut note, before.held_root)? {
+            return Err(another(before.held_root));
         }
         let mut words = Note {
             pool: pool.name.clone(),

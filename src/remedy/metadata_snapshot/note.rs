@@ -1,8 +1,9 @@
 //! What a suture leaves on disk while it holds a snapshot, so that the next one knows it as its dead predecessor's.
 
 use std::{
+    fmt::Write as _,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -83,7 +84,7 @@ impl NoteFile {
             }
             let mut options = OpenOptions::new();
             let mut file = options.write(true).create_new(true).mode(0o600).open(&new)?;
-            file.write_all(&serde_json::to_vec(note).map_err(io::Error::other)?)?;
+            io::Write::write_all(&mut file, &serde_json::to_vec(note).map_err(io::Error::other)?)?;
             fs::rename(&new, &self.path)
         };
         write().map_err(|source| self.failed("writing", source))
@@ -113,7 +114,7 @@ fn path_of(folder: &Path, pool: &PoolName) -> PathBuf {
         if byte.is_ascii_alphanumeric() || b"-_+".contains(&byte) {
             name.push(char::from(byte));
         } else {
-            name.push_str(&format!("%{byte:02x}"));
+            let _ = write!(name, "%{byte:02x}");
         }
     }
     folder.join(name + ".json")
