@@ -1,6 +1,12 @@
 //! The command line as people meet it: what it says when something is not as it should be, and how it ends.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "cli/check.rs"]
+mod check;
+#[path = "readers/thin_image.rs"]
+#[expect(dead_code, reason = "the readers' tests use all of it")]
+mod thin_image;
+
 use std::{
     fs,
     path::Path,
@@ -34,7 +40,7 @@ fn path(folder: &tempfile::TempDir, name: &str) -> String {
 
 #[test]
 fn every_command_has_an_example_in_its_help() {
-    for command in ["run", "status", "watch", "history", "record", "replay", "repair"] {
+    for command in ["check", "inspect", "explain", "run", "status", "watch", "history", "record", "replay", "repair"] {
         let text = String::from_utf8(suture(&[command, "--help"]).stdout).unwrap();
         assert!(text.contains("Example:\n"), "{command}: {text}");
     }

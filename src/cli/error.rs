@@ -30,6 +30,10 @@ pub enum CliError {
     #[cfg(feature = "node")]
     #[error(transparent)]
     World(#[from] WorldError),
+    /// Whose the pool's blocks are could not be read.
+    #[cfg(feature = "node")]
+    #[error("reading whose the pool's blocks are: {0}")]
+    Space(String),
     /// Nothing, or more than one thing, goes by the name that was given.
     #[cfg(feature = "node")]
     #[error("{0}")]

@@ -98,7 +98,10 @@ impl Paper {
 fn is_utf8(variable: impl Fn(&str) -> Option<String>) -> bool {
     let set = |name: &&str| variable(name).is_some_and(|value| !value.is_empty());
     let names = ["LC_ALL", "LC_CTYPE", "LANG"];
-    let locale = names.iter().find(|name| set(name)).and_then(|name| variable(name));
+    let locale = names
+        .iter()
+        .find(|name| set(name))
+        .and_then(|name| variable(name));
     locale.is_some_and(|locale| {
         let locale = locale.to_ascii_lowercase();
         locale.contains("utf-8") || locale.contains("utf8")
@@ -149,9 +152,9 @@ fn is_invisible(one: char) -> bool {
 /// A name, with the long digests in it cut as people know them from other tools.
 pub(super) fn short(name: &str) -> String {
     const SHOWN: usize = 12;
-    let digest = name.rsplit_once("sha256:").filter(|(_, hex)| {
-        hex.len() > SHOWN && hex.chars().all(|one| one.is_ascii_hexdigit())
-    });
+    let digest = name
+        .rsplit_once("sha256:")
+        .filter(|(_, hex)| hex.len() > SHOWN && hex.chars().all(|one| one.is_ascii_hexdigit()));
     let all_hex = name.len() == 64 && name.chars().all(|one| one.is_ascii_hexdigit());
     let cut = |hex: &str| hex.chars().take(SHOWN).collect::<String>();
     safe(&match digest {
@@ -248,13 +251,22 @@ mod tests {
         let digest = "ab".repeat(32);
         assert_eq!(short(&format!("sha256:{digest}")), "sha256:abababababab");
         assert_eq!(short(&digest), "abababababab");
-        assert_eq!(short(&format!("extract-1 sha256:{digest}")), "extract-1 sha256:abababababab");
+        assert_eq!(
+            short(&format!("extract-1 sha256:{digest}")),
+            "extract-1 sha256:abababababab"
+        );
         assert_eq!(short("web"), "web");
     }
 
     #[test]
     fn numbers_read_well() {
-        assert_eq!(["0", "999", "1,000", "1,234,567"], [0_u64, 999, 1000, 1_234_567].map(thousands).each_ref().map(String::as_str));
+        assert_eq!(
+            ["0", "999", "1,000", "1,234,567"],
+            [0_u64, 999, 1000, 1_234_567]
+                .map(thousands)
+                .each_ref()
+                .map(String::as_str)
+        );
         assert_eq!(size(0), "0 B");
         assert_eq!(size(65_536), "64.0 KiB");
         assert_eq!(size(1_610_612_736), "1.5 GiB");

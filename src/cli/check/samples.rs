@@ -12,6 +12,7 @@ use crate::{
         databases::{Presence, SnapshotKind, SnapshotRow},
         survey::{Container, CoreSnapshot, Image, Mount, Mounts, Pod, Unread},
     },
+    observe::{survey::SurveyPlaces, world::Places},
     testing,
 };
 
@@ -68,13 +69,25 @@ pub(in crate::cli) fn quiet_look() -> Look {
     ];
     let rows = [
         ("k8s.io/1/sha256:base", row(1, SnapshotKind::Committed, None)),
-        ("k8s.io/2/sha256:top", row(2, SnapshotKind::Committed, Some("k8s.io/1/sha256:base"))),
-        ("k8s.io/3/c0ffee0123456789", row(3, SnapshotKind::Active, Some("k8s.io/2/sha256:top"))),
+        (
+            "k8s.io/2/sha256:top",
+            row(2, SnapshotKind::Committed, Some("k8s.io/1/sha256:base")),
+        ),
+        (
+            "k8s.io/3/c0ffee0123456789",
+            row(3, SnapshotKind::Active, Some("k8s.io/2/sha256:top")),
+        ),
     ];
     let core = [
         ("k8s.io/1/sha256:base", core_snapshot("sha256:base", None)),
-        ("k8s.io/2/sha256:top", core_snapshot("sha256:top", Some("sha256:base"))),
-        ("k8s.io/3/c0ffee0123456789", core_snapshot("c0ffee0123456789", Some("sha256:top"))),
+        (
+            "k8s.io/2/sha256:top",
+            core_snapshot("sha256:top", Some("sha256:base")),
+        ),
+        (
+            "k8s.io/3/c0ffee0123456789",
+            core_snapshot("c0ffee0123456789", Some("sha256:top")),
+        ),
     ];
     let ids = [11, 12, 13].map(ThinId);
     let survey = Survey {
@@ -109,7 +122,11 @@ pub(in crate::cli) fn quiet_look() -> Look {
             txid: Some(TxId(4)),
             presence: Presence::Complete,
         },
-        thin: Some(ids.into_iter().map(|id| (id, testing::mark(id.0).details)).collect()),
+        thin: Some(
+            ids.into_iter()
+                .map(|id| (id, testing::mark(id.0).details))
+                .collect(),
+        ),
         mapping_roots: BTreeMap::new(),
         nodes: vec![node("tp-snap-3", 13, NODE)],
         core: Some(CoreDb {
@@ -148,6 +165,15 @@ pub(in crate::cli) fn quiet_look() -> Look {
         in_flight: Vec::new(),
         knowledge: Knowledge::default(),
         took: Duration::from_millis(41),
+        at: SurveyPlaces {
+            places: Places {
+                pool: testing::pool(),
+                root: "/dm".into(),
+            },
+            core_db: None,
+            async_remove: Some(false),
+            metadata_device: None,
+        },
         places: String::new(),
     }
 }
@@ -174,7 +200,10 @@ pub(in crate::cli) fn look_with_everything() -> Look {
         open_count: 0,
         ..node("tp-snap-7", 17, device)
     });
-    look.survey.pool_db.devices.insert("tp-snap-7".to_owned(), record(7, 17, DeviceState::Activated));
+    look.survey
+        .pool_db
+        .devices
+        .insert("tp-snap-7".to_owned(), record(7, 17, DeviceState::Activated));
     look.survey.pool_db.device_ids.insert(ThinId(17), IdState::Taken);
     if let Some(thin) = &mut look.survey.thin {
         thin.insert(ThinId(17), testing::mark(17).details);
@@ -186,7 +215,9 @@ pub(in crate::cli) fn look_with_everything() -> Look {
         matters: false,
     });
     look.diagnoses.found = FindingClass::ALL.map(diagnosis).to_vec();
-    look.diagnoses.found.sort_by_key(|one| (one.severity, one.finding.class));
+    look.diagnoses
+        .found
+        .sort_by_key(|one| (one.severity, one.finding.class));
     look.diagnoses.explanations = vec!["The databases were wiped.".to_owned()];
     look.diagnoses.not_understood = vec!["the record tp-snap-9 is in state 99".to_owned()];
     look.in_flight = vec![diagnosis(FindingClass::OrphanRecord)];
@@ -212,9 +243,13 @@ fn diagnosis(class: FindingClass) -> Diagnosis {
     let name = || "tp-snap-7".to_owned();
     let delete = Act::DeleteThin { thin_id: ThinId(17) };
     let remove = Act::RemoveNode { name: name(), device };
-    let forget = Act::ForgetRecord { record: record.clone() };
+    let forget = Act::ForgetRecord {
+        record: record.clone(),
+    };
     let undo = vec![
-        Act::MarkFaulty { record: record.clone() },
+        Act::MarkFaulty {
+            record: record.clone(),
+        },
         remove.clone(),
         delete.clone(),
         forget.clone(),
@@ -249,25 +284,61 @@ fn diagnosis(class: FindingClass) -> Diagnosis {
     };
     let none = (Treatment::LeaveAlone, When::Never, Vec::new());
     let (severity, subject, (action, when, acts)) = match class {
-        C::LeakedThin => (Severity::Space, thin, (Treatment::DeleteThin, When::Online, vec![delete])),
-        C::ForeignThin => (Severity::Outage, foreign, (Treatment::ReserveId, When::Offline, reserve)),
-        C::OrphanRecord | C::StuckCleanup => {
-            (Severity::Space, of_record, (Treatment::UndoHalfDone, When::Online, vec![remove, delete]))
-        }
-        C::Wedge => (Severity::Outage, of_record, (Treatment::UndoHalfDone, When::Offline, undo)),
-        C::FaultyNext => (Severity::Notice, of_record, (Treatment::MarkFaulty, When::Offline, vec![forget])),
-        C::FaultyLive => (Severity::Notice, of_record, (Treatment::RestoreRecord, When::Offline, vec![restore])),
+        C::LeakedThin => (
+            Severity::Space,
+            thin,
+            (Treatment::DeleteThin, When::Online, vec![delete]),
+        ),
+        C::ForeignThin => (
+            Severity::Outage,
+            foreign,
+            (Treatment::ReserveId, When::Offline, reserve),
+        ),
+        C::OrphanRecord | C::StuckCleanup => (
+            Severity::Space,
+            of_record,
+            (Treatment::UndoHalfDone, When::Online, vec![remove, delete]),
+        ),
+        C::Wedge => (
+            Severity::Outage,
+            of_record,
+            (Treatment::UndoHalfDone, When::Offline, undo),
+        ),
+        C::FaultyNext => (
+            Severity::Notice,
+            of_record,
+            (Treatment::MarkFaulty, When::Offline, vec![forget]),
+        ),
+        C::FaultyLive => (
+            Severity::Notice,
+            of_record,
+            (Treatment::RestoreRecord, When::Offline, vec![restore]),
+        ),
         C::SuspendedDevice => (
             Severity::Stuck,
             of_node,
-            (Treatment::ResumeNode, When::Online, vec![Act::ResumeNode { name: name(), device }]),
+            (
+                Treatment::ResumeNode,
+                When::Online,
+                vec![Act::ResumeNode { name: name(), device }],
+            ),
         ),
-        C::RowWithoutRecord => {
-            (Severity::Stuck, snapshot, (Treatment::InsertRemovedRecord, When::Offline, vec![insert]))
-        }
+        C::RowWithoutRecord => (
+            Severity::Stuck,
+            snapshot,
+            (Treatment::InsertRemovedRecord, When::Offline, vec![insert]),
+        ),
         C::RowWithoutThin => (Severity::Damage, snapshot, none),
-        C::OrphanNode => (Severity::Stuck, of_node, (Treatment::RemoveNode, When::Online, vec![remove])),
-        C::BurnedId => (Severity::Notice, number, (Treatment::FreeId, When::Offline, vec![free])),
+        C::OrphanNode => (
+            Severity::Stuck,
+            of_node,
+            (Treatment::RemoveNode, When::Online, vec![remove]),
+        ),
+        C::BurnedId => (
+            Severity::Notice,
+            number,
+            (Treatment::FreeId, When::Offline, vec![free]),
+        ),
         C::ErrorTable => (Severity::Damage, of_node, none),
         C::BlockErrors => (Severity::Damage, block, none),
         C::PoolOutOfSpace | C::PoolReadOnly | C::PoolFailed | C::PoolNeedsCheck => {

@@ -59,8 +59,12 @@ fn every_class_and_every_state_is_as_the_schema_says() {
         assert_eq!(errors, [""; 0]);
     }
     let document = document(&look_with_everything());
-    let classes: std::collections::BTreeSet<_> =
-        document["findings"].as_array().unwrap().iter().map(|one| one["class"].to_string()).collect();
+    let classes: std::collections::BTreeSet<_> = document["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["class"].to_string())
+        .collect();
     assert_eq!(classes.len(), FindingClass::ALL.len());
 }
 
@@ -99,17 +103,27 @@ fn the_first_line_is_the_verdict() {
     let mut look = quiet_look();
     assert_eq!(first(&look), "tp: clean (3 snapshots, 3 thin devices, 41 ms)");
     look.diagnoses.found = only(FindingClass::BurnedId);
-    assert_eq!(first(&look), "tp: clean, 1 notice (3 snapshots, 3 thin devices, 41 ms)");
+    assert_eq!(
+        first(&look),
+        "tp: clean, 1 notice (3 snapshots, 3 thin devices, 41 ms)"
+    );
     look.survey.unread.push(Unread {
         what: "device-mapper".to_owned(),
         why: "permission denied".to_owned(),
         matters: true,
     });
-    assert!(first(&look).starts_with("tp: not all of it could be checked"), "{}", first(&look));
+    assert!(
+        first(&look).starts_with("tp: not all of it could be checked"),
+        "{}",
+        first(&look)
+    );
     look.diagnoses.found.extend(only(FindingClass::Wedge));
     assert_eq!(first(&look), "tp: 1 finding, 1 stops every new container");
     look.diagnoses.found.extend(only(FindingClass::OrphanRecord));
-    assert_eq!(first(&look), "tp: 2 findings, 1 stops every new container, 1 wastes space");
+    assert_eq!(
+        first(&look),
+        "tp: 2 findings, 1 stops every new container, 1 wastes space"
+    );
 }
 
 fn only(class: FindingClass) -> Vec<crate::model::Diagnosis> {
@@ -140,7 +154,10 @@ fn each_finding_says_what_it_is_whom_it_hits_and_what_to_type() {
     look.survey.containerd = ContainerdState::Stopped { at_work: Vec::new() };
     look.places = " --pool tp --root-path /dm".to_owned();
     let told = text(&look, PAPER, false);
-    assert!(told.contains("\n            suture repair --offline --pool tp --root-path /dm\n"), "{told}");
+    assert!(
+        told.contains("\n            suture repair --offline --pool tp --root-path /dm\n"),
+        "{told}"
+    );
     assert!(!told.contains("systemctl"), "{told}");
 }
 
@@ -150,9 +167,15 @@ fn very_many_of_a_class_are_counted() {
     let one = only(FindingClass::LeakedThin).pop().unwrap();
     look.diagnoses.found = vec![one; 1000];
     let told = text(&look, PAPER, false);
-    assert!(told.contains("and 995 more of leaked-thin; `suture check --all` prints them"), "{told}");
+    assert!(
+        told.contains("and 995 more of leaked-thin; `suture check --all` prints them"),
+        "{told}"
+    );
     assert_eq!(told.matches("SPACE leaked-thin").count(), 5);
-    assert_eq!(text(&look, PAPER, true).matches("SPACE leaked-thin").count(), 1000);
+    assert_eq!(
+        text(&look, PAPER, true).matches("SPACE leaked-thin").count(),
+        1000
+    );
 }
 
 #[test]
@@ -170,5 +193,8 @@ fn names_from_outside_drive_no_terminal() {
         matters: true,
     });
     let told = text(&look, PAPER, true);
-    assert!(!told.chars().any(|one| one.is_control() && one != '\n'), "{told:?}");
+    assert!(
+        !told.chars().any(|one| one.is_control() && one != '\n'),
+        "{told:?}"
+    );
 }

@@ -54,15 +54,24 @@ pub(super) fn text(look: &Look, paper: Paper, all: bool) -> String {
 fn last(look: &Look, paper: Paper) -> String {
     let mut out = String::new();
     if !look.in_flight.is_empty() {
-        let subjects = look.in_flight.iter().take(NAMED).map(|one| one.finding.subject.to_string());
+        let subjects = look
+            .in_flight
+            .iter()
+            .take(NAMED)
+            .map(|one| one.finding.subject.to_string());
         let mut line = format!("in flight: {}", subjects.collect::<Vec<_>>().join(", "));
         if look.in_flight.len() > NAMED {
-            let _ = write!(line, " and {}", counted(look.in_flight.len() - NAMED, "more thing"));
+            let _ = write!(
+                line,
+                " and {}",
+                counted(look.in_flight.len() - NAMED, "more thing")
+            );
         }
         line.push_str(": somebody is at work, so this is no finding; check again later if it stays");
         let _ = writeln!(out, "\n{}", paper.wrap(&line, 2));
     }
-    let (matters, names): (Vec<&Unread>, Vec<&Unread>) = look.survey.unread.iter().partition(|one| one.matters);
+    let (matters, names): (Vec<&Unread>, Vec<&Unread>) =
+        look.survey.unread.iter().partition(|one| one.matters);
     for one in matters {
         let line = format!("not checked: {}: {}", safe(&one.what), safe(&one.why));
         let _ = writeln!(out, "\n{}", paper.ink(Ink::Yellow, paper.wrap(&line, 2)));
@@ -72,7 +81,11 @@ fn last(look: &Look, paper: Paper) -> String {
         let _ = writeln!(out, "\n{}", paper.ink(Ink::Yellow, paper.wrap(&line, 2)));
     }
     for one in names {
-        let line = format!("not read, so some users are not named: {}: {}", safe(&one.what), safe(&one.why));
+        let line = format!(
+            "not read, so some users are not named: {}: {}",
+            safe(&one.what),
+            safe(&one.why)
+        );
         let _ = writeln!(out, "\n{}", paper.wrap(&line, 2));
     }
     let notices: Vec<_> = look.notices().collect();
@@ -102,7 +115,12 @@ fn verdict(look: &Look, paper: Paper) -> String {
     match look.verdict() {
         Verdict::Findings => {
             let mut line = format!("{name}: {}", counted(serious.len(), "finding"));
-            let worst = [Severity::Outage, Severity::Damage, Severity::Stuck, Severity::Space];
+            let worst = [
+                Severity::Outage,
+                Severity::Damage,
+                Severity::Stuck,
+                Severity::Space,
+            ];
             for severity in worst {
                 let number = serious.iter().filter(|one| one.severity == severity).count();
                 if number > 0 {
@@ -114,14 +132,20 @@ fn verdict(look: &Look, paper: Paper) -> String {
         }
         Verdict::Incomplete => paper.ink(
             Ink::Yellow,
-            format!("{name}: not all of it could be checked; nothing wrong in what could ({})", size_of_it(look)),
+            format!(
+                "{name}: not all of it could be checked; nothing wrong in what could ({})",
+                size_of_it(look)
+            ),
         ),
         Verdict::Clean => {
             let notices = match notices {
                 0 => String::new(),
                 number => format!(", {}", counted(number, "notice")),
             };
-            paper.ink(Ink::Green, format!("{name}: clean{notices} ({})", size_of_it(look)))
+            paper.ink(
+                Ink::Green,
+                format!("{name}: clean{notices} ({})", size_of_it(look)),
+            )
         }
     }
 }
@@ -143,7 +167,12 @@ fn does(severity: Severity, number: usize) -> &'static str {
 fn size_of_it(look: &Look) -> String {
     let survey = &look.survey;
     let mut parts = vec![counted(survey.snapshots.snapshots.len(), "snapshot")];
-    parts.extend(survey.thin.as_ref().map(|thin| counted(thin.len(), "thin device")));
+    parts.extend(
+        survey
+            .thin
+            .as_ref()
+            .map(|thin| counted(thin.len(), "thin device")),
+    );
     parts.push(milliseconds(look.took));
     parts.join(", ")
 }
@@ -182,8 +211,16 @@ fn finding(one: &Diagnosis, look: &Look, paper: Paper) -> String {
         }
         None => line("to do", &one.remedy.why),
     }
-    let why = format!("suture explain {}{}", crate::cli::look::quoted(&one.finding.id.0), look.places);
-    let _ = writeln!(out, "  {}{why}", paper.ink(Ink::Dim, format!("{:<width$}", "more", width = INDENT - 2)));
+    let why = format!(
+        "suture explain {}{}",
+        crate::cli::look::quoted(&one.finding.id.0),
+        look.places
+    );
+    let _ = writeln!(
+        out,
+        "  {}{why}",
+        paper.ink(Ink::Dim, format!("{:<width$}", "more", width = INDENT - 2))
+    );
     out
 }
 
@@ -194,13 +231,23 @@ pub(in crate::cli) fn hits(users: &Users) -> Option<String> {
     if more > 0 {
         parts.push(counted(more, "more container"));
     }
-    parts.extend(users.images.iter().take(NAMED).map(|image| format!("image {}", safe(image))));
+    parts.extend(
+        users
+            .images
+            .iter()
+            .take(NAMED)
+            .map(|image| format!("image {}", safe(image))),
+    );
     let more = users.images.len().saturating_sub(NAMED) + users.more_images;
     if more > 0 {
         parts.push(counted(more, "more image"));
     }
     if let Some(snapshot) = &users.snapshot {
-        parts.push(format!("snapshot {} of {}", short(&snapshot.key), safe(&snapshot.namespace)));
+        parts.push(format!(
+            "snapshot {} of {}",
+            short(&snapshot.key),
+            safe(&snapshot.namespace)
+        ));
     }
     (!parts.is_empty()).then(|| parts.join(", "))
 }

@@ -12,8 +12,10 @@ pub(super) struct ClassText {
 }
 
 const RESTORE: &str = "With a backup of the databases from the same time: stop containerd and put both back together. A single device can be looked at read-only: `dmsetup create look --readonly --table '0 SECTORS thin /dev/mapper/POOL ID'`, then mount it read-only.";
-const REPULL: &str = "Remove the image or container that uses it (`crictl rmi`, `ctr images rm`) and pull it again.";
-const KERNEL_LOG: &str = "Read the kernel's log (`dmesg | grep -e thin -e device-mapper`) for what happened first.";
+const REPULL: &str =
+    "Remove the image or container that uses it (`crictl rmi`, `ctr images rm`) and pull it again.";
+const KERNEL_LOG: &str =
+    "Read the kernel's log (`dmesg | grep -e thin -e device-mapper`) for what happened first.";
 
 pub(super) fn of(class: FindingClass) -> ClassText {
     match class {
@@ -66,7 +68,11 @@ pub(super) fn of(class: FindingClass) -> ClassText {
         },
         FindingClass::FaultyLive => ClassText {
             definition: "containerd was stopped while it suspended, resumed or deactivated a device, and marked its record faulty at its next start. The layer is good and in use. Faulty is not garbage: whoever deletes faulty devices deletes such layers.",
-            predicates: &["the record's state is Faulty", "a snapshot has its number", "the thin device is in the pool"],
+            predicates: &[
+                "the record's state is Faulty",
+                "a snapshot has its number",
+                "the thin device is in the pool",
+            ],
             by_hand: "Nothing has to be done, and it must not be deleted.",
         },
         FindingClass::SuspendedDevice => ClassText {
@@ -79,7 +85,11 @@ pub(super) fn of(class: FindingClass) -> ClassText {
         },
         FindingClass::RowWithoutRecord => ClassText {
             definition: "A snapshot whose device has no record: a removal got as far as forgetting the record and was stopped before the snapshot was. Each further removal fails on the missing record, for the snapshot and for every layer below it; with async_remove the clean-up of the whole snapshotter stops.",
-            predicates: &["a snapshot is there", "no record bears its number", "it stood still, and nobody is at work on it"],
+            predicates: &[
+                "a snapshot is there",
+                "no record bears its number",
+                "it stood still, and nobody is at work on it",
+            ],
             by_hand: RESTORE,
         },
         FindingClass::RowWithoutThin => ClassText {
@@ -120,7 +130,10 @@ pub(super) fn of(class: FindingClass) -> ClassText {
         },
         FindingClass::ErrorTable => ClassText {
             definition: "The table of a dm device was replaced by the `error` target. `dmsetup remove --force`, which containerd uses, does that before it removes; of a device in use the error table stays. It is no failure of a disk.",
-            predicates: &["a dm device of a record has the target `error`", "nobody is at work on it"],
+            predicates: &[
+                "a dm device of a record has the target `error`",
+                "nobody is at work on it",
+            ],
             by_hand: "End who uses it, and remove the container. The thin device below is as it was.",
         },
         FindingClass::BlockErrors => ClassText {
@@ -155,7 +168,9 @@ pub(super) fn of(class: FindingClass) -> ClassText {
         },
         FindingClass::MetadataSnapshotHeld => ClassText {
             definition: "Somebody holds a snapshot of the pool's metadata, as thin_ls and cAdvisor do for moments. There can be only one, and it pins blocks.",
-            predicates: &["the kernel's status line names it, and has done so for as long as something must stand still"],
+            predicates: &[
+                "the kernel's status line names it, and has done so for as long as something must stand still",
+            ],
             by_hand: "Where nobody reads it any more: `dmsetup message POOL 0 release_metadata_snap`. suture does not, because it can not tell whose it is.",
         },
     }
@@ -169,7 +184,10 @@ mod tests {
     fn every_class_has_whole_sentences() {
         for class in FindingClass::ALL {
             let text = of(class);
-            assert!(text.definition.ends_with('.') && text.by_hand.ends_with('.'), "{class}");
+            assert!(
+                text.definition.ends_with('.') && text.by_hand.ends_with('.'),
+                "{class}"
+            );
             assert!(!text.predicates.is_empty(), "{class}");
         }
     }

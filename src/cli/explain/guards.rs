@@ -87,7 +87,10 @@ fn not_open(one: &Diagnosis, look: &Look) -> Reading {
         let mounts = look.survey.mounts.by_device.get(&node.device);
         let busy = node.open_count > 0 || mounts.is_some_and(|mounts| !mounts.is_empty());
         if is_removed(node) && busy {
-            return Refuses(format!("dm device {node} is in use ({} times open)", node.open_count));
+            return Refuses(format!(
+                "dm device {node} is in use ({} times open)",
+                node.open_count
+            ));
         }
         if maps && !is_removed(node) && !ids.is_empty() {
             return Refuses(format!("dm device {node} maps it, or may do so"));
@@ -98,7 +101,11 @@ fn not_open(one: &Diagnosis, look: &Look) -> Reading {
 
 fn thin(one: &Diagnosis, look: &Look, wanted: bool) -> Reading {
     // What is deleted first is there before, and gone after.
-    let deletes = one.remedy.acts.iter().any(|act| matches!(act, Act::DeleteThin { .. }));
+    let deletes = one
+        .remedy
+        .acts
+        .iter()
+        .any(|act| matches!(act, Act::DeleteThin { .. }));
     let Some(id) = subjects(one).first().copied() else {
         return Later("the repair looks for it in the pool's metadata");
     };
@@ -133,24 +140,47 @@ mod tests {
     use crate::cli::check::look_with_everything;
 
     fn reading(look: &Look, class: &str, condition: Condition) -> Reading {
-        let one = look.diagnoses.found.iter().find(|one| one.finding.class.name() == class);
+        let one = look
+            .diagnoses
+            .found
+            .iter()
+            .find(|one| one.finding.class.name() == class);
         read(condition, one.unwrap(), look)
     }
 
     #[test]
     fn what_speaks_against_a_remedy_now_is_told() {
         let mut look = look_with_everything();
-        assert!(matches!(reading(&look, "wedge", Condition::ContainerdStopped), Refuses(why) if why.contains("containerd")));
-        assert!(matches!(reading(&look, "wedge", Condition::PoolWritable), Holds(_)));
-        assert!(matches!(reading(&look, "foreign-thin", Condition::Provenance), Refuses(_)));
-        assert!(matches!(reading(&look, "wedge", Condition::NobodyAtWork), Holds(_)));
+        assert!(
+            matches!(reading(&look, "wedge", Condition::ContainerdStopped), Refuses(why) if why.contains("containerd"))
+        );
+        assert!(matches!(
+            reading(&look, "wedge", Condition::PoolWritable),
+            Holds(_)
+        ));
+        assert!(matches!(
+            reading(&look, "foreign-thin", Condition::Provenance),
+            Refuses(_)
+        ));
+        assert!(matches!(
+            reading(&look, "wedge", Condition::NobodyAtWork),
+            Holds(_)
+        ));
         look.survey.containerd = ContainerdState::Stopped {
             at_work: vec!["mkfs.ext4 /dev/mapper/tp-snap-7".to_owned()],
         };
-        assert!(matches!(reading(&look, "wedge", Condition::ContainerdStopped), Holds(_)));
-        assert!(matches!(reading(&look, "wedge", Condition::NobodyAtWork), Refuses(why) if why.contains("mkfs.ext4")));
+        assert!(matches!(
+            reading(&look, "wedge", Condition::ContainerdStopped),
+            Holds(_)
+        ));
+        assert!(
+            matches!(reading(&look, "wedge", Condition::NobodyAtWork), Refuses(why) if why.contains("mkfs.ext4"))
+        );
         look.survey.pool = None;
-        assert!(matches!(reading(&look, "wedge", Condition::PoolWritable), Refuses(_)));
+        assert!(matches!(
+            reading(&look, "wedge", Condition::PoolWritable),
+            Refuses(_)
+        ));
     }
 
     #[test]
@@ -160,6 +190,8 @@ mod tests {
         for node in &mut look.survey.nodes {
             node.open_count = 1;
         }
-        assert!(matches!(reading(&look, "wedge", Condition::NotOpen), Refuses(why) if why.contains("tp-snap-7")));
+        assert!(
+            matches!(reading(&look, "wedge", Condition::NotOpen), Refuses(why) if why.contains("tp-snap-7"))
+        );
     }
 }

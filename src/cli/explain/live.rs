@@ -32,7 +32,10 @@ pub(super) fn text(one: &Diagnosis, in_flight: bool, look: &Look, paper: Paper) 
         let _ = writeln!(
             out,
             "{}",
-            paper.wrap("It is no finding yet: somebody may be at work on it. Check again later.", 0)
+            paper.wrap(
+                "It is no finding yet: somebody may be at work on it. Check again later.",
+                0
+            )
         );
     }
 
@@ -51,7 +54,9 @@ pub(super) fn text(one: &Diagnosis, in_flight: bool, look: &Look, paper: Paper) 
     let snapshots = snapshots.map_or_else(|| "none".to_owned(), |txid| txid.to_string());
     item(
         &mut out,
-        &format!("all of it at transaction {pool} of the pool database and {snapshots} of the snapshot database"),
+        &format!(
+            "all of it at transaction {pool} of the pool database and {snapshots} of the snapshot database"
+        ),
         paper,
     );
 
@@ -107,10 +112,23 @@ fn remedy(one: &Diagnosis, look: &Look, paper: Paper) -> String {
         When::Offline => "only while containerd is stopped",
         When::Never => "never",
     };
-    let _ = writeln!(out, "  {}", paper.wrap(&format!("{} ({when}). {}", remedy.action.name(), remedy.why), 2));
+    let _ = writeln!(
+        out,
+        "  {}",
+        paper.wrap(&format!("{} ({when}). {}", remedy.action.name(), remedy.why), 2)
+    );
     for (number, act) in remedy.acts.iter().enumerate() {
-        let who = if act.is_edit() { "containerd's pool database" } else { "the kernel" };
-        let _ = writeln!(out, "  {}. {}", number + 1, paper.wrap(&format!("{act} ({who})"), 5));
+        let who = if act.is_edit() {
+            "containerd's pool database"
+        } else {
+            "the kernel"
+        };
+        let _ = writeln!(
+            out,
+            "  {}. {}",
+            number + 1,
+            paper.wrap(&format!("{act} ({who})"), 5)
+        );
     }
     if !remedy.guards.is_empty() {
         let _ = writeln!(out, "  Each of these is read anew just before; at this moment:");

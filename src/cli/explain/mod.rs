@@ -84,7 +84,9 @@ fn explain(arguments: &ExplainArguments) -> Result<ExitCode, CliError> {
 
 fn print(text: &str) -> Result<ExitCode, CliError> {
     let mut out = io::stdout().lock();
-    write!(out, "{text}").and_then(|()| out.flush()).map_err(CliError::Print)?;
+    write!(out, "{text}")
+        .and_then(|()| out.flush())
+        .map_err(CliError::Print)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -94,13 +96,17 @@ fn exactly<'l>(ledger: Option<&'l Ledger>, name: &str) -> Result<Option<(&'l Led
         return Ok(None);
     };
     let mut rows = ledger.newest_findings(PAST)?.into_iter();
-    Ok(rows.rfind(|row| row.standing.finding.id.0 == name).map(|row| (ledger, row)))
+    Ok(rows
+        .rfind(|row| row.standing.finding.id.0 == name)
+        .map(|row| (ledger, row)))
 }
 
 /// The finding that is meant: one that stands before one of the past, its id before a beginning of it.
 fn find<'a>(look: &'a Look, ledger: Option<&Ledger>, name: &str) -> Result<Found<'a>, CliError> {
     let found = look.diagnoses.found.iter().map(|one| (one, false));
-    let live: Vec<_> = found.chain(look.in_flight.iter().map(|one| (one, true))).collect();
+    let live: Vec<_> = found
+        .chain(look.in_flight.iter().map(|one| (one, true)))
+        .collect();
     if let Some((one, in_flight)) = live.iter().find(|(one, _)| one.finding.id.0 == name) {
         return Ok(Found::Live(one, *in_flight));
     }
@@ -111,17 +117,31 @@ fn find<'a>(look: &'a Look, ledger: Option<&Ledger>, name: &str) -> Result<Found
     if let Some(row) = past.iter().rfind(|row| row.standing.finding.id.0 == name) {
         return Ok(Found::Past(Box::new(row.clone())));
     }
-    let beginning: Vec<_> = live.iter().filter(|(one, _)| is_meant(&one.finding.id.0, name)).collect();
+    let beginning: Vec<_> = live
+        .iter()
+        .filter(|(one, _)| is_meant(&one.finding.id.0, name))
+        .collect();
     match beginning.as_slice() {
         [(one, in_flight)] => return Ok(Found::Live(one, *in_flight)),
         [] => {}
-        several => return Err(ambiguous(name, several.iter().map(|(one, _)| one.finding.id.0.as_str()))),
+        several => {
+            return Err(ambiguous(
+                name,
+                several.iter().map(|(one, _)| one.finding.id.0.as_str()),
+            ));
+        }
     }
-    let beginning: Vec<_> = past.iter().filter(|row| is_meant(&row.standing.finding.id.0, name)).collect();
+    let beginning: Vec<_> = past
+        .iter()
+        .filter(|row| is_meant(&row.standing.finding.id.0, name))
+        .collect();
     match beginning.as_slice() {
         [row] => Ok(Found::Past(Box::new((*row).clone()))),
         [] => Err(unknown(name, &live)),
-        several => Err(ambiguous(name, several.iter().map(|row| row.standing.finding.id.0.as_str()))),
+        several => Err(ambiguous(
+            name,
+            several.iter().map(|row| row.standing.finding.id.0.as_str()),
+        )),
     }
 }
 
@@ -180,9 +200,15 @@ mod tests {
         assert_eq!(live("wedge/tp/7").unwrap(), "wedge/tp/7");
         assert_eq!(live("wed").unwrap(), "wedge/tp/7");
         let several = live("pool-").unwrap_err();
-        assert!(several.contains("pool-failed") && several.contains("pool-needs-check"), "{several}");
+        assert!(
+            several.contains("pool-failed") && several.contains("pool-needs-check"),
+            "{several}"
+        );
         let none = live("nothing").unwrap_err();
-        assert!(none.contains("no finding nothing; there are ") && none.contains("wedge/tp/7"), "{none}");
+        assert!(
+            none.contains("no finding nothing; there are ") && none.contains("wedge/tp/7"),
+            "{none}"
+        );
         assert!(live("").is_err());
     }
 
@@ -197,14 +223,32 @@ mod tests {
         };
         for one in &look.diagnoses.found {
             let text = live::text(one, false, &look, paper);
-            for part in ["What it is", "What was read", "Who made it", "If nothing is done", "What a repair would do", "By hand"] {
-                assert!(text.contains(part), "{}: `{part}` is not in:\n{text}", one.finding.id);
+            for part in [
+                "What it is",
+                "What was read",
+                "Who made it",
+                "If nothing is done",
+                "What a repair would do",
+                "By hand",
+            ] {
+                assert!(
+                    text.contains(part),
+                    "{}: `{part}` is not in:\n{text}",
+                    one.finding.id
+                );
             }
             for act in &one.remedy.acts {
-                assert!(text.replace("\n       ", " ").contains(&act.to_string()), "{act}:\n{text}");
+                assert!(
+                    text.replace("\n       ", " ").contains(&act.to_string()),
+                    "{act}:\n{text}"
+                );
             }
             assert!(text.contains("docs/findings.md"), "{text}");
-            let longest = text.lines().filter(|line| line.contains(' ')).map(|line| line.chars().count()).max();
+            let longest = text
+                .lines()
+                .filter(|line| line.contains(' '))
+                .map(|line| line.chars().count())
+                .max();
             assert!(longest <= Some(100), "{text}");
         }
     }

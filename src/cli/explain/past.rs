@@ -18,7 +18,11 @@ pub(super) fn text(row: &FindingRow, ledger: &Ledger, paper: Paper) -> Result<St
     let class = classes::of(finding.class);
     let mut out = String::new();
     let _ = writeln!(out, "{}", paper.ink(Ink::Bold, finding));
-    let _ = writeln!(out, "{}", paper.wrap("A check does not find it now; this is what the ledger has.", 0));
+    let _ = writeln!(
+        out,
+        "{}",
+        paper.wrap("A check does not find it now; this is what the ledger has.", 0)
+    );
     let _ = writeln!(out, "\n{}", paper.ink(Ink::Bold, "What it is"));
     let _ = writeln!(out, "  {}", paper.wrap(class.definition, 2));
     let _ = writeln!(out, "\n{}", paper.ink(Ink::Bold, "What was read"));
@@ -51,7 +55,12 @@ pub(super) fn history(row: &FindingRow, ledger: &Ledger, paper: Paper) -> Result
             Some(outcome) => outcome.to_string(),
             None => "under way, or suture died".to_owned(),
         };
-        line(format!("{} {}: {}", date_time(remedy.intended), remedy.plan.action, safe(&outcome)));
+        line(format!(
+            "{} {}: {}",
+            date_time(remedy.intended),
+            remedy.plan.action,
+            safe(&outcome)
+        ));
     }
     Ok(out)
 }

@@ -40,7 +40,10 @@ pub(super) fn columns(titles: &[Title], rows: &[Vec<Cell>], paper: Paper) -> Str
             *width = (*width).max(cell.text.chars().count());
         }
     }
-    let head: Vec<Cell> = titles.iter().map(|(title, _)| Cell::inked((*title).to_owned(), Some(Ink::Bold))).collect();
+    let head: Vec<Cell> = titles
+        .iter()
+        .map(|(title, _)| Cell::inked((*title).to_owned(), Some(Ink::Bold)))
+        .collect();
     let mut out = String::new();
     for row in std::iter::once(&head).chain(rows) {
         let mut used = 0;
@@ -52,13 +55,21 @@ pub(super) fn columns(titles: &[Title], rows: &[Vec<Cell>], paper: Paper) -> Str
             let room = paper.table.map_or(usize::MAX, |room| room.saturating_sub(used));
             let is_last = place + 1 == row.len();
             let shown = cut(&cell.text, if is_last { room } else { (*width).min(room) }, paper);
-            let pad = " ".repeat(if is_last { 0 } else { width.saturating_sub(shown.chars().count()).min(room) });
+            let pad = " ".repeat(if is_last {
+                0
+            } else {
+                width.saturating_sub(shown.chars().count()).min(room)
+            });
             used += width;
             let shown = match cell.ink {
                 Some(ink) if !shown.is_empty() => paper.ink(ink, shown),
                 _ => shown,
             };
-            let _ = if *is_number { write!(out, "{pad}{shown}") } else { write!(out, "{shown}{pad}") };
+            let _ = if *is_number {
+                write!(out, "{pad}{shown}")
+            } else {
+                write!(out, "{shown}{pad}")
+            };
         }
         let end = out.trim_end_matches(' ').len();
         out.truncate(end);

@@ -30,7 +30,9 @@ pub(super) fn find<'d, 'a>(devices: &'d [Device<'a>], name: &str) -> Result<Vec<
 /// A pod by its name, or by `namespace/name`.
 fn is_pod(container: &crate::model::survey::Container, name: &str) -> bool {
     container.pod.as_ref().is_some_and(|pod| {
-        let (namespace, pod_name) = name.split_once('/').map_or((None, name), |(space, name)| (Some(space), name));
+        let (namespace, pod_name) = name
+            .split_once('/')
+            .map_or((None, name), |(space, name)| (Some(space), name));
         pod.name == pod_name && namespace.is_none_or(|namespace| namespace == pod.namespace)
     })
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use crate::{
     cli::look::Look,
     model::{
-        CoreDb, DeviceNumber, DeviceRecord, Diagnosis, IdState, Node, Severity, SnapshotId, Subject, Survey, ThinDetails, ThinId,
+        CoreDb, DeviceNumber, DeviceRecord, Diagnosis, IdState, Node, Severity, SnapshotId, Subject, Survey,
+        ThinDetails, ThinId,
         databases::SnapshotRow,
         survey::{Container, CoreSnapshot, Mount},
     },
@@ -75,12 +76,21 @@ pub(super) fn devices(look: &Look) -> Vec<Device<'_>> {
     }
     let mut devices = join.devices;
     for device in &mut devices {
-        let mounts = device.nodes.iter().filter_map(|node| look.survey.mounts.by_device.get(&node.device));
+        let mounts = device
+            .nodes
+            .iter()
+            .filter_map(|node| look.survey.mounts.by_device.get(&node.device));
         device.mounts = mounts.flatten().collect();
     }
     devices.sort_by_cached_key(|device| {
         let unknown = device.snapshot.is_none();
-        (device.worst().is_none(), device.worst(), unknown, device.snapshot, device.thin_id)
+        (
+            device.worst().is_none(),
+            device.worst(),
+            unknown,
+            device.snapshot,
+            device.thin_id,
+        )
     });
     devices
 }
@@ -235,13 +245,9 @@ impl<'a> Join<'a> {
     fn subject(&mut self, one: &Diagnosis) -> Option<&mut Device<'a>> {
         let place = match &one.finding.subject {
             Subject::ThinDevice { thin_id } | Subject::ThinId { thin_id } => self.by_thin.get(thin_id),
-            Subject::Record { name, thin_id } => {
-                self.by_name.get(name).or_else(|| self.by_thin.get(thin_id))
-            }
+            Subject::Record { name, thin_id } => self.by_name.get(name).or_else(|| self.by_thin.get(thin_id)),
             Subject::Snapshot { id, .. } => self.by_name.get(&format!("{}-snap-{id}", self.pool)),
-            Subject::Node { name, device } => {
-                self.by_node.get(device).or_else(|| self.by_name.get(name))
-            }
+            Subject::Node { name, device } => self.by_node.get(device).or_else(|| self.by_name.get(name)),
             Subject::Pool | Subject::BlockDevice { .. } => None,
         };
         self.devices.get_mut(*place?)

@@ -82,7 +82,10 @@ struct Thin<'a> {
 }
 
 #[derive(Debug, Serialize)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own that the kernel tells")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own that the kernel tells"
+)]
 struct DmDevice<'a> {
     name: &'a str,
     device: DeviceNumber,
@@ -115,13 +118,18 @@ impl<'a> Inventory<'a> {
     ) -> Self {
         let found = look.diagnoses.found.iter();
         let is_told = |id: &FindingId| {
-            all || devices.iter().any(|device| device.findings.iter().any(|one| one.finding.id == *id))
+            all || devices
+                .iter()
+                .any(|device| device.findings.iter().any(|one| one.finding.id == *id))
         };
         Self {
             status: look.verdict(),
             pool: PoolReport::new(&look.survey),
             world: WorldReport::new(look),
-            devices: devices.iter().map(|device| DeviceReport::new(device, space)).collect(),
+            devices: devices
+                .iter()
+                .map(|device| DeviceReport::new(device, space))
+                .collect(),
             findings: found
                 .filter(|one| is_told(&one.finding.id))
                 .map(|one| FindingReport::new(one, look))

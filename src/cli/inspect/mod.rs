@@ -80,7 +80,9 @@ fn inspect(arguments: &InspectArguments) -> Result<ExitCode, CliError> {
         let all = arguments.name.is_none() && !arguments.faulty;
         let inventory = json::Inventory::new(&shown, all, &look, space, reclaimable.as_ref());
         serde_json::to_writer(&mut out, &inventory).map_err(CliError::json)?;
-        writeln!(out).and_then(|()| out.flush()).map_err(CliError::Print)?;
+        writeln!(out)
+            .and_then(|()| out.flush())
+            .map_err(CliError::Print)?;
         return Ok(ExitCode::SUCCESS);
     }
     let paper = Paper::stdout();
@@ -88,7 +90,9 @@ fn inspect(arguments: &InspectArguments) -> Result<ExitCode, CliError> {
         head(&look, &devices, paper) + "\n" + &tree::tree(&devices, &look, paper)
     } else if arguments.name.is_some() {
         let children = join::children(&look.survey);
-        let each = shown.iter().map(|device| one::one(device, &look, &children, space, paper));
+        let each = shown
+            .iter()
+            .map(|device| one::one(device, &look, &children, space, paper));
         each.collect::<Vec<_>>().join("\n")
     } else {
         let mut text = head(&look, &devices, paper);
@@ -98,7 +102,9 @@ fn inspect(arguments: &InspectArguments) -> Result<ExitCode, CliError> {
         }
         text + &space_line(space, reclaimable.as_ref(), paper)
     };
-    write!(out, "{text}").and_then(|()| out.flush()).map_err(CliError::Print)?;
+    write!(out, "{text}")
+        .and_then(|()| out.flush())
+        .map_err(CliError::Print)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -118,7 +124,12 @@ fn head(look: &Look, devices: &[Device<'_>], paper: Paper) -> String {
     };
     if let Some(usage) = survey.usage {
         let bytes = |blocks: u64| size(blocks.saturating_mul(usage.block_size.0));
-        let _ = write!(line, ", {} of {} used", bytes(usage.data_used), bytes(usage.data_total));
+        let _ = write!(
+            line,
+            ", {} of {} used",
+            bytes(usage.data_used),
+            bytes(usage.data_total)
+        );
     }
     let mut text = paper.wrap(&line, 2) + "\n";
     let matters = survey.unread.iter().filter(|one| one.matters);
@@ -126,7 +137,9 @@ fn head(look: &Look, devices: &[Device<'_>], paper: Paper) -> String {
         let line = format!("not read: {}: {}", safe(&one.what), safe(&one.why));
         let _ = writeln!(text, "{}", paper.ink(Ink::Yellow, paper.wrap(&line, 2)));
     }
-    let about_pool = look.serious().filter(|one| one.finding.subject == crate::model::Subject::Pool);
+    let about_pool = look
+        .serious()
+        .filter(|one| one.finding.subject == crate::model::Subject::Pool);
     for one in about_pool {
         let line = format!("!! {}: {}", one.finding.class, one.summary);
         let _ = writeln!(text, "{}", paper.ink(Ink::Red, paper.wrap(&line, 3)));
@@ -140,11 +153,22 @@ fn space_line(space: Option<&Space>, reclaimable: Option<&Reclaimable>, paper: P
         return String::new();
     };
     let bytes = |blocks: u64| size(blocks.saturating_mul(space.data_block.0));
-    let mut line = format!("{} mapped in all, {} of it shared by several devices", bytes(space.mapped), bytes(space.shared));
+    let mut line = format!(
+        "{} mapped in all, {} of it shared by several devices",
+        bytes(space.mapped),
+        bytes(space.shared)
+    );
     if let Some(one) = reclaimable {
-        let _ = write!(line, "; {} would come back with the leaked and orphaned ones", size(one.bytes().0));
+        let _ = write!(
+            line,
+            "; {} would come back with the leaked and orphaned ones",
+            size(one.bytes().0)
+        );
     }
-    let why = [space.incomplete.as_ref(), reclaimable.and_then(|one| one.incomplete.as_ref())];
+    let why = [
+        space.incomplete.as_ref(),
+        reclaimable.and_then(|one| one.incomplete.as_ref()),
+    ];
     for why in why.into_iter().flatten().take(1) {
         let _ = write!(line, " (not the whole truth: {})", safe(why));
     }

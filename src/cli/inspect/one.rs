@@ -12,7 +12,7 @@ use crate::{
     model::{Space, databases::SnapshotRow},
 };
 
-const LABEL: usize = 18;
+const LABEL: usize = 20;
 /// Children that are named.
 const CHILDREN: usize = 20;
 
@@ -28,7 +28,9 @@ pub(super) fn one(
 ) -> String {
     let mut out = String::new();
     let state = words::state(device);
-    let state = device.worst().map_or(state.clone(), |severity| paper.ink(ink_of(severity), state));
+    let state = device
+        .worst()
+        .map_or(state.clone(), |severity| paper.ink(ink_of(severity), state));
     let _ = writeln!(out, "{}: {state}", paper.ink(Ink::Bold, safe(&device.title())));
     let mut line = |label: &str, text: &str| {
         let label = format!("  {label:<width$}", width = LABEL - 2);
@@ -41,7 +43,11 @@ pub(super) fn one(
     {
         line("  made from", &named(parent, look));
     }
-    let below = device.row.and_then(|(key, _)| children.get(key)).map(Vec::as_slice).unwrap_or_default();
+    let below = device
+        .row
+        .and_then(|(key, _)| children.get(key))
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     for (key, _) in below.iter().take(CHILDREN) {
         line("  parent of", &named(key, look));
     }
@@ -59,13 +65,26 @@ pub(super) fn one(
         line("dm device", &format!("{node}: {}", words::node(node)));
     }
     for mount in &device.mounts {
-        line("  mounted at", &format!("{} by {} [{}]", safe(&mount.path), safe(&mount.process), mount.pid));
+        line(
+            "  mounted at",
+            &format!(
+                "{} by {} [{}]",
+                safe(&mount.path),
+                safe(&mount.process),
+                mount.pid
+            ),
+        );
     }
     if device.in_flight {
         line("in flight", "somebody may be at work on it");
     }
     for one in &device.findings {
-        let head = format!("{} {}: {}", mark_of(one.severity).trim_end(), one.finding.class, one.summary);
+        let head = format!(
+            "{} {}: {}",
+            mark_of(one.severity).trim_end(),
+            one.finding.class,
+            one.summary
+        );
         let _ = writeln!(out, "  {}", paper.ink(ink_of(one.severity), paper.wrap(&head, 4)));
         for sentence in &one.finding.evidence {
             let _ = writeln!(out, "     - {}", paper.wrap(sentence, 7));
@@ -85,7 +104,12 @@ fn record(device: &Device<'_>) -> String {
     let Some(record) = device.record else {
         return format!("no record{id}");
     };
-    let mut text = format!("{} ({}), {} in size{id}", record.state, i64::from(record.state), size(record.size.0));
+    let mut text = format!(
+        "{} ({}), {} in size{id}",
+        record.state,
+        i64::from(record.state),
+        size(record.size.0)
+    );
     if !record.parent_name.is_empty() {
         let _ = write!(text, "; made from {}", safe(&record.parent_name));
     }
@@ -98,14 +122,24 @@ fn record(device: &Device<'_>) -> String {
 fn row(device: &Device<'_>) -> String {
     match device.row {
         None => "no row".to_owned(),
-        Some((key, row)) => format!("snapshot {}, {}, key {}", row.id, words::kind(row.kind), safe(key)),
+        Some((key, row)) => format!(
+            "snapshot {}, {}, key {}",
+            row.id,
+            words::kind(row.kind),
+            safe(key)
+        ),
     }
 }
 
 /// A snapshot by its backend key, with the name of its device.
 fn named(key: &str, look: &Look) -> String {
     match look.survey.snapshots.snapshots.get(key) {
-        Some(row) => format!("{}-snap-{} ({})", safe(look.survey.pool_name.as_str()), row.id, safe(key)),
+        Some(row) => format!(
+            "{}-snap-{} ({})",
+            safe(look.survey.pool_name.as_str()),
+            row.id,
+            safe(key)
+        ),
         None => format!("{}, which is not there", safe(key)),
     }
 }
@@ -117,16 +151,35 @@ fn client(device: &Device<'_>, look: &Look) -> Vec<String> {
     let Some(core) = device.core else {
         return vec!["does not know it".to_owned()];
     };
-    let mut said = vec![format!("snapshot {} in namespace {}", safe(&core.key), safe(&core.namespace))];
-    said.extend(core.leases.iter().map(|lease| format!("held by lease {}", safe(lease))));
-    said.extend(device.images.iter().map(|image| format!("top layer of image {}", safe(image))));
+    let mut said = vec![format!(
+        "snapshot {} in namespace {}",
+        safe(&core.key),
+        safe(&core.namespace)
+    )];
+    said.extend(
+        core.leases
+            .iter()
+            .map(|lease| format!("held by lease {}", safe(lease))),
+    );
+    said.extend(
+        device
+            .images
+            .iter()
+            .map(|image| format!("top layer of image {}", safe(image))),
+    );
     for container in &device.containers {
         let mut text = format!("container {}", safe(&container.id));
         if let Some(image) = &container.image {
             let _ = write!(text, " of image {}", safe(image));
         }
         if let Some(pod) = &container.pod {
-            let _ = write!(text, ", pod {}/{} ({})", safe(&pod.namespace), safe(&pod.name), safe(&pod.uid));
+            let _ = write!(
+                text,
+                ", pod {}/{} ({})",
+                safe(&pod.namespace),
+                safe(&pod.name),
+                safe(&pod.uid)
+            );
         }
         said.push(text);
     }
@@ -143,7 +196,8 @@ fn thin(device: &Device<'_>, look: &Look, space: Option<&Space>) -> String {
             None => "not read".to_owned(),
         };
     };
-    let bytes = block_size(&look.survey).map(|block| format!(" ({})", size(thin.mapped_blocks.saturating_mul(block))));
+    let bytes = block_size(&look.survey)
+        .map(|block| format!(" ({})", size(thin.mapped_blocks.saturating_mul(block))));
     let mut text = format!(
         "thin device {id} maps {} blocks{}, made at time {} of the pool, last snapshotted at {}",
         thin.mapped_blocks,
@@ -153,7 +207,12 @@ fn thin(device: &Device<'_>, look: &Look, space: Option<&Space>) -> String {
     );
     if let Some((space, of)) = space.and_then(|space| Some((space, space.devices.get(&id)?))) {
         let bytes = |blocks: u64| size(blocks.saturating_mul(space.data_block.0));
-        let _ = write!(text, "; {} are its own, {} shared", bytes(of.exclusive), bytes(of.shared()));
+        let _ = write!(
+            text,
+            "; {} are its own, {} shared",
+            bytes(of.exclusive),
+            bytes(of.shared())
+        );
     }
     text
 }

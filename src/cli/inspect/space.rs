@@ -8,7 +8,8 @@ use crate::{
         look::{Look, LookArguments},
     },
     model::{FindingClass, Reclaimable, Space, ThinId},
-    observe::thin_metadata::{self, DeviceSource},
+    observe::survey,
+    remedy::ReservedSnapshots,
 };
 
 /// The space of every device, and what would come back with the leaked and orphaned ones; nothing where there are none of
@@ -17,26 +18,18 @@ pub(super) fn read(
     look: &Look,
     arguments: &LookArguments,
 ) -> Result<(Option<Space>, Option<Reclaimable>), CliError> {
-    let mut source = match (&arguments.survey.metadata_device, &look.survey.pool) {
-        (Some(path), _) => DeviceSource::open(path)?,
-        (None, Some(pool)) => DeviceSource::open_device(pool.metadata_device)?,
-        (None, None) => {
-            return Err(CliError::Named(format!(
-                "the pool {} is not set up; name its metadata device with --metadata-device",
-                look.survey.pool_name
-            )));
-        }
-    };
-    let space = thin_metadata::space(&mut source, thin_metadata::From::Committed)?;
+    let pool = look.survey.pool.as_ref();
+    let hand = ReservedSnapshots::default();
+    let (space, left) =
+        survey::space(&look.at, pool, Some(arguments.reserving(&hand))).map_err(CliError::Space)?;
+    if let Some(left) = left {
+        eprintln!("suture: {left}");
+    }
     let waste = waste(look);
     let reclaimable = if waste.is_empty() {
         None
     } else {
-        Some(thin_metadata::space_of_set(
-            &mut source,
-            thin_metadata::From::Committed,
-            &waste,
-        )?)
+        Some(survey::reclaimable(&look.at, pool, &waste).map_err(CliError::Space)?)
     };
     Ok((Some(space), reclaimable))
 }

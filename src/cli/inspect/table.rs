@@ -32,16 +32,28 @@ pub(super) fn table(devices: &[&Device<'_>], survey: &Survey, space: Option<&Spa
 }
 
 fn row(device: &Device<'_>, survey: &Survey, space: Option<&Space>) -> Vec<Cell> {
-    let ink = device.worst().map(ink_of).or(device.in_flight.then_some(Ink::Dim));
+    let ink = device
+        .worst()
+        .map(ink_of)
+        .or(device.in_flight.then_some(Ink::Dim));
     let dash = || "-".to_owned();
     let mut cells: Vec<Cell> = vec![
         Cell::inked(words::mark(device).to_owned(), ink),
         Cell::inked(words::state(device), ink),
         safe(&device.title()).into(),
         device.thin_id.map_or_else(dash, |id| id.to_string()).into(),
-        device.record.map_or_else(dash, |record| record.state.to_string()).into(),
-        device.id_state.map_or_else(dash, |state| state.to_string()).into(),
-        device.row.map_or_else(dash, |(_, row)| words::kind(row.kind)).into(),
+        device
+            .record
+            .map_or_else(dash, |record| record.state.to_string())
+            .into(),
+        device
+            .id_state
+            .map_or_else(dash, |state| state.to_string())
+            .into(),
+        device
+            .row
+            .map_or_else(dash, |(_, row)| words::kind(row.kind))
+            .into(),
         node(device).into(),
     ];
     match space {

@@ -48,7 +48,8 @@ pub(super) fn tree(devices: &[Device<'_>], look: &Look, paper: Paper) -> String 
         let parent = row.parent.as_deref().filter(|parent| !parent.is_empty());
         parent.is_some_and(|parent| snapshots.contains_key(parent))
     };
-    let mut roots: Vec<(&str, &SnapshotRow)> = snapshots.iter().map(|(key, row)| (key.as_str(), row)).collect();
+    let mut roots: Vec<(&str, &SnapshotRow)> =
+        snapshots.iter().map(|(key, row)| (key.as_str(), row)).collect();
     // What is in a circle, which containerd never makes, has no root: it is drawn from any of its snapshots.
     roots.sort_by_key(|(_, row)| (has_parent(row), row.id));
     let mut drawing = Drawing {
@@ -103,7 +104,8 @@ impl<'a> Drawing<'a> {
                 self.out.push_str(if *line { self.lines.through } else { "    " });
             }
             if level > 0 {
-                self.out.push_str(if is_last { self.lines.end } else { self.lines.fork });
+                self.out
+                    .push_str(if is_last { self.lines.end } else { self.lines.fork });
                 goes_on.push(!is_last);
             }
             let text = match devices.get(key) {
@@ -127,7 +129,11 @@ fn label(device: &Device<'_>, paper: Paper) -> String {
         let _ = write!(text, " {}", words::kind(row.kind));
     }
     for image in &device.images {
-        let _ = write!(text, "  {}", paper.ink(Ink::Bold, format!("image {}", safe(image))));
+        let _ = write!(
+            text,
+            "  {}",
+            paper.ink(Ink::Bold, format!("image {}", safe(image)))
+        );
     }
     for container in &device.containers {
         let _ = write!(text, "  container {}", short(&container.id));
@@ -136,7 +142,10 @@ fn label(device: &Device<'_>, paper: Paper) -> String {
         }
     }
     if device.images.is_empty() && device.containers.is_empty() {
-        let key = device.core.map(|core| short(&core.key)).or_else(|| device.row.map(|(key, _)| short(key)));
+        let key = device
+            .core
+            .map(|core| short(&core.key))
+            .or_else(|| device.row.map(|(key, _)| short(key)));
         if let Some(key) = key {
             let _ = write!(text, "  {}", paper.ink(Ink::Dim, key));
         }

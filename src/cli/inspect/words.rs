@@ -10,10 +10,16 @@ use crate::{
 pub(super) fn state(device: &Device<'_>) -> String {
     if let Some(worst) = device.findings.first() {
         let more = device.findings.len() - 1;
-        let also = if more > 0 { format!(" +{more}") } else { String::new() };
+        let also = if more > 0 {
+            format!(" +{more}")
+        } else {
+            String::new()
+        };
         return format!("{}{also}", worst.finding.class);
     }
-    let removed = device.record.is_some_and(|record| record.state == DeviceState::Removed);
+    let removed = device
+        .record
+        .is_some_and(|record| record.state == DeviceState::Removed);
     if device.in_flight {
         "in flight".to_owned()
     } else if removed && device.row.is_none() {

@@ -86,8 +86,9 @@ fn sidecar(socket: &Path, pool: &PoolName) -> Result<Option<Sidecar>, String> {
         Err(AskError::NotRunning { .. }) => return Ok(None),
         other => other.map_err(|error| format!("without the running suture: {}", explain(&error)))?,
     };
-    let status: Status = serde_json::from_value(told)
-        .map_err(|error| format!("without the running suture: it answers as another version does: {error}"))?;
+    let status: Status = serde_json::from_value(told).map_err(|error| {
+        format!("without the running suture: it answers as another version does: {error}")
+    })?;
     Ok(understood(&status, pool, SystemTime::now().into()))
 }
 
@@ -188,7 +189,10 @@ mod tests {
         assert_eq!(sidecar.open.len(), status.findings.len());
         assert_eq!(sidecar.watched, status.gap.is_none());
         assert_eq!(understood(&status, &PoolName::new("other"), status.at), None);
-        let late = status.at.plus(Status::STALE).plus(std::time::Duration::from_secs(1));
+        let late = status
+            .at
+            .plus(Status::STALE)
+            .plus(std::time::Duration::from_secs(1));
         assert_eq!(understood(&status, &status.pool, late), None);
     }
 }

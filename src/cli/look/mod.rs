@@ -5,6 +5,7 @@ mod knowledge;
 mod places;
 
 use std::{
+    fs,
     process::ExitCode,
     thread::sleep,
     time::{Duration, Instant, SystemTime},
@@ -18,8 +19,13 @@ use super::{CliError, places::SurveyArguments, run::LedgerArgument, seconds, sta
 use crate::{
     diagnose::{Settled, Settling},
     ledger::Ledger,
-    model::{Diagnoses, Diagnosis, Knowledge, Severity, Survey},
-    observe::{survey, world::WorldError},
+    model::{Diagnoses, Diagnosis, Knowledge, Severity, Survey, survey::Unread},
+    observe::{
+        survey::{self, SurveyPlaces},
+        thin_metadata::{Reserve, Reserving},
+        world::WorldError,
+    },
+    remedy::ReservedSnapshots,
     words::explain,
 };
 
@@ -43,6 +49,10 @@ pub(super) struct LookArguments {
     pub(super) ledger: LedgerArgument,
     #[command(flatten)]
     socket: SocketArgument,
+    /// Whether a snapshot of the pool's metadata is reserved for a moment, to read them from: never, if-busy (where the pool
+    /// commits too often to be read as it is) or always.
+    #[arg(long, default_value_t, value_name = "WHEN")]
+    reserve: Reserve,
 }
 
 /// What was seen.
@@ -58,6 +68,8 @@ pub(super) struct Look {
     pub(super) knowledge: Knowledge,
     /// How long the last survey and its diagnosis took.
     pub(super) took: Duration,
+    /// Where it was looked.
+    pub(super) at: SurveyPlaces,
     /// The words of the command line that say where to look, for the next command.
     pub(super) places: String,
 }
@@ -117,19 +129,21 @@ pub(super) fn look(arguments: &LookArguments) -> Result<Look, CliError> {
     let pool = &places.places.pool;
     let mut sources = knowledge::Sources::new(&arguments.ledger.ledger, &arguments.socket.socket);
     let mut settling = Settling::new(Duration::from_secs_f64(arguments.patience));
+    let hand = ReservedSnapshots::default();
     let mut busy = 0;
     loop {
         let begun = Instant::now();
         // What is known of is asked for first: the survey is to be no older than it.
         let knowledge = sources.read(pool);
         let roots = knowledge.claims.keys().copied().collect();
-        let survey = match survey::read(&places, &roots) {
+        let mut survey = match survey::read_reserving(&places, &roots, Some(arguments.reserving(&hand))) {
             Err(WorldError::Busy) if busy < TRIES => {
                 busy += 1;
                 continue;
             }
             other => other?,
         };
+        say_what_is_missing(&mut survey, &places);
         let settled = settling.look(&survey, &knowledge, SystemTime::now().into());
         match settled {
             Settled::LookAgain { after } => sleep(after),
@@ -141,10 +155,44 @@ pub(super) fn look(arguments: &LookArguments) -> Result<Look, CliError> {
                     knowledge,
                     took: begun.elapsed(),
                     places: spelled(&arguments.survey),
+                    at: places,
                 });
             }
         }
     }
+}
+
+impl LookArguments {
+    /// When the metadata are read from a reserved snapshot, and by what hand.
+    pub(super) fn reserving<'h>(&self, hand: &'h ReservedSnapshots) -> Reserving<'h> {
+        Reserving {
+            when: self.reserve,
+            hand,
+        }
+    }
+}
+
+/// What a survey says elsewhere, and what does not matter after all.
+fn say_what_is_missing(survey: &mut Survey, places: &SurveyPlaces) {
+    if let Some(why) = &survey.mounts.incomplete {
+        survey.unread.push(Unread {
+            what: "mounts of some processes".to_owned(),
+            why: why.clone(),
+            matters: false,
+        });
+    }
+    // A kernel without device-mapper has no dm devices that could be missed: with the metadata in a file, the check is
+    // whole.
+    if places.metadata_device.is_some() && survey.thin.is_some() && !has_device_mapper() {
+        for one in survey.unread.iter_mut().filter(|one| one.what == "device-mapper") {
+            one.matters = false;
+        }
+    }
+}
+
+/// Whether the kernel has device-mapper; what can not be told counts as yes.
+fn has_device_mapper() -> bool {
+    fs::read_to_string("/proc/misc").map_or(true, |misc| misc.contains("device-mapper"))
 }
 
 /// The ledger, where there is one that can be read. One that can not is told.
