@@ -31,7 +31,9 @@ fn metadata_snapshot_held_is_told_and_never_released() -> Result<()> {
             "foreign-thin reserve-id offline",
             "metadata-snapshot-held leave-alone never",
         ])?;
-        stage.repair(&["--delete-thin", &(sequence + 1).to_string()])?;
+        // Not while containerd may draw that very id.
+        let named = ["--delete-thin", &(sequence + 1).to_string()];
+        stage.repair(&named)?;
         stage.repair_online()?;
         let word = |status: &str| status.split_whitespace().nth(6).map(str::to_owned);
         ensure!(
@@ -39,8 +41,9 @@ fn metadata_snapshot_held_is_told_and_never_released() -> Result<()> {
             "{held}"
         );
         stage.vm.sh("dmsetup message tp 0 release_metadata_snap")?;
-        stage.repair(&["--delete-thin", &(sequence + 1).to_string()])?;
-        stage.repair_offline(&[])?;
+        ensure!(stage.containerd.thin_ids()?.contains(&u64::from(sequence + 1)));
+        stage.repair_offline(&named)?;
+        ensure!(!stage.containerd.thin_ids()?.contains(&u64::from(sequence + 1)));
         stage.expect_works()
     })
 }

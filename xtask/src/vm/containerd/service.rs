@@ -107,8 +107,8 @@ impl<'vm> Service<'vm> {
         Ok(asked.stdout.trim().to_owned())
     }
 
-    /// What the service has written, also what ran before it.
+    /// What the service has written, also what ran before it, without containerd's own small talk.
     pub fn log(&self) -> Result<String> {
-        self.vm.sh(&format!("cat {LOG} 2>/dev/null || true"))
+        self.vm.sh(&format!("grep -v level=info {LOG} || true"))
     }
 }
