@@ -112,7 +112,14 @@ impl<'c> UserIndex<'c> {
             containers: total.containers.named.iter().filter_map(container).collect(),
             more_containers: total.containers.more(),
             // The same name may be unpacked for several platforms.
-            images: total.images.named.iter().filter_map(image).collect::<BTreeSet<_>>().into_iter().collect(),
+            images: total
+                .images
+                .named
+                .iter()
+                .filter_map(image)
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect(),
             more_images: total.images.more(),
         }
     }

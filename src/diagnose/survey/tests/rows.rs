@@ -267,14 +267,6 @@ fn whoever_builds_on_a_layer_is_named() {
     for (snapshot, parent) in [(1, None), (2, Some(1)), (3, Some(2)), (4, None)] {
         core.snapshots.insert(key(snapshot), client(snapshot, parent));
     }
-    // A parent that is its own descendant, as only a damaged database has it.
-    core.snapshots.insert(
-        "loop".to_owned(),
-        CoreSnapshot {
-            parent: Some("key-3".to_owned()),
-            ..client(1, None)
-        },
-    );
     let container = |id: &str, namespace: &str, snapshot: u64| Container {
         namespace: namespace.to_owned(),
         id: id.to_owned(),
