@@ -63,6 +63,7 @@ pub(in crate::cli) struct WorldReport<'a> {
 }
 
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "these are the names that programs read")]
 struct Transactions {
     pool_database: TxId,
     snapshot_database: Option<TxId>,

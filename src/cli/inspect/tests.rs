@@ -132,7 +132,7 @@ fn one_device_is_told_with_all_five_sources_and_its_family() {
         "containerd        snapshot c0ffee0123456789 in namespace k8s.io",
         "pod shop/web-0 (u-1)",
         "pool metadata     thin device 13 maps",
-        "1.0 MiB are its own, 9.0 MiB",
+        "1.0 MiB are its own, 9.0 MiB\n                    shared",
         "dm device         tp-snap-3 (253:7): live, open 1",
         "  mounted at      /run/rootfs by containerd-shim [77]",
     ] {

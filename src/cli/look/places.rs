@@ -1,5 +1,7 @@
 //! Where was looked, as words of a command line: the next command is to look at the same place.
 
+use std::fmt::Write as _;
+
 use crate::cli::places::SurveyArguments;
 
 /// The words, each with a space before it; empty where everything was found by itself.
@@ -16,9 +18,10 @@ pub(in crate::cli) fn spelled(arguments: &SurveyArguments, with_metadata: bool) 
         ),
     ];
     let given = words.into_iter().filter_map(|(flag, value)| Some((flag, value?)));
-    given
-        .map(|(flag, value)| format!(" {flag} {}", quoted(&value)))
-        .collect()
+    given.fold(String::new(), |mut text, (flag, value)| {
+        let _ = write!(text, " {flag} {}", quoted(&value));
+        text
+    })
 }
 
 /// For a shell, where it needs that.
