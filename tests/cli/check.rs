@@ -60,7 +60,10 @@ impl Stage {
 
 fn told(output: &Output) -> (String, Option<i32>) {
     let text = String::from_utf8(output.stdout.clone()).unwrap();
-    assert!(!text.contains('\u{1b}'), "no colours outside of a terminal: {text}");
+    assert!(
+        !text.contains('\u{1b}'),
+        "no colours outside of a terminal: {text}"
+    );
     (text, output.status.code())
 }
 
@@ -74,9 +77,15 @@ fn a_world_without_fault_is_clean_and_a_missing_ledger_and_socket_are_silent() {
     let output = stage.with_metadata("check", &[]);
     let (text, code) = told(&output);
     assert_eq!(code, Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.starts_with("pool: clean (2 snapshots, 2 thin devices, "), "{text}");
+    assert!(
+        text.starts_with("pool: clean (2 snapshots, 2 thin devices, "),
+        "{text}"
+    );
     assert_eq!(output.stderr, b"", "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(!stage.folder.path().join("ledger.db").exists(), "reading makes no file");
+    assert!(
+        !stage.folder.path().join("ledger.db").exists(),
+        "reading makes no file"
+    );
     let document = json(&stage.with_metadata("check", &["--output", "json"]));
     assert_eq!(document["status"], "clean");
     assert_eq!(document["world"]["counts"]["thin_devices"], 2);
@@ -93,22 +102,37 @@ fn what_is_wrong_is_named_with_the_command_and_its_exit_code() {
     let document = json(&stage.with_metadata("check", &["--output", "json"]));
     let found = document["findings"].as_array().unwrap();
     let classes: Vec<&str> = found.iter().map(|one| one["class"].as_str().unwrap()).collect();
-    assert!(classes.contains(&"row-without-thin") && classes.contains(&"foreign-thin"), "{classes:?}");
+    assert!(
+        classes.contains(&"row-without-thin") && classes.contains(&"foreign-thin"),
+        "{classes:?}"
+    );
     assert_eq!(document["status"], "findings");
     for one in found {
         let id = one["id"].as_str().unwrap();
-        assert!(text.contains(id) && text.contains(&format!("suture explain {id} --pool pool")), "{id}: {text}");
+        assert!(
+            text.contains(id) && text.contains(&format!("suture explain {id} --pool pool")),
+            "{id}: {text}"
+        );
         let output = stage.with_metadata("explain", &[id]);
         let (explained, code) = told(&output);
         assert_eq!(code, Some(0), "{explained}");
-        assert!(explained.contains("What was read") && explained.contains("If nothing is done"), "{explained}");
+        assert!(
+            explained.contains("What was read") && explained.contains("If nothing is done"),
+            "{explained}"
+        );
     }
     let (text, code) = told(&stage.with_metadata("explain", &["foreign"]));
-    assert!(code == Some(0) && text.contains("foreign-thin: thin device 9"), "{text}");
+    assert!(
+        code == Some(0) && text.contains("foreign-thin: thin device 9"),
+        "{text}"
+    );
     let output = stage.with_metadata("explain", &["wedge"]);
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(8));
-    assert!(error.contains("no finding wedge") && error.contains("foreign-thin/pool/9"), "{error}");
+    assert!(
+        error.contains("no finding wedge") && error.contains("foreign-thin/pool/9"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -128,7 +152,10 @@ fn what_is_missing_or_damaged_is_an_error_that_names_the_file() {
         let output = stage.with_metadata(command, &[]);
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(8), "{error}");
-        assert!(error.starts_with("suture: ") && error.contains(&stage.path("pool.db")), "{error}");
+        assert!(
+            error.starts_with("suture: ") && error.contains(&stage.path("pool.db")),
+            "{error}"
+        );
         assert!(output.stdout.is_empty());
     }
     fs::remove_file(stage.path("pool.db")).unwrap();
@@ -144,7 +171,10 @@ fn a_broken_ledger_is_told_and_the_check_goes_on() {
     let output = stage.with_metadata("check", &[]);
     let error = String::from_utf8(output.stderr.clone()).unwrap();
     assert_eq!(told(&output).1, Some(0), "{error}");
-    assert!(error.contains("without what the ledger knows") && error.contains("ledger.db"), "{error}");
+    assert!(
+        error.contains("without what the ledger knows") && error.contains("ledger.db"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -154,25 +184,43 @@ fn inspect_shows_every_device_one_device_and_the_tree() {
     assert_eq!(code, Some(0), "{text}");
     let lines: Vec<&str> = text.lines().collect();
     let place = |part: &str| lines.iter().position(|line| line.contains(part)).unwrap();
-    assert!(place("row-without-thin") < place("pool-snap-2"), "what is wrong comes first: {text}");
+    assert!(
+        place("row-without-thin") < place("pool-snap-2"),
+        "what is wrong comes first: {text}"
+    );
     assert!(text.contains("thin 9") && text.contains("gone"), "{text}");
     let (text, code) = told(&stage.with_metadata("inspect", &["--tree"]));
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("pool-snap-1 committed") && (text.contains("-- pool-snap-2 active") || text.contains("── pool-snap-2 active")), "{text}");
+    assert!(
+        text.contains("pool-snap-1 committed")
+            && (text.contains("-- pool-snap-2 active") || text.contains("── pool-snap-2 active")),
+        "{text}"
+    );
     let (text, code) = told(&stage.with_metadata("inspect", &["pool-snap-1"]));
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("no thin device 1") && text.contains("pool-snap-2"), "{text}");
+    assert!(
+        text.contains("no thin device 1") && text.contains("pool-snap-2"),
+        "{text}"
+    );
     let (text, _) = told(&stage.with_metadata("inspect", &["--faulty"]));
     assert!(!text.lines().skip(2).any(|line| line.contains(" ok ")), "{text}");
     let document = json(&stage.with_metadata("inspect", &["2", "--output", "json"]));
     assert_eq!(document["devices"].as_array().unwrap().len(), 1);
     assert_eq!(document["devices"][0]["name"], "pool-snap-2");
-    assert_eq!(stage.with_metadata("inspect", &["no-such"]).status.code(), Some(8));
+    assert_eq!(
+        stage.with_metadata("inspect", &["no-such"]).status.code(),
+        Some(8)
+    );
 }
 
 #[test]
 fn a_wrong_word_ends_with_the_code_of_fsck() {
-    for wrong in [&["check", "--patience", "-1"][..], &["inspect", "--tree", "x"], &["explain"], &["check", "--reserve", "x"]] {
+    for wrong in [
+        &["check", "--patience", "-1"][..],
+        &["inspect", "--tree", "x"],
+        &["explain"],
+        &["check", "--reserve", "x"],
+    ] {
         assert_eq!(suture(wrong).status.code(), Some(16), "{wrong:?}");
     }
 }

@@ -63,6 +63,7 @@ pub(in crate::cli) struct WorldReport<'a> {
 }
 
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "these are the names that programs read")]
 struct Transactions {
     pool_database: TxId,
     snapshot_database: Option<TxId>,
@@ -243,7 +244,7 @@ impl<'a> FindingReport<'a> {
                 guards: &one.remedy.guards,
                 acts: one.remedy.acts.iter().map(ToString::to_string).collect(),
                 why: &one.remedy.why,
-                command: command(one.remedy.when, look),
+                command: command(one, look),
             },
         }
     }

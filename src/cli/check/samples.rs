@@ -61,6 +61,7 @@ fn container() -> Container {
 }
 
 /// Layers 1 and 2 of an image, and a container on snapshot 3. Nothing is wrong.
+#[expect(clippy::too_many_lines, reason = "it is one value")]
 pub(in crate::cli) fn quiet_look() -> Look {
     let records = [
         record(1, 11, DeviceState::Deactivated),
@@ -175,6 +176,7 @@ pub(in crate::cli) fn quiet_look() -> Look {
             metadata_device: None,
         },
         places: String::new(),
+        repair_places: String::new(),
     }
 }
 
@@ -224,6 +226,7 @@ pub(in crate::cli) fn look_with_everything() -> Look {
     look
 }
 
+#[expect(clippy::too_many_lines, reason = "it is a table, class by class")]
 fn diagnosis(class: FindingClass) -> Diagnosis {
     use FindingClass as C;
     let record = record(7, 17, DeviceState::Activated);

@@ -142,6 +142,7 @@ fn each_finding_says_what_it_is_whom_it_hits_and_what_to_type() {
         "image docker.io/library/web:1",
         "\n            systemctl stop containerd && suture repair --offline; systemctl start containerd\n",
         "\n            suture repair\n",
+        "suture repair --offline --finding foreign-thin/tp/18; systemctl",
         "suture explain wedge/tp/7\n",
         "in flight: record tp-snap-7 (thin device 17): somebody is at work",
         "not understood: the record tp-snap-9 is in state 99",
@@ -152,7 +153,7 @@ fn each_finding_says_what_it_is_whom_it_hits_and_what_to_type() {
     }
     assert!(!told.contains('\u{1b}'));
     look.survey.containerd = ContainerdState::Stopped { at_work: Vec::new() };
-    look.places = " --pool tp --root-path /dm".to_owned();
+    look.repair_places = " --pool tp --root-path /dm".to_owned();
     let told = text(&look, PAPER, false);
     assert!(
         told.contains("\n            suture repair --offline --pool tp --root-path /dm\n"),

@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use crate::{
     cli::{
-        look::{Look, Verdict},
+        look::{Look, Verdict, quoted},
         paper::{Ink, Paper, counted, ink_of, mark_of, safe, short, thousands},
     },
+    decide::{Handling, RepairPolicy},
     model::{
         ContainerdState, Diagnosis, FindingClass, Severity, Users, When,
         survey::{Container, Unread},
@@ -81,11 +82,7 @@ fn last(look: &Look, paper: Paper) -> String {
         let _ = writeln!(out, "\n{}", paper.ink(Ink::Yellow, paper.wrap(&line, 2)));
     }
     for one in names {
-        let line = format!(
-            "not read, so some users are not named: {}: {}",
-            safe(&one.what),
-            safe(&one.why)
-        );
+        let line = format!("also not read: {}: {}", safe(&one.what), safe(&one.why));
         let _ = writeln!(out, "\n{}", paper.wrap(&line, 2));
     }
     let notices: Vec<_> = look.notices().collect();
@@ -203,7 +200,7 @@ fn finding(one: &Diagnosis, look: &Look, paper: Paper) -> String {
     if let Some(hits) = hits(&one.users) {
         line("hits", &hits);
     }
-    match command(one.remedy.when, look) {
+    match command(one, look) {
         Some(command) => {
             line("to heal", &when(one.remedy.when, look));
             // Whole, to be copied.
@@ -211,11 +208,7 @@ fn finding(one: &Diagnosis, look: &Look, paper: Paper) -> String {
         }
         None => line("to do", &one.remedy.why),
     }
-    let why = format!(
-        "suture explain {}{}",
-        crate::cli::look::quoted(&one.finding.id.0),
-        look.places
-    );
+    let why = format!("suture explain {}{}", quoted(&one.finding.id.0), look.places);
     let _ = writeln!(
         out,
         "  {}{why}",
@@ -274,15 +267,19 @@ fn when(when: When, look: &Look) -> String {
 
 /// The command that heals it; nothing where suture does not. `suture repair` ends with 1 when it corrected something, so
 /// that containerd is started whatever it says.
-pub(in crate::cli) fn command(when: When, look: &Look) -> Option<String> {
-    let places = &look.places;
+pub(in crate::cli) fn command(one: &Diagnosis, look: &Look) -> Option<String> {
+    let mut words = look.repair_places.clone();
+    // What the policy as shipped only observes is done when it is named.
+    if RepairPolicy::default().of(one.finding.class) == Handling::Observe {
+        words = format!(" --finding {}{words}", quoted(&one.finding.id.0));
+    }
     let stopped = matches!(look.survey.containerd, ContainerdState::Stopped { .. });
-    match when {
+    match one.remedy.when {
         When::Never => None,
-        When::Offline if stopped => Some(format!("suture repair --offline{places}")),
+        When::Offline if stopped => Some(format!("suture repair --offline{words}")),
         When::Offline => Some(format!(
-            "systemctl stop containerd && suture repair --offline{places}; systemctl start containerd"
+            "systemctl stop containerd && suture repair --offline{words}; systemctl start containerd"
         )),
-        When::Online => Some(format!("suture repair{places}")),
+        When::Online => Some(format!("suture repair{words}")),
     }
 }

@@ -17,6 +17,7 @@ const REPULL: &str =
 const KERNEL_LOG: &str =
     "Read the kernel's log (`dmesg | grep -e thin -e device-mapper`) for what happened first.";
 
+#[expect(clippy::too_many_lines, reason = "it is a table of texts")]
 pub(super) fn of(class: FindingClass) -> ClassText {
     match class {
         FindingClass::LeakedThin => ClassText {

@@ -15,6 +15,9 @@ use crate::{
     model::{Diagnosis, Provenance, Subject, When},
 };
 
+/// Acts that are told; a repair may pass over thousands of numbers.
+const ACTS: usize = 20;
+
 /// All of it; ends with a line end.
 pub(super) fn text(one: &Diagnosis, in_flight: bool, look: &Look, paper: Paper) -> String {
     let class = classes::of(one.finding.class);
@@ -117,7 +120,7 @@ fn remedy(one: &Diagnosis, look: &Look, paper: Paper) -> String {
         "  {}",
         paper.wrap(&format!("{} ({when}). {}", remedy.action.name(), remedy.why), 2)
     );
-    for (number, act) in remedy.acts.iter().enumerate() {
+    for (number, act) in remedy.acts.iter().take(ACTS).enumerate() {
         let who = if act.is_edit() {
             "containerd's pool database"
         } else {
@@ -129,6 +132,10 @@ fn remedy(one: &Diagnosis, look: &Look, paper: Paper) -> String {
             number + 1,
             paper.wrap(&format!("{act} ({who})"), 5)
         );
+    }
+    if remedy.acts.len() > ACTS {
+        let more = remedy.acts.len() - ACTS;
+        let _ = writeln!(out, "  and {more} more of the same");
     }
     if !remedy.guards.is_empty() {
         let _ = writeln!(out, "  Each of these is read anew just before; at this moment:");
@@ -143,7 +150,7 @@ fn remedy(one: &Diagnosis, look: &Look, paper: Paper) -> String {
         let word = format!("{word:<7}");
         let _ = writeln!(out, "    {}  {}", paper.ink(ink, word), paper.wrap(&line, 13));
     }
-    if let Some(command) = command(remedy.when, look) {
+    if let Some(command) = command(one, look) {
         let _ = writeln!(out, "  {}", paper.ink(Ink::Bold, command));
     }
     out

@@ -7,6 +7,7 @@ mod live;
 mod past;
 
 use std::{
+    fmt::Write as _,
     io::{self, Write as _},
     process::ExitCode,
 };
@@ -175,7 +176,8 @@ fn unknown(name: &str, live: &[(&Diagnosis, bool)]) -> CliError {
 fn list(ids: &[String]) -> String {
     let mut text = ids.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
     if ids.len() > NAMED {
-        text.push_str(&format!(" and {} more", ids.len() - NAMED));
+        let more = ids.len() - NAMED;
+        let _ = write!(text, " and {more} more");
     }
     text
 }

@@ -72,6 +72,8 @@ pub(super) struct Look {
     pub(super) at: SurveyPlaces,
     /// The words of the command line that say where to look, for the next command.
     pub(super) places: String,
+    /// The same for `suture repair`, which reads the pool itself and not a copy of its metadata.
+    pub(super) repair_places: String,
 }
 
 /// The verdict.
@@ -154,7 +156,8 @@ pub(super) fn look(arguments: &LookArguments) -> Result<Look, CliError> {
                     in_flight,
                     knowledge,
                     took: begun.elapsed(),
-                    places: spelled(&arguments.survey),
+                    places: spelled(&arguments.survey, true),
+                    repair_places: spelled(&arguments.survey, false),
                     at: places,
                 });
             }

@@ -1,21 +1,27 @@
 //! Where was looked, as words of a command line: the next command is to look at the same place.
 
+use std::fmt::Write as _;
+
 use crate::cli::places::SurveyArguments;
 
 /// The words, each with a space before it; empty where everything was found by itself.
-pub(in crate::cli) fn spelled(arguments: &SurveyArguments) -> String {
+pub(in crate::cli) fn spelled(arguments: &SurveyArguments, with_metadata: bool) -> String {
     let places = &arguments.places;
     let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string());
     let words = [
         ("--containerd-config", path(&places.containerd_config)),
         ("--pool", places.pool.clone()),
         ("--root-path", path(&places.root_path)),
-        ("--metadata-device", path(&arguments.metadata_device)),
+        (
+            "--metadata-device",
+            path(&arguments.metadata_device).filter(|_| with_metadata),
+        ),
     ];
     let given = words.into_iter().filter_map(|(flag, value)| Some((flag, value?)));
-    given
-        .map(|(flag, value)| format!(" {flag} {}", quoted(&value)))
-        .collect()
+    given.fold(String::new(), |mut text, (flag, value)| {
+        let _ = write!(text, " {flag} {}", quoted(&value));
+        text
+    })
 }
 
 /// For a shell, where it needs that.
