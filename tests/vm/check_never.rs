@@ -13,7 +13,7 @@ const OPERATIONS: u32 = 100;
 const WORKERS: u32 = 4;
 
 /// One of those that keep containerd busy: base devices and children of a layer that is in use, prepared and removed.
-const WORKER: &str = r#"
+const WORKER: &str = r"
 me=$1; done=0
 while [ ! -e /run/load-ends ]; do
     key=load-$me-$done
@@ -26,7 +26,7 @@ while [ ! -e /run/load-ends ]; do
     fi
     echo $done > /run/load-done-$me
 done
-"#;
+";
 
 /// Checks again and again, and keeps what is not clean.
 const CHECKER: &str = r#"

@@ -8,7 +8,7 @@ use xtask::vm::{
 
 use crate::{stage::*, support::*};
 
-fn own<'vm>(vm: &'vm Vm, options: Options) -> Result<Stage<'vm>> {
+fn own(vm: &Vm, options: Options) -> Result<Stage<'_>> {
     let mut containerd = Containerd::set_up(vm, options)?;
     containerd.start()?;
     Ok(Stage { vm, containerd })

@@ -129,11 +129,11 @@ fn die_in_cleanup(stage: &mut Stage<'_>, key: &str, window: &Window) -> Result<S
     stage.containerd.remove(key)?.ok()?;
     let collect = ["leases", "delete", "--sync", key];
     match window {
-        Window::State(state) => stage.kill_when(&collect, "the record says so", |database| {
+        Window::State(wanted) => stage.kill_when(&collect, "the record says so", |database| {
             database
                 .devices
                 .get(&name)
-                .is_some_and(|record| record.state == *state)
+                .is_some_and(|record| record.state == *wanted)
         })?,
         Window::Call(side, call) => {
             stage.containerd.kill_at_dmsetup(*side, call)?;

@@ -70,7 +70,7 @@ fn install(vm: &Vm) -> Result<String> {
     Ok(wanted)
 }
 
-fn served<'vm>(vm: &'vm Vm) -> Result<(Service<'vm>, String)> {
+fn served(vm: &Vm) -> Result<(Service<'_>, String)> {
     let service = Service::set_up(vm, Options::default())?;
     let wanted = install(vm)?;
     service.reload()?;

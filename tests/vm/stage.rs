@@ -17,7 +17,7 @@ use xtask::vm::{
 use crate::support::PATIENCE;
 
 /// How long a VM on which scenarios follow each other may live.
-const LIFE: Duration = Duration::from_mins(60);
+const LIFE: Duration = Duration::from_hours(1);
 
 /// How long each commit stays on show to somebody who waits for one: the machine may be busy.
 const ON_SHOW: Duration = Duration::from_millis(2500);
@@ -34,13 +34,12 @@ pub(crate) struct Stage<'vm> {
 /// Plays a scenario where others have played before; it must end as clean as it began.
 pub(crate) fn on_stage(scenario: impl FnOnce(&mut Stage<'_>) -> Result<()>) -> Result<()> {
     let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    let (vm, parked) = match idle {
-        Some(stage) => stage,
-        None => {
-            let vm = super::support::machine().time_limit(LIFE).boot()?;
-            let parked = Containerd::serving(&vm)?.park();
-            (vm, parked)
-        }
+    let (vm, parked) = if let Some(stage) = idle {
+        stage
+    } else {
+        let vm = super::support::machine().time_limit(LIFE).boot()?;
+        let parked = Containerd::serving(&vm)?.park();
+        (vm, parked)
     };
     let begun = Instant::now();
     let mut stage = Stage {
