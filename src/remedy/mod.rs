@@ -14,7 +14,8 @@ pub mod metadata_snapshot;
 mod node_calls;
 #[cfg(feature = "node")]
 pub mod repair;
-#[cfg(all(test, feature = "node"))]
+#[cfg(feature = "node")]
+#[cfg(test)]
 mod tests;
 
 #[cfg(feature = "node")]

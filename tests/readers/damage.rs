@@ -314,7 +314,7 @@ fn core(bytes: Vec<u8>) -> Result<Vec<[String; 3]>, CoreDbError> {
         .collect())
 }
 
-fn subset(answer: &Vec<[String; 3]>, original: &Vec<[String; 3]>) -> bool {
+fn subset(answer: &[[String; 3]], original: &[[String; 3]]) -> bool {
     answer.iter().all(|one| original.contains(one))
 }
 
@@ -340,7 +340,7 @@ fn containerds_own_metadata_db_with_each_page_damaged() {
 #[test]
 fn containerds_own_meta_db_with_each_page_damaged() {
     let bytes = std::fs::read(fixture("meta.db")).unwrap();
-    assert!(hold(&bytes, core, about_core, subset) > 100);
+    assert!(hold(&bytes, core, about_core, |one, other| subset(one, other)) > 100);
 }
 
 /// Large enough for branch pages, with a record that takes overflow pages; a second transaction, so that there are free

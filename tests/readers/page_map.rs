@@ -86,12 +86,12 @@ impl PageMap {
             sequence: u64_at(bytes, at(meta) + 24),
             items: BTreeMap::new(),
         };
-        map.page(bytes, root, all, &mut tree)?;
+        map.page(bytes, root, &all, &mut tree)?;
         map.tree = tree;
         Some(map)
     }
 
-    fn page(&mut self, bytes: &[u8], number: u64, region: Region, tree: &mut Tree) -> Option<()> {
+    fn page(&mut self, bytes: &[u8], number: u64, region: &Region, tree: &mut Tree) -> Option<()> {
         let begin = usize::try_from(number).ok()?.checked_mul(self.page_size)?;
         let overflow = u32_at(bytes.get(begin..begin + 16)?, 12);
         let page = bytes.get(begin..begin + (overflow + 1) * self.page_size)?;
@@ -130,7 +130,7 @@ impl PageMap {
                         from,
                         below,
                     };
-                    self.page(bytes, *child, inner, tree)?;
+                    self.page(bytes, *child, &inner, tree)?;
                 }
                 Some(())
             }
@@ -162,7 +162,7 @@ impl PageMap {
                             from: None,
                             below: None,
                         };
-                        self.page(bytes, root, region, &mut inner)?;
+                        self.page(bytes, root, &region, &mut inner)?;
                     }
                 }
                 Item::Bucket(inner)
