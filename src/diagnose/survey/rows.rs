@@ -233,9 +233,14 @@ fn restored_state(scene: &Scene<'_>, row: Row<'_>, record: &DeviceRecord) -> Res
 
 fn without_thin(scene: &Scene<'_>, id: SnapshotId, row: Row<'_>, record: &DeviceRecord) -> Diagnosis {
     let users = scene.users(row.key);
-    // The garbage collection removes the client's row first, and the device only then (core/metadata/snapshot.go).
+    // The garbage collection removes the client's row first, and the device only then (core/metadata/snapshot.go). A
+    // database that knows no snapshot of this namespace is a new or another one: it says nothing about this one.
+    let namespace = row.key.split_inclusive('/').next().unwrap_or_default();
+    let core = scene.survey.core.as_ref();
+    let knows_others = core.is_some_and(|core| core.snapshots.keys().any(|key| key.starts_with(namespace)));
+    let no_client = knows_others && users.snapshot.is_none();
     let being_removed = matches!(record.state, DeviceState::Removing | DeviceState::Removed)
-        || (record.state == DeviceState::Faulty && scene.survey.core.is_some() && users.snapshot.is_none());
+        || (record.state == DeviceState::Faulty && no_client);
     let mut case = case(scene, id, row, FindingClass::RowWithoutThin, users);
     case.evidence.extend([
         words::record(record),

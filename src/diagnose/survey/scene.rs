@@ -93,7 +93,7 @@ impl<'a> Scene<'a> {
 
     /// The claim on a thin device, where it is for this very device.
     pub(super) fn claim(&self, id: ThinId) -> Option<&'a Claim> {
-        let claim = self.knowledge.claims.get(&id)?;
+        let claim = self.knowledge.claims.get(&id).filter(|_| id <= ThinId::MAX)?;
         (self.survey.mark_of(id).as_ref() == Some(&claim.mark)).then_some(claim)
     }
 

@@ -15,6 +15,9 @@ const OPENS: usize = 3;
 /// most 255 bytes, a label with its value 4096 (`pkg/labels/validate.go`), a key of bbolt 32768.
 const LONGEST: usize = 32_768;
 
+/// Buckets of a namespace that are read (core/metadata/buckets.go).
+const OBJECTS: [&[u8]; 5] = [SNAPSHOTS, b"containers", b"images", b"leases", b"content"];
+
 /// Labels that name the pod of a container: the kubelet gives them, and containerd's CRI keeps them on the container.
 pub(super) const POD_LABELS: [&str; 3] = [
     "io.kubernetes.pod.namespace",
@@ -121,14 +124,19 @@ fn namespace<S: PageSource>(
     let mut blobs = None;
     bucket.for_each(|object, value| {
         let Value::Bucket(inner) = value else {
-            return Ok(());
+            // Left out, everything in it would look as if it had never been.
+            return if OBJECTS.contains(&object) {
+                Err(no_bucket(path, name, object))
+            } else {
+                Ok(())
+            };
         };
         match object {
-            SNAPSHOTS => {
-                if let Some(snapshots) = inner.bucket(SNAPSHOTTER)? {
-                    raw.snapshots = collect_snapshots(&snapshots, name, path)?;
-                }
-            }
+            SNAPSHOTS => match inner.get(SNAPSHOTTER)? {
+                Some(Value::Bucket(snapshots)) => raw.snapshots = collect_snapshots(&snapshots, name, path)?,
+                Some(Value::Bytes(_)) => return Err(no_bucket(path, name, SNAPSHOTTER)),
+                None => {}
+            },
             b"containers" => raw.containers = containers(&inner)?,
             b"images" => raw.images = images(&inner)?,
             b"leases" => raw.leases = leases(&inner)?,
@@ -141,6 +149,15 @@ fn namespace<S: PageSource>(
         raw.blobs = reachable_blobs(&blobs, raw.images.iter().map(|(_, digest)| digest))?;
     }
     Ok(raw)
+}
+
+fn no_bucket(path: &Path, namespace: &[u8], object: &[u8]) -> CoreDbError {
+    CoreDbError::BadEntry {
+        path: path.display().to_string(),
+        namespace: namespace.escape_ascii().to_string(),
+        key: object.escape_ascii().to_string(),
+        problem: "is a value where containerd has a bucket".to_owned(),
+    }
 }
 
 fn collect_snapshots<S: PageSource>(

@@ -246,8 +246,11 @@ fn a_removal_that_containerd_finishes_by_itself_is_a_notice() {
         }
         Some(core)
     };
-    let unused = faulty.clone().with(|survey| survey.core = core(&[]));
+    let unused = faulty.clone().with(|survey| survey.core = core(&[4]));
     assert_eq!(unused.only("row-without-thin/tp/3").severity, Severity::Notice);
+    // One that knows nobody's snapshot is a new or another one, and says nothing.
+    let empty = faulty.clone().with(|survey| survey.core = core(&[]));
+    assert_eq!(empty.only("row-without-thin/tp/3").severity, Severity::Damage);
     let used = faulty.with(|survey| survey.core = core(&[3]));
     assert_eq!(used.only("row-without-thin/tp/3").severity, Severity::Damage);
 }
