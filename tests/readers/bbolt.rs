@@ -437,9 +437,10 @@ fn check_hostile(cases: Vec<(&str, Vec<Vec<u8>>, u64, &str)>) {
 
 #[test]
 fn hostile_pointers_are_named() {
-    let leaf = |id, key: &[u8]| leaf(id, 0, key, b"");
-    let mut run = leaf(3, b"a");
+    // Its value goes on to the end of the next page, where another one lies.
+    let mut run = leaf(3, 0, b"a", &[0; 2 * 1024 - 16 - 16 - 1]);
     run[12] = 1;
+    let leaf = |id, key: &[u8]| leaf(id, 0, key, b"");
     let outside = "outside of the data pages";
     check_hostile(vec![
         (
