@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
     Act, Condition, ConditionReading, ContainerdState, Diagnoses, Diagnosis, IdState, Knowledge, Node,
-    PoolActivation, PoolMode, Provenance, RepairPlan, SnapshotId, Survey, ThinId, databases::Presence,
+    PoolActivation, PoolMode, Provenance, RepairPlan, SnapshotId, Survey, ThinId,
 };
 
 /// A survey with what it shows, by the keys that conditions ask for.
@@ -342,8 +342,8 @@ fn wants_no_thin(plan: &RepairPlan) -> Vec<ThinId> {
 /// What speaks against the databases belonging together; the diagnosis asks more, and is asked again beside this.
 fn doubt(survey: &Survey) -> Option<String> {
     let devices = &survey.pool_db.devices;
-    if survey.snapshots.presence == Presence::NoFile && !devices.is_empty() {
-        return Some("metadata.db is gone while there are records of its snapshots".to_owned());
+    if let Some(why) = survey.storage_doubt() {
+        return Some(why);
     }
     let next = SnapshotId(survey.snapshots.sequence.saturating_add(1));
     let beyond = devices

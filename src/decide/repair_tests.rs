@@ -24,7 +24,7 @@ fn survey(world: crate::model::World) -> Survey {
         thin: Some(world.thin),
         mapping_roots: world.mapping_roots,
         nodes: world.nodes,
-        core: None,
+        core: Some(crate::model::CoreDb::default()),
         mounts: Mounts::default(),
         containerd: ContainerdState::Stopped { at_work: Vec::new() },
         async_remove: Some(false),

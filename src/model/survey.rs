@@ -240,6 +240,40 @@ impl Survey {
         })
     }
 
+    /// A snapshot that containerd's own database knows and the snapshot storage does not have, by its backend key. containerd
+    /// stores the latter first, and takes it away last (`createSnapshot`, `Remove`, core/metadata/snapshot.go): so the
+    /// storage was lost, or is an older one, or a commit was cut between the two.
+    #[must_use]
+    pub fn lost_snapshot(&self) -> Option<&str> {
+        let keys = self.core.iter().flat_map(|core| core.snapshots.keys());
+        keys.map(String::as_str)
+            .find(|key| !self.snapshots.snapshots.contains_key(*key))
+    }
+
+    /// Why the snapshot storage is no proof that a snapshot is not there; nothing where it is.
+    #[must_use]
+    pub fn storage_doubt(&self) -> Option<String> {
+        let records = &self.pool_db.devices;
+        if self.snapshots.txid.is_none() && !records.is_empty() {
+            return Some(
+                "containerd's snapshot database metadata.db is gone, so that no snapshot is listed says nothing"
+                    .to_owned(),
+            );
+        }
+        if self.core.is_none() && !records.is_empty() {
+            return Some(
+                "containerd's own database meta.db could not be read, so nothing tells whether metadata.db is an older one"
+                    .to_owned(),
+            );
+        }
+        self.lost_snapshot().map(|key| {
+            format!(
+                "containerd's own database knows the snapshot {}, which metadata.db does not have: metadata.db looks older, or was lost",
+                key.escape_debug()
+            )
+        })
+    }
+
     /// State of a thin id in `device_ids`; nothing where containerd never drew it.
     #[must_use]
     pub fn id_state(&self, id: ThinId) -> Option<IdState> {

@@ -43,7 +43,7 @@ fn wedge_of_a_kill_during_mkfs_is_healed_offline() -> Result<()> {
         ensure!(!stage.containerd.thin_ids()?.contains(&thin));
         stage
             .containerd
-            .prepare("at once", None)?
+            .prepare("at once after mkfs", None)?
             .ok()
             .context("the first prepare works")?;
         stage.expect_works()
@@ -95,7 +95,7 @@ fn wedge_in_another_state_is_healed_and_its_device_kept() -> Result<()> {
         expect_wedged(stage, "wedged")?;
         stage.check()?.expect(&["wedge mark-faulty offline"])?;
         stage.repair_offline(&[])?.ok()?;
-        stage.containerd.prepare("at once", None)?.ok()?;
+        stage.containerd.prepare("at once after the mark", None)?.ok()?;
         ensure!(stage.containerd.thin_checksum(id)? == checksum);
         // Its record is overwritten now, so it is nobody's, and a person may name it.
         stage.check()?.expect(&["foreign-thin leave-alone never"])?;

@@ -60,9 +60,9 @@ pub(super) struct RepairArguments {
     #[arg(long, value_name = "ID", value_parser = thin_id, num_args = 1..)]
     delete_thin: Vec<ThinId>,
     /// Take the last offline repair's edit back, while nothing has happened since: that of the newest backup, or of this one.
-    #[arg(long, value_name = "FOLDER", num_args = 0..=1, default_missing_value = "",
+    #[arg(long, value_name = "FOLDER", num_args = 0..=1,
         conflicts_with_all = ["only", "finding", "delete_thin", "policy"])]
-    undo: Option<PathBuf>,
+    undo: Option<Option<PathBuf>>,
     /// How long it may take, in seconds [default: 120, or 10 with --offline].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     deadline: Option<f64>,

@@ -78,8 +78,7 @@ fn work(arguments: &RepairArguments) -> Result<u8, Failure> {
             &tell,
             until,
         );
-        let named = (!folder.as_os_str().is_empty()).then_some(folder.as_path());
-        let undone = repairer.undo(named)?;
+        let undone = repairer.undo(folder.as_deref())?;
         super::report::undone(&undone, arguments.output)?;
         return Ok(CORRECTED);
     }

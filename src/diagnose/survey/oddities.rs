@@ -36,6 +36,15 @@ pub(super) fn not_understood(scene: &Scene<'_>) -> Vec<String> {
             id_states,
         ),
         sentence("thin ids are none that containerd gives out", limits),
+        sentence(
+            "records carry an id that device_ids has as free, so that containerd may give it out again",
+            survey
+                .pool_db
+                .devices
+                .values()
+                .filter(|record| matches!(survey.id_state(record.device_id), Some(IdState::Free) | None))
+                .map(|record| words::name(&record.name)),
+        ),
         sentence("snapshots are of a kind that no known containerd writes", kinds),
         sentence(
             "snapshots have the number 0, which containerd never gives out",

@@ -2,13 +2,15 @@
 //! abandoned; then a record proves nothing any more, and nothing is deleted on its word.
 
 use super::index::Index;
-use crate::model::{IdState, SnapshotId, Survey, databases::Presence};
+use crate::model::{IdState, SnapshotId, Survey};
 
 /// What speaks against the databases belonging together.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Whole {
     /// The snapshot storage is gone, and there are records of its snapshots.
     pub(super) storage_lost: bool,
+    /// Why the snapshot storage is no proof of anything.
+    storage_doubt: Option<String>,
     /// Records of snapshots that the snapshot storage has not drawn yet, next one aside.
     pub(super) beyond: usize,
     /// Rows with a number that the snapshot storage has not drawn yet.
@@ -36,7 +38,8 @@ impl Whole {
         };
         let records_lost = rows_without > rows - rows_without && rows_without > freed();
         Self {
-            storage_lost: survey.snapshots.presence == Presence::NoFile && !survey.pool_db.devices.is_empty(),
+            storage_lost: survey.snapshots.txid.is_none() && !survey.pool_db.devices.is_empty(),
+            storage_doubt: survey.storage_doubt(),
             beyond: index
                 .records
                 .iter()
@@ -53,19 +56,21 @@ impl Whole {
         self.storage_lost || self.beyond > 0 || self.undrawn > 0
     }
 
-    /// Why a record does not prove what its device is; nothing where the databases belong together.
-    pub(super) fn doubt(&self) -> Option<String> {
-        if self.storage_lost {
-            return Some(
-                "containerd's snapshot database metadata.db is gone, so that no snapshot is listed says nothing"
-                    .to_owned(),
-            );
-        }
+    /// Why it proves nothing that a snapshot is not listed; nothing where it does.
+    pub(super) fn storage_doubt(&self) -> Option<String> {
         if self.beyond > 0 || self.undrawn > 0 {
             return Some(format!(
                 "containerd's metadata.db looks older than its pool database: {} records and {} snapshots have numbers that it has not given out yet",
                 self.beyond, self.undrawn
             ));
+        }
+        self.storage_doubt.clone()
+    }
+
+    /// Why a record does not prove what its device is; nothing where the databases belong together.
+    pub(super) fn doubt(&self) -> Option<String> {
+        if let Some(why) = self.storage_doubt() {
+            return Some(why);
         }
         (self.rows_without > 0).then(|| {
             format!(

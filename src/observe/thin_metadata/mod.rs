@@ -20,6 +20,7 @@
 mod btree;
 mod error;
 mod owners;
+#[cfg(feature = "node")]
 mod reserved;
 mod source;
 mod space;
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 pub use error::ThinMetadataError;
 pub use owners::{owners, owners_of};
+#[cfg(feature = "node")]
 pub use reserved::{
     Answer, MetadataSnapshots, Reserve, ReserveError, Reserving, read_held, read_pool, space_of_pool,
 };

@@ -72,7 +72,7 @@ pub(super) fn stage() -> Stage {
             thin: Some(BTreeMap::new()),
             mapping_roots: BTreeMap::new(),
             nodes: Vec::new(),
-            core: None,
+            core: Some(crate::model::CoreDb::default()),
             mounts: Mounts::default(),
             containerd: ContainerdState::Stopped { at_work: Vec::new() },
             async_remove: Some(false),

@@ -1,6 +1,7 @@
 //! Records without a row.
 
 use super::*;
+use crate::model::survey::CoreSnapshot;
 use crate::model::{Provenance, Severity};
 
 fn delete(id: u32) -> Act {
@@ -196,9 +197,49 @@ fn the_first_snapshot_ever_can_be_a_wedge() {
     };
     let found = first(Presence::NoBuckets).only("wedge/tp/tp-snap-1");
     assert_eq!(found.remedy.action, Treatment::UndoHalfDone);
-    // containerd makes the file before the record: without it, it was lost.
-    let found = first(Presence::NoFile).only("wedge/tp/tp-snap-1");
-    assert_eq!(found.remedy.action, Treatment::MarkFaulty);
+    // containerd makes the file before the record: without it, or with nothing in it, it was lost.
+    for presence in [Presence::NoFile, Presence::NoBuckets] {
+        let lost = first(presence).with(|survey| survey.snapshots.txid = None);
+        let found = lost.only("wedge/tp/tp-snap-1");
+        assert_eq!(found.remedy.action, Treatment::LeaveAlone);
+    }
+}
+
+/// A metadata.db that was put back from before the snapshot was made: its device may hold somebody's data.
+#[test]
+fn where_the_snapshot_database_is_no_proof_nothing_is_changed() {
+    let wedge = || stage().sequence(4).thin(7).record(5, 7, Activated);
+    let known = || CoreSnapshot {
+        namespace: "default".to_owned(),
+        key: "precious".to_owned(),
+        parent: None,
+        leases: Vec::new(),
+    };
+    let worlds = [
+        wedge().with(|survey| {
+            let core = survey.core.as_mut().unwrap();
+            core.snapshots.insert("default/9/precious".to_owned(), known());
+        }),
+        wedge().with(|survey| survey.core = None),
+        wedge().record(8, 9, Faulty),
+    ];
+    for world in worlds {
+        let found = world.judge().found;
+        let wedge = found
+            .iter()
+            .find(|one| one.finding.id.0 == "wedge/tp/tp-snap-5")
+            .unwrap();
+        assert_eq!(wedge.severity, Severity::Outage);
+        assert_eq!(wedge.remedy.action, Treatment::LeaveAlone);
+        assert!(wedge.remedy.acts.is_empty());
+    }
+    // The same record one state earlier, and the record of a snapshot that is gone.
+    for (row, state) in [(5, Activating), (4, Faulty)] {
+        let world = stage().sequence(4).thin(7).record(row, 7, state);
+        assert!(!world.judge().found[0].remedy.acts.is_empty());
+        let doubted = world.with(|survey| survey.core = None);
+        assert!(doubted.judge().found[0].remedy.acts.is_empty(), "{state}");
+    }
 }
 
 #[test]
@@ -236,7 +277,6 @@ fn the_outage_ends_also_where_nothing_may_be_deleted() {
         wedge().with(|survey| survey.pool.as_mut().unwrap().mode = PoolMode::ReadOnly),
         wedge().node(&name(5), 7).but(|node| node.open_count = 2),
         wedge().node("somebodys", 7),
-        wedge().record(8, 9, Faulty),
         wedge().named("legacy", 7, Deactivated),
         wedge().row(4, Committed, None),
     ];

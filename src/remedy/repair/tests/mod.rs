@@ -210,7 +210,7 @@ impl Stage {
                 .collect(),
             thin: Some(thin),
             nodes: self.nodes.borrow().clone(),
-            core: None,
+            core: Some(crate::model::CoreDb::default()),
             mounts: Mounts::default(),
             containerd: match self.holder.borrow().clone() {
                 Some(who) => ContainerdState::Running { who, at_work },
