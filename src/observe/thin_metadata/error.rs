@@ -2,6 +2,7 @@
 
 use std::io;
 
+#[cfg(feature = "node")]
 use super::ReserveError;
 use crate::model::DeviceNumber;
 
@@ -95,6 +96,7 @@ pub enum ThinMetadataError {
         what: &'static str,
     },
     /// No snapshot of the metadata could be reserved, where one was asked for or the direct way was barred.
+    #[cfg(feature = "node")]
     #[error("reserving a snapshot of the pool's metadata{because}")]
     Reserve {
         /// Why one was wanted, beginning with a separator; may be empty.
