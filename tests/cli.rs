@@ -108,6 +108,17 @@ fn repair(folder: &tempfile::TempDir, arguments: &[&str]) -> (Option<i32>, Strin
 }
 
 #[test]
+fn an_undo_needs_no_folder_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, said) = repair(&folder, &["--undo"]);
+    assert_eq!(code, Some(8), "{said}");
+    assert!(
+        said.contains("backup") && !said.contains("a value is required"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_policy_that_is_named_must_be_understood() {
     let folder = tempfile::tempdir().unwrap();
     let policy = path(&folder, "policy.toml");

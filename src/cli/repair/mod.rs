@@ -62,7 +62,7 @@ pub(super) struct RepairArguments {
     /// Take the last offline repair's edit back, while nothing has happened since: that of the newest backup, or of this one.
     #[arg(long, value_name = "FOLDER", num_args = 0..=1,
         conflicts_with_all = ["only", "finding", "delete_thin", "policy"])]
-    undo: Option<Option<PathBuf>>,
+    undo: Option<Vec<PathBuf>>,
     /// How long it may take, in seconds [default: 120, or 10 with --offline].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     deadline: Option<f64>,

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     io::{self, Write as _},
     os::{fd::AsFd as _, unix::net::UnixStream},
+    path::PathBuf,
     time::{Instant, SystemTime},
 };
 
@@ -78,7 +79,7 @@ fn work(arguments: &RepairArguments) -> Result<u8, Failure> {
             &tell,
             until,
         );
-        let undone = repairer.undo(folder.as_deref())?;
+        let undone = repairer.undo(folder.first().map(PathBuf::as_path))?;
         super::report::undone(&undone, arguments.output)?;
         return Ok(CORRECTED);
     }
