@@ -239,21 +239,18 @@ fn stuck_cleanup_is_finished_once_the_device_is_free() -> Result<()> {
 #[test]
 fn burned_id_is_given_back() -> Result<()> {
     on_stage(|stage| {
+        let name = format!("tp-snap-{}", stage.next()?);
         stage.kill_when(
             &["snapshots", "--snapshotter", "devmapper", "prepare", "half"],
             "the record is there",
             |database| {
-                let mut states = database.devices.values().map(|record| record.state);
-                states.any(|state| matches!(state, DeviceState::Unknown | DeviceState::Creating))
+                let record = database.devices.get(&name);
+                record.is_some_and(|record| {
+                    matches!(record.state, DeviceState::Unknown | DeviceState::Creating)
+                })
             },
         )?;
-        let drawn = stage
-            .pool_db()?
-            .devices
-            .values()
-            .next()
-            .context("a record")?
-            .device_id;
+        let drawn = stage.pool_db()?.devices.get(&name).context("a record")?.device_id;
         stage
             .check()?
             .expect(&["faulty-next free-id offline"])
