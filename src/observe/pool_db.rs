@@ -335,7 +335,7 @@ fn decode_record(key: &[u8], value: &[u8]) -> Result<DeviceRecord, String> {
 }
 
 /// A record in the very bytes in which Go's encoder writes one (fields in the order of `DeviceInfo`, `device_info.go`, no
-/// spaces) and without escapes: nearly all of them, in a third of the time. Nothing for any other, which may be a record all
+/// spaces) and without escapes: nearly all of them. Nothing for any other, which may be a record all
 /// the same.
 fn plain_record(value: &[u8]) -> Option<DeviceRecord> {
     fn number<T: std::str::FromStr>(text: &str) -> Option<(T, &str)> {
