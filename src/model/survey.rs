@@ -250,17 +250,22 @@ impl Survey {
             .find(|key| !self.snapshots.snapshots.contains_key(*key))
     }
 
+    /// Whether there is no snapshot storage, or nothing in it, while there are records of its snapshots.
+    #[must_use]
+    pub fn storage_is_gone(&self) -> bool {
+        self.snapshots.txid.is_none() && !self.pool_db.devices.is_empty()
+    }
+
     /// Why the snapshot storage is no proof that a snapshot is not there; nothing where it is.
     #[must_use]
     pub fn storage_doubt(&self) -> Option<String> {
-        let records = &self.pool_db.devices;
-        if self.snapshots.txid.is_none() && !records.is_empty() {
+        if self.storage_is_gone() {
             return Some(
                 "containerd's snapshot database metadata.db is gone, so that no snapshot is listed says nothing"
                     .to_owned(),
             );
         }
-        if self.core.is_none() && !records.is_empty() {
+        if self.core.is_none() && !self.pool_db.devices.is_empty() {
             return Some(
                 "containerd's own database meta.db could not be read, so nothing tells whether metadata.db is an older one"
                     .to_owned(),

@@ -60,7 +60,7 @@ impl<'a> Sources<'a> {
 }
 
 /// The ledger, where there is one that can be read.
-pub(super) fn readable_ledger(path: &Path) -> Option<Ledger> {
+pub(in crate::cli) fn readable_ledger(path: &Path) -> Option<Ledger> {
     if matches!(path.try_exists(), Ok(false)) {
         return None;
     }

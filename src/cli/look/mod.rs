@@ -13,12 +13,12 @@ use std::{
 
 use clap::Args;
 
+pub(super) use knowledge::readable_ledger;
 pub(super) use places::{quoted, spelled};
 
 use super::{CliError, places::SurveyArguments, run::LedgerArgument, seconds, status::SocketArgument};
 use crate::{
     diagnose::{Settled, Settling},
-    ledger::Ledger,
     model::{Diagnoses, Diagnosis, Knowledge, Severity, Survey, survey::Unread},
     observe::{
         survey::{self, SurveyPlaces},
@@ -196,11 +196,6 @@ fn say_what_is_missing(survey: &mut Survey, places: &SurveyPlaces) {
 /// Whether the kernel has device-mapper; what can not be told counts as yes.
 fn has_device_mapper() -> bool {
     fs::read_to_string("/proc/misc").map_or(true, |misc| misc.contains("device-mapper"))
-}
-
-/// The ledger, where there is one that can be read. One that can not is told.
-pub(super) fn readable_ledger(path: &std::path::Path) -> Option<Ledger> {
-    knowledge::readable_ledger(path)
 }
 
 /// How a command ends: whatever keeps it from its work is told, and ends it with the code of fsck(8) for that.

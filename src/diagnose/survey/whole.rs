@@ -38,7 +38,7 @@ impl Whole {
         };
         let records_lost = rows_without > rows - rows_without && rows_without > freed();
         Self {
-            storage_lost: survey.snapshots.txid.is_none() && !survey.pool_db.devices.is_empty(),
+            storage_lost: survey.storage_is_gone(),
             storage_doubt: survey.storage_doubt(),
             beyond: index
                 .records
