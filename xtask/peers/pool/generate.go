@@ -3,8 +3,8 @@
 //
 //	generate FOLDER DEVICES SEED ORPHANS
 //
-// writes into FOLDER pool.db, metadata.db, meta.db, and thin.xml for thin_restore. ORPHANS of the records have no row, and
-// no thin device. The same arguments make the same contents. Times are a second apart.
+// writes into FOLDER pool.db, metadata.db, meta.db, and thin.xml for thin_restore. ORPHANS of the DEVICES records have no
+// row, and no thin device; the one after them has both. The same arguments make the same contents. Times are a second apart.
 package main
 
 import (
@@ -116,8 +116,13 @@ func imagine(devices int, dice *rand.Rand, orphans int) world {
 	below := func(parent snapshot, key string, kind byte, state int) snapshot {
 		return snapshot{parent: parent.id, parentKey: parent.backend, parentName: parent.key, key: key, kind: kind, state: state}
 	}
-	for len(all.snapshots) < devices-orphans {
-		left := devices - orphans - len(all.snapshots)
+	// With orphans one more whole snapshot comes last, so that the sequence is proven to be past all of them.
+	whole := devices - orphans
+	if orphans > 0 {
+		whole--
+	}
+	for len(all.snapshots) < whole {
+		left := whole - len(all.snapshots)
 		name := fmt.Sprintf("registry.example/team-%d/app-%d:v%d", dice.Intn(40), len(all.images), dice.Intn(30))
 		var top snapshot
 		depth := 5 + dice.Intn(6)
@@ -134,7 +139,7 @@ func imagine(devices int, dice *rand.Rand, orphans int) world {
 		all.images = append(all.images, image{name: name, top: top.key, layers: depth})
 		for pods := dice.Intn(5); pods > 0; pods-- {
 			pod := fmt.Sprintf("app-%d-%d", len(all.images), pods)
-			for count := 1 + dice.Intn(3); count > 0 && len(all.snapshots) < devices-orphans; count-- {
+			for count := 1 + dice.Intn(3); count > 0 && len(all.snapshots) < whole; count-- {
 				id := digest(fmt.Sprintf("%s/%d", pod, count))
 				one := below(top, id, 2, stateActive)
 				if dice.Intn(50) == 0 {
@@ -147,12 +152,15 @@ func imagine(devices int, dice *rand.Rand, orphans int) world {
 			}
 		}
 	}
-	for ; orphans > 0; orphans-- {
-		add(snapshot{key: digest(fmt.Sprintf("orphan %d", orphans)), kind: 2, state: 10, rowless: true, thinless: true})
+	for left := orphans; left > 0; left-- {
+		add(snapshot{key: digest(fmt.Sprintf("orphan %d", left)), kind: 2, state: 10, rowless: true, thinless: true})
 	}
-	// The last one has its row, so that the sequence is proven to be past all others.
+	if orphans > 0 {
+		add(snapshot{key: "sha256:" + digest("the last"), kind: 3, state: 10})
+	}
+	// Without orphans too the last one has its row: one that waits for containerd's clean-up is made whole.
 	if last := &all.snapshots[len(all.snapshots)-1]; last.rowless {
-		last.rowless, last.thinless, last.kind, last.state = false, false, 3, 10
+		last.rowless, last.kind, last.state = false, 3, 10
 	}
 	return all
 }
