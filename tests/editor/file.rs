@@ -174,6 +174,85 @@ fn a_backup_is_the_same_to_the_byte_and_takes_nobodys_place() {
 }
 
 #[test]
+fn what_was_prepared_without_the_lock_is_committed_under_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = pool(folder.path());
+    let bytes = std::fs::read(&file).unwrap();
+    let backup = folder.path().join("backup");
+    // Somebody else has the lock: that hinders no look, no backup and nothing that is only prepared.
+    let held = std::fs::File::open(&file).unwrap();
+    held.lock().unwrap();
+    let editor = Editor::look(&file).unwrap();
+    let prepared = editor.prepare(&[put("new", b"1")]).unwrap().unwrap();
+    assert!(editor.prepare(&[]).unwrap().is_none());
+    let copied = editor.copy(&backup).unwrap();
+    assert_eq!(copied.crc32c(), crc32c::crc32c(&bytes));
+    let error = Editor::look(&file).unwrap().lock().unwrap_err();
+    assert!(matches!(error, EditError::Locked { .. }), "{error}");
+    assert!(!backup.exists(), "it has its name only under the lock");
+    held.unlock().unwrap();
+
+    let before = editor.txid();
+    let mut editor = editor.lock().unwrap();
+    assert!(held.try_lock().is_err());
+    editor.keep(copied).unwrap();
+    assert_eq!(editor.commit_prepared(prepared).unwrap(), TxId(before.0 + 1));
+    assert!(editor.holds_before(editor.txid(), &backup).unwrap());
+    drop(editor);
+    assert_eq!(std::fs::read(&backup).unwrap(), bytes);
+    peer::check(&file).unwrap();
+    // The same edit by the way with the lock leaves the same file.
+    let other = folder.path().join("other.db");
+    std::fs::write(&other, &bytes).unwrap();
+    Editor::open(&other).unwrap().commit(&[put("new", b"1")]).unwrap();
+    assert_eq!(std::fs::read(&other).unwrap(), std::fs::read(&file).unwrap());
+}
+
+#[test]
+fn what_was_prepared_fits_no_other_transaction() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = pool(folder.path());
+    let backup = folder.path().join("backup");
+    let editor = Editor::look(&file).unwrap();
+    let prepared = editor.prepare(&[put("new", b"1")]).unwrap().unwrap();
+    let copied = editor.copy(&backup).unwrap();
+    peer::apply(
+        &file,
+        &[Order::new("put", &["devices"], "theirs").value(b"3")],
+        OPTIONS,
+    );
+    let bytes = std::fs::read(&file).unwrap();
+    let error = editor.prepare(&[put("new", b"1")]).unwrap_err();
+    assert!(matches!(error, EditError::Moved { .. }), "{error}");
+    let error = editor.copy(&folder.path().join("another")).unwrap_err();
+    assert!(matches!(error, EditError::Moved { .. }), "{error}");
+    let error = editor.lock().unwrap_err();
+    assert!(matches!(error, EditError::Moved { .. }), "{error}");
+
+    let mut editor = Editor::open(&file).unwrap();
+    let error = editor.commit_prepared(prepared).unwrap_err();
+    assert!(matches!(error, EditError::Moved { .. }), "{error}");
+    let error = editor.keep(copied).unwrap_err();
+    assert!(matches!(error, EditError::Moved { .. }), "{error}");
+    drop(editor);
+    assert_eq!(std::fs::read(&file).unwrap(), bytes);
+    // Of a copy that was not kept nothing is left.
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+
+    // Another file took the name.
+    let editor = Editor::look(&file).unwrap();
+    let new = folder.path().join("new.db");
+    std::fs::write(&new, &bytes).unwrap();
+    std::fs::rename(&new, &file).unwrap();
+    let error = editor.lock().unwrap_err();
+    assert!(
+        matches!(error, EditError::Read(BboltError::Replaced { .. })),
+        "{error}"
+    );
+    assert_eq!(std::fs::read(&file).unwrap(), bytes);
+}
+
+#[test]
 fn an_undo_takes_back_the_last_transaction_and_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let file = pool(folder.path());

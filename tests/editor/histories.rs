@@ -51,7 +51,11 @@ fn bbolt_and_our_writer_take_turns() {
             peer::random(&file, dice.roll(), 10, options);
             let mut tree = read(&file);
             agree(&file, &tree, &about);
-            let mut editor = Editor::open(&file).unwrap();
+            let mut editor = if dice.one_in(2) {
+                Editor::look(&file).unwrap().lock().unwrap()
+            } else {
+                Editor::open(&file).unwrap()
+            };
             for part in 0..2 {
                 let about = format!("{about}, part {part}");
                 let changes = edits(&tree, &mut dice);

@@ -1,6 +1,6 @@
 //! A copy of the file beside it, and whether an old transaction in the file is still what such a copy holds.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -11,17 +11,90 @@ use rustix::io::Errno;
 use super::error::EditError;
 use super::storage::Storage;
 use super::{Editor, TxId};
+use crate::observe::bbolt::page::Meta;
 use crate::observe::bbolt::{Database, PageSource};
 
 /// How much is copied at a time.
 const CHUNK: usize = 1 << 20;
 
-impl<S: Storage> Editor<S> {
-    /// Copies the whole file to `to`, byte for byte, readable by its owner alone. When this returns the copy would
-    /// survive a power cut. It appears under its name only when it is complete, and never takes another file's place.
-    pub fn backup(&self, to: &Path) -> Result<(), EditError> {
+/// A copy that is complete and on disk, and not under its name yet. It goes with this value, unless it is kept.
+#[derive(Debug)]
+pub struct Copied {
+    half: PathBuf,
+    to: PathBuf,
+    /// The transaction that it was made at.
+    meta: Meta,
+    crc32c: u32,
+}
+
+impl Copied {
+    /// CRC-32C of its bytes.
+    #[must_use]
+    pub fn crc32c(&self) -> u32 {
+        self.crc32c
+    }
+}
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        // It is no error of its own when that is not there any more.
+        drop(fs::remove_file(&self.half));
+    }
+}
+
+impl<S: PageSource> Editor<S> {
+    /// Copies the whole file, byte for byte, readable by its owner alone, into the folder of `to`. When this returns the copy
+    /// would survive a power cut. Without a lock too the copy holds the present transaction whole, as long as that is the
+    /// newest one: [`Editor::keep`] looks again.
+    pub fn copy(&self, to: &Path) -> Result<Copied, EditError> {
         self.ensure_known()?;
-        let failed = |source: io::Error| match source.kind() {
+        let failed = |source| self.not_backed_up(to, source);
+        if to.symlink_metadata().is_ok() {
+            return Err(failed(io::ErrorKind::AlreadyExists.into()));
+        }
+        let half = beside(to).map_err(failed)?;
+        // What a killed backup left behind; never followed, and never anything but a file of that name.
+        if let Err(error) = fs::remove_file(&half)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(failed(error));
+        }
+        let mut copied = Copied {
+            half,
+            to: to.to_owned(),
+            meta: self.meta,
+            crc32c: 0,
+        };
+        copied.crc32c = self.copy_bytes(&copied.half).map_err(failed)?;
+        Ok(copied)
+    }
+
+    /// Gives the checksum of what was copied.
+    fn copy_bytes(&self, to: &Path) -> io::Result<u32> {
+        let source = self.database.source();
+        let mut copy = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(to)?;
+        let size = source.size()?;
+        let mut offset = 0;
+        let mut sum = 0;
+        let mut chunk = vec![0; CHUNK];
+        while offset < size {
+            let length = usize::try_from(size - offset).map_or(CHUNK, |left| left.min(CHUNK));
+            let part = chunk.get_mut(..length).unwrap_or_default();
+            source.read_at(offset, part)?;
+            copy.write_all(part)?;
+            sum = crc32c::crc32c_append(sum, part);
+            offset += u64::try_from(length).map_err(io::Error::other)?;
+        }
+        copy.sync_all()?;
+        Ok(sum)
+    }
+
+    fn not_backed_up(&self, to: &Path, source: io::Error) -> EditError {
+        match source.kind() {
             io::ErrorKind::AlreadyExists => EditError::BackupExists {
                 file: to.display().to_string(),
             },
@@ -30,46 +103,30 @@ impl<S: Storage> Editor<S> {
                 file: self.name(),
                 source,
             },
-        };
-        if to.symlink_metadata().is_ok() {
-            return Err(failed(io::ErrorKind::AlreadyExists.into()));
         }
-        let half = beside(to).map_err(failed)?;
-        // What a killed backup left behind; never followed, and never anything but a file of that name.
-        if let Err(error) = std::fs::remove_file(&half)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            return Err(failed(error));
-        }
-        let done = self
-            .copy(&half)
-            .and_then(|()| rename_to_new(&half, to))
-            .and_then(|()| sync_folder(to));
-        done.map_err(|error| {
-            // It is no error of its own when that is not there any more.
-            drop(std::fs::remove_file(&half));
-            failed(error)
-        })
+    }
+}
+
+impl<S: Storage> Editor<S> {
+    /// Copies the whole file to `to`, byte for byte, readable by its owner alone. When this returns the copy would
+    /// survive a power cut. It appears under its name only when it is complete, and never takes another file's place.
+    pub fn backup(&self, to: &Path) -> Result<(), EditError> {
+        self.keep(self.copy(to)?)
     }
 
-    fn copy(&self, to: &Path) -> io::Result<()> {
-        let storage = self.database.source();
-        let mut copy = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(to)?;
-        let size = storage.size()?;
-        let mut offset = 0;
-        let mut chunk = vec![0; CHUNK];
-        while offset < size {
-            let length = usize::try_from(size - offset).map_or(CHUNK, |left| left.min(CHUNK));
-            let part = chunk.get_mut(..length).unwrap_or_default();
-            storage.read_at(offset, part)?;
-            copy.write_all(part)?;
-            offset += u64::try_from(length).map_err(io::Error::other)?;
+    /// Gives a copy its name, and returns when that would survive a power cut. Refuses a copy of another transaction, and
+    /// never takes another file's place.
+    pub fn keep(&self, copied: Copied) -> Result<(), EditError> {
+        self.ensure_known()?;
+        if copied.meta != self.meta {
+            return Err(EditError::Moved {
+                file: self.name(),
+                expected: TxId(copied.meta.txid),
+                found: self.txid(),
+            });
         }
-        copy.sync_all()
+        let kept = rename_to_new(&copied.half, &copied.to).and_then(|()| sync_folder(&copied.to));
+        kept.map_err(|source| self.not_backed_up(&copied.to, source))
     }
 
     /// Whether what [`Editor::undo`] would go back to is, page for page, what the backup at `backup` holds: made by
@@ -124,8 +181,8 @@ fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // A file system that can not do this can make a second name, which is as good.
         Err(Errno::INVAL | Errno::NOSYS) => {
-            std::fs::hard_link(from, to)?;
-            std::fs::remove_file(from)
+            fs::hard_link(from, to)?;
+            fs::remove_file(from)
         }
         other => Ok(other?),
     }

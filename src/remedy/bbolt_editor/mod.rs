@@ -9,7 +9,9 @@
 //! Nothing else has to be written, for T's list of free pages is right again too.
 //!
 //! Only with containerd stopped: the file is locked, without waiting, and stays locked until the editor is dropped. To be
-//! held for milliseconds: a containerd that starts meanwhile waits for it without a word.
+//! held for milliseconds: a containerd that starts meanwhile waits for it without a word. So all that takes long is done
+//! before: [`Editor::look`] takes no lock, and whoever was looked at so is the same still if its meta page is once it is
+//! locked ([`Editor::lock`]), for no commit writes to a page of the transaction before it.
 
 mod backup;
 mod edit;
@@ -23,22 +25,24 @@ mod transaction;
 use std::io;
 use std::path::Path;
 
+pub use backup::Copied;
 pub use edit::Edit;
 pub use error::EditError;
-pub use storage::{LockedFile, Storage};
+pub use storage::{LockedFile, OpenFile, Storage};
+pub use transaction::Prepared;
 
 use crate::model::TxId;
 use crate::observe::bbolt::page::Meta;
-use crate::observe::bbolt::{BboltError, Database, Snapshot};
+use crate::observe::bbolt::{BboltError, Database, PageSource, Snapshot};
 use edit::BucketChanges;
 use examine::{Examined, examine};
 use node::encode_meta;
-use transaction::{Prepared, Transaction};
+use transaction::Transaction;
 
 /// Most bytes that are gathered into one write.
 const LARGEST_WRITE: usize = 1 << 20;
 
-/// A bbolt file that was found sound and is locked for writing.
+/// A bbolt file that was found sound; locked for writing, or ([`OpenFile`]) to be locked.
 #[derive(Debug)]
 pub struct Editor<S = LockedFile> {
     database: Database<S>,
@@ -56,7 +60,49 @@ impl Editor<LockedFile> {
     }
 }
 
-impl<S: Storage> Editor<S> {
+impl Editor<OpenFile> {
+    /// Reads all of the file without a lock, as a program that writes to it may do meanwhile: then this says so at once, or
+    /// [`Editor::lock`] does. Refuses when anything in it is damaged.
+    pub fn look(path: &Path) -> Result<Self, EditError> {
+        let file = OpenFile::open(path)?;
+        let database = Database::new(file.clone());
+        let before = database.newest_txid()?;
+        let editor = Self::on(file).map_err(|error| match database.newest_txid() {
+            // What is read while somebody commits looks damaged.
+            Ok(found) if found != before => EditError::Moved {
+                file: path.display().to_string(),
+                expected: before,
+                found,
+            },
+            _ => error,
+        })?;
+        editor.ensure_unmoved()?;
+        Ok(editor)
+    }
+
+    /// Takes the lock, or says at once that somebody has it. Refuses when somebody has committed since the look.
+    pub fn lock(self) -> Result<Editor<LockedFile>, EditError> {
+        let editor = Editor {
+            database: Database::new(self.database.source().lock()?),
+            meta: self.meta,
+            examined: self.examined,
+            stale: self.stale,
+        };
+        editor.ensure_known()?;
+        Ok(editor)
+    }
+
+    /// That the transaction which was read is the newest one still: what was read until now belongs to it.
+    fn ensure_unmoved(&self) -> Result<(), EditError> {
+        self.ensure_known()?;
+        match self.database.newest_txid()? {
+            found if found == self.txid() => Ok(()),
+            found => Err(self.moved(found)),
+        }
+    }
+}
+
+impl<S: PageSource> Editor<S> {
     /// An editor on any storage that nobody else writes to.
     pub fn on(storage: S) -> Result<Self, EditError> {
         let database = Database::new(storage);
@@ -77,16 +123,64 @@ impl<S: Storage> Editor<S> {
         TxId(self.meta.txid)
     }
 
+    /// Makes all of `edits`, in their order, one transaction, of which nothing is written yet. None when they change
+    /// nothing.
+    pub fn prepare(&self, edits: &[Edit]) -> Result<Option<Prepared>, EditError> {
+        self.ensure_known()?;
+        let changes = BucketChanges::gather(&self.name(), edits)?;
+        let snapshot = snapshot(&self.database, self.meta)?;
+        Transaction::prepare(&snapshot, &self.examined, &changes)
+    }
+
+    /// Nobody else writes while the lock is held, unless he does not know about locks: then nothing is done.
+    fn ensure_known(&self) -> Result<(), EditError> {
+        if self.stale {
+            return Err(EditError::Stale { file: self.name() });
+        }
+        self.database.ensure_current()?;
+        match self.database.newest_meta()?.meta {
+            found if found == self.meta => Ok(()),
+            found => Err(self.moved(TxId(found.txid))),
+        }
+    }
+
+    fn moved(&self, found: TxId) -> EditError {
+        EditError::Moved {
+            file: self.name(),
+            expected: self.txid(),
+            found,
+        }
+    }
+
+    fn name(&self) -> String {
+        self.database.source().name()
+    }
+}
+
+impl<S: Storage> Editor<S> {
     /// Makes all of `edits`, in their order, one transaction, and gives its id once it is durable. Edits that change
     /// nothing make no transaction; then the id is the present one.
     pub fn commit(&mut self, edits: &[Edit]) -> Result<TxId, EditError> {
+        match self.prepare(edits)? {
+            Some(prepared) => self.write_prepared(prepared),
+            None => Ok(self.txid()),
+        }
+    }
+
+    /// Commits what was prepared on the present transaction, and gives its id once it is durable.
+    pub fn commit_prepared(&mut self, prepared: Prepared) -> Result<TxId, EditError> {
         self.ensure_known()?;
-        let file = self.name();
-        let changes = BucketChanges::gather(&file, edits)?;
-        let snapshot = snapshot(&self.database, self.meta)?;
-        let Some(prepared) = Transaction::prepare(&snapshot, &self.examined, &changes)? else {
-            return Ok(self.txid());
-        };
+        if prepared.before != self.meta {
+            return Err(EditError::Moved {
+                file: self.name(),
+                expected: TxId(prepared.before.txid),
+                found: self.txid(),
+            });
+        }
+        self.write_prepared(prepared)
+    }
+
+    fn write_prepared(&mut self, prepared: Prepared) -> Result<TxId, EditError> {
         self.write(&prepared)?;
         self.write_meta(&prepared.meta)?;
         self.meta = prepared.meta;
@@ -134,23 +228,6 @@ impl<S: Storage> Editor<S> {
         let snapshot = snapshot(&self.database, before)?;
         examine(&snapshot)?;
         Ok((before, snapshot.loaded()))
-    }
-
-    /// Nobody else writes while the lock is held, unless he does not know about locks: then nothing is done.
-    fn ensure_known(&self) -> Result<(), EditError> {
-        if self.stale {
-            return Err(EditError::Stale { file: self.name() });
-        }
-        self.database.ensure_current()?;
-        let found = self.database.newest_meta()?.meta;
-        if found != self.meta {
-            return Err(EditError::Moved {
-                file: self.name(),
-                expected: self.txid(),
-                found: TxId(found.txid),
-            });
-        }
-        Ok(())
     }
 
     /// Writes the pages of a transaction, and returns when they are durable. Until its meta page is written too they are
@@ -211,14 +288,10 @@ impl<S: Storage> Editor<S> {
             }
         })
     }
-
-    fn name(&self) -> String {
-        self.database.source().name()
-    }
 }
 
 /// The newest transaction, and what a look through all of it says.
-fn look<S: Storage>(database: &Database<S>) -> Result<(Meta, Examined), BboltError> {
+fn look<S: PageSource>(database: &Database<S>) -> Result<(Meta, Examined), BboltError> {
     let newest = database.newest_meta()?;
     let meta = newest.meta;
     let snapshot = snapshot(database, meta)?;
@@ -236,7 +309,7 @@ fn look<S: Storage>(database: &Database<S>) -> Result<(Meta, Examined), BboltErr
     Ok((meta, examined))
 }
 
-fn snapshot<S: Storage>(database: &Database<S>, meta: Meta) -> Result<Snapshot<'_, S>, BboltError> {
+fn snapshot<S: PageSource>(database: &Database<S>, meta: Meta) -> Result<Snapshot<'_, S>, BboltError> {
     let size = database.size()?;
     Ok(Snapshot::new(database.source(), size, meta, None, false))
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
@@ -23,34 +24,66 @@ pub trait Storage: PageSource {
     fn sync(&self) -> io::Result<()>;
 }
 
+/// A file that is open for writing, and not locked yet: nothing is written to it.
+#[derive(Debug, Clone)]
+pub struct OpenFile {
+    source: Arc<FileSource>,
+}
+
+impl OpenFile {
+    /// Opens the file; it is never created.
+    pub fn open(path: &Path) -> Result<Self, EditError> {
+        let source = FileSource::open_for(path, OFlags::RDWR)?;
+        Ok(Self {
+            source: Arc::new(source),
+        })
+    }
+
+    /// Takes the lock, or says at once that somebody has it: containerd would wait without a limit for whoever waits here
+    /// and then holds it (`bolt.Open` without a timeout).
+    pub fn lock(&self) -> Result<LockedFile, EditError> {
+        let source = Arc::clone(&self.source);
+        match rustix::fs::flock(source.file(), FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(LockedFile { source }),
+            Err(Errno::WOULDBLOCK) => Err(EditError::Locked { file: source.name() }),
+            Err(errno) => Err(EditError::Io {
+                doing: "lock".to_owned(),
+                file: source.name(),
+                source: errno.into(),
+            }),
+        }
+    }
+}
+
+impl PageSource for OpenFile {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.source.read_at(offset, buf)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.source.size()
+    }
+
+    fn is_current(&self) -> io::Result<bool> {
+        self.source.is_current()
+    }
+
+    fn name(&self) -> String {
+        self.source.name()
+    }
+}
+
 /// A file that this process alone may write: it holds `flock(LOCK_EX)`, which is bbolt's own lock (`bolt_unix.go`). The
 /// lock goes with this value, and with the process however that ends.
 #[derive(Debug)]
 pub struct LockedFile {
-    source: FileSource,
+    source: Arc<FileSource>,
 }
 
 impl LockedFile {
-    /// Takes the lock, or says at once that somebody has it: containerd would wait without a limit for whoever waits here
-    /// and then holds it (`bolt.Open` without a timeout).
+    /// Opens the file and takes the lock, or says at once that somebody has it.
     pub fn open(path: &Path) -> Result<Self, EditError> {
-        let source = FileSource::open_for(path, OFlags::RDWR)?;
-        match rustix::fs::flock(source.file(), FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                return Err(EditError::Locked {
-                    file: path.display().to_string(),
-                });
-            }
-            Err(errno) => {
-                return Err(EditError::Io {
-                    doing: "lock".to_owned(),
-                    file: path.display().to_string(),
-                    source: errno.into(),
-                });
-            }
-        }
-        Ok(Self { source })
+        OpenFile::open(path)?.lock()
     }
 }
 

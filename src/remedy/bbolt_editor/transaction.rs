@@ -17,9 +17,11 @@ use crate::observe::bbolt::{PageSource, Snapshot};
 /// The changes of one bucket that fall into one subtree, in the order of keys.
 type Changes<'c, 'e> = &'c [(&'e [u8], &'c Change<'e>)];
 
-/// What is to be written, and how the file is used after it.
+/// A transaction of which nothing is written yet: what is to be written, and how the file is used after it.
 #[derive(Debug)]
-pub(super) struct Prepared {
+pub struct Prepared {
+    /// Of the transaction that it was made on: it fits no other.
+    pub(super) before: Meta,
     pub(super) meta: Meta,
     /// Runs of whole pages by the number of the first.
     pub(super) pages: BTreeMap<u64, Vec<u8>>,
@@ -75,6 +77,7 @@ impl<'t, S: PageSource> Transaction<'t, S> {
         transaction.release();
         let txid = meta.txid.checked_add(1).ok_or_else(|| transaction.too_large())?;
         Ok(Some(Prepared {
+            before: meta,
             meta: Meta {
                 root,
                 freelist: freelist.map_or(NO_FREELIST, |run| run.start),
