@@ -120,7 +120,8 @@ fn work(arguments: &RepairArguments) -> Result<u8, Failure> {
         };
         let knowledge = repairer.knowledge;
         tell("looking at what is left");
-        left = still_there(&sight, &knowledge, &diagnoses, arguments.mode())?;
+        let after = results.after.take();
+        left = still_there(&sight, &knowledge, &diagnoses, arguments.mode(), after)?;
     } else {
         results.plans = plans.into_iter().map(planned).collect();
     }
@@ -207,7 +208,10 @@ fn look(
         let survey = sight.survey(&roots)?;
         let now: Timestamp = SystemTime::now().into();
         match settling.look(&survey, knowledge, now) {
-            Settled::Done(..) if arguments.mode() == RepairMode::Offline => {
+            // Offline what is in flight counts too.
+            Settled::Done(_, in_flight)
+                if arguments.mode() == RepairMode::Offline && !in_flight.is_empty() =>
+            {
                 let all = diagnose::survey(&survey, knowledge);
                 return Ok((survey, all, Vec::new()));
             }
@@ -226,15 +230,16 @@ fn look(
     }
 }
 
-/// What a new look finds of what was found, and offline of everything.
+/// What a new look finds of what was found, and offline of everything; the repair's own last look is as good.
 fn still_there(
     sight: &RealSight,
     knowledge: &Knowledge,
     before: &Diagnoses,
     mode: RepairMode,
+    after: Option<Survey>,
 ) -> Result<Vec<Diagnosis>, WorldError> {
     let roots: BTreeSet<_> = knowledge.claims.keys().copied().collect();
-    let survey = sight.survey(&roots)?;
+    let survey = after.map_or_else(|| sight.survey(&roots), Ok)?;
     let known: BTreeSet<_> = before.found.iter().map(|one| &one.finding.id).collect();
     let now = diagnose::survey(&survey, knowledge).found.into_iter();
     // Beside a running containerd something new may be in flight.

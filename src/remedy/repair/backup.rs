@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{PoolName, ThinId, Timestamp, TxId},
-    observe::world::Places,
+    observe::{bbolt::Database, world::Places},
 };
 
 /// How many are kept.
@@ -93,29 +93,17 @@ fn io_error<'a>(doing: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Ba
 }
 
 impl Backup {
-    /// Makes the folder, with the copy of the snapshot database and the manifest in it. The pool database is copied by who
-    /// has the lock on it, to [`Backup::pool_db`].
-    pub(super) fn begin(folder: &Path, manifest: Manifest, places: &Places) -> Result<Self, BackupError> {
+    /// Makes the folder. The pool database is copied by who looks at it, to [`Backup::pool_db`]; the manifest is stored after
+    /// that, and the snapshot database copied last ([`copy_snapshots`]).
+    pub(super) fn begin(folder: &Path, manifest: Manifest) -> Result<Self, BackupError> {
         fs::create_dir_all(folder).map_err(io_error("making the folder", folder))?;
-        let snapshots = places.snapshot_db();
-        let copy = folder.join(SNAPSHOTS);
-        match fs::copy(&snapshots, &copy) {
-            Ok(_) => {
-                let synced = File::open(&copy).and_then(|file| file.sync_all());
-                synced.map_err(io_error("storing", &copy))?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(io_error("copying", &snapshots)(error)),
-        }
-        let backup = Self {
-            folder: folder.to_owned(),
-            manifest,
-        };
-        backup.store()?;
         if let Some(parent) = folder.parent() {
             sync(parent)?;
         }
-        Ok(backup)
+        Ok(Self {
+            folder: folder.to_owned(),
+            manifest,
+        })
     }
 
     /// Where the copy of the pool database is.
@@ -140,12 +128,6 @@ impl Backup {
         };
         write().map_err(io_error("storing", &path))?;
         sync(&self.folder)
-    }
-
-    /// Notes the checksum of the copy.
-    pub(super) fn seal(&mut self) -> Result<(), BackupError> {
-        self.manifest.crc32c = Some(checksum(&self.pool_db())?);
-        self.store()
     }
 
     /// Reads a backup.
@@ -177,6 +159,32 @@ impl Backup {
         let found = checksum(&self.pool_db())?;
         Ok(self.manifest.crc32c.is_none_or(|expected| expected == found))
     }
+}
+
+/// Copies the snapshot database into a backup's folder, at transaction `txid`. No repair writes to it, so this is done once
+/// the edit is made, beside what is left to do: of 100,000 snapshots it has some 450 MB, and a disk that is slow to take them
+/// must not keep the edit from being made. Nor is waited for the disk: the original is on it. It appears under its name only
+/// when it is complete.
+pub(super) fn copy_snapshots(places: &Places, folder: &Path, txid: TxId) -> Result<(), BackupError> {
+    let from = places.snapshot_db();
+    let half = folder.join(".metadata.db.half");
+    let copied = fs::copy(&from, &half).map_err(io_error("copying", &from));
+    let same = || Database::open(&from).and_then(|database| database.newest_txid());
+    let kept = copied.and_then(|_| match same() {
+        Ok(now) if now == txid => {
+            let to = folder.join(SNAPSHOTS);
+            fs::rename(&half, &to).map_err(io_error("naming", &to))
+        }
+        Ok(_) => Err(io_error("copying", &from)(io::Error::other(
+            "somebody wrote to it",
+        ))),
+        Err(error) => Err(io_error("reading", &from)(io::Error::other(error))),
+    });
+    if kept.is_err() {
+        // What is half a copy is of no use.
+        drop(fs::remove_file(&half));
+    }
+    kept
 }
 
 /// The name of a backup's folder: it sorts by its time.

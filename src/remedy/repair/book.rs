@@ -1,4 +1,4 @@
-//! The pool database as it lies in the file, and what acts make of it: the edits of one transaction. Nothing is written here.
+//! Those parts of the pool database that acts are about, as they lie in the file, and what acts make of it: the edits of one transaction. Nothing is written here.
 //! Every act is checked against what is there: another record, another state or another owner of the id refuses it.
 
 use std::{
@@ -8,8 +8,8 @@ use std::{
 
 use super::record_text::RecordText;
 use crate::{
-    model::{Act, DeviceRecord, DeviceState, IdState, SnapshotId, ThinId, TxId},
-    observe::bbolt::{BboltError, Database, Value},
+    model::{Act, DeviceRecord, DeviceState, IdState, PoolDb, SnapshotId, ThinId, TxId},
+    observe::bbolt::{BboltError, Bucket as Bbolt, Database, PageSource, Value},
     remedy::bbolt_editor::Edit,
 };
 
@@ -20,14 +20,14 @@ const DEVICE_IDS: &[u8] = b"device_ids";
 /// Keys and values of a bucket.
 type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// What is in the pool database, with what is to become of it.
+/// What is in the pool database of those records and ids that acts are about, with what is to become of it.
 #[derive(Debug)]
 pub(super) struct Book {
     txid: TxId,
     devices: Entries,
     ids: Entries,
     sequence: u64,
-    /// How many records carry an id.
+    /// How many records carry each of those ids.
     carriers: BTreeMap<ThinId, usize>,
     touched: BTreeSet<(Bucket, Vec<u8>)>,
     sequence_touched: bool,
@@ -59,30 +59,40 @@ enum Was {
 }
 
 impl Book {
-    /// Reads it, without a lock: whoever edits compares the transaction under the lock.
-    pub(super) fn read(path: &Path) -> Result<Self, BboltError> {
+    /// Reads what `acts` are about, without a lock: whoever edits compares the transaction under the lock. `seen` is the same
+    /// database as a survey has it; who carries an id is taken from there, and is so only in the same transaction.
+    pub(super) fn read<'a>(
+        path: &Path,
+        seen: &PoolDb,
+        acts: impl Iterator<Item = &'a Act>,
+    ) -> Result<Self, BboltError> {
+        let mut names = BTreeSet::new();
+        let mut numbers = BTreeSet::new();
+        for act in acts {
+            let (name, id) = touches(act);
+            names.extend(name.map(str::as_bytes));
+            numbers.extend(id);
+        }
+        let keys: BTreeSet<_> = numbers.iter().map(ThinId::to_string).collect();
+        let keys: BTreeSet<_> = keys.iter().map(String::as_bytes).collect();
         let database = Database::open(path)?;
         let ((devices, ids, sequence), txid) = database.snapshot(|snapshot| {
-            let mut read = (Entries::new(), Entries::new(), 0);
             let root = snapshot.root();
-            if let Some(bucket) = root.bucket(DEVICES)? {
-                bucket.for_each(|key, value| {
-                    gather(&mut read.0, key, value);
-                    Ok::<_, BboltError>(())
-                })?;
-            }
-            if let Some(bucket) = root.bucket(DEVICE_IDS)? {
-                read.2 = bucket.sequence();
-                bucket.for_each(|key, value| {
-                    gather(&mut read.1, key, value);
-                    Ok::<_, BboltError>(())
-                })?;
-            }
-            Ok::<_, BboltError>(read)
+            let devices = match root.bucket(DEVICES)? {
+                Some(bucket) => gather(&bucket, &names)?,
+                None => Entries::new(),
+            };
+            let ids = root.bucket(DEVICE_IDS)?;
+            let sequence = ids.as_ref().map_or(0, Bbolt::sequence);
+            let ids = match ids {
+                Some(bucket) => gather(&bucket, &keys)?,
+                None => Entries::new(),
+            };
+            Ok::<_, BboltError>((devices, ids, sequence))
         })?;
         let mut carriers = BTreeMap::new();
-        for value in devices.values() {
-            if let Ok(record) = serde_json::from_slice::<DeviceRecord>(value) {
+        for record in seen.devices.values() {
+            if numbers.contains(&record.device_id) {
                 *carriers.entry(record.device_id).or_default() += 1;
             }
         }
@@ -327,9 +337,34 @@ impl Book {
     }
 }
 
-/// What is no plain value is no record; the survey has refused such a file already.
-fn gather<S>(into: &mut Entries, key: &[u8], value: Value<'_, '_, S>) {
-    if let Value::Bytes(bytes) = value {
-        into.insert(key.to_vec(), bytes.into_owned());
+/// The record's key and the thin id that an edit looks at or changes.
+fn touches(act: &Act) -> (Option<&str>, Option<ThinId>) {
+    match act {
+        Act::MarkFaulty { record } | Act::RestoreRecord { record, .. } | Act::ForgetRecord { record } => {
+            (Some(&record.name), Some(record.device_id))
+        }
+        Act::InsertRemovedRecord { name, thin_id, .. } => (Some(name), Some(*thin_id)),
+        Act::SetId { thin_id, .. } => (None, Some(*thin_id)),
+        Act::ResumeNode { .. }
+        | Act::RemoveNode { .. }
+        | Act::DeleteThin { .. }
+        | Act::RaiseIdSequence { .. } => (None, None),
     }
+}
+
+/// The entries of these keys. What is no plain value is no record; the survey has refused such a file already.
+fn gather<S: PageSource>(bucket: &Bbolt<'_, S>, keys: &BTreeSet<&[u8]>) -> Result<Entries, BboltError> {
+    let mut entries = Entries::new();
+    // Both are in the order of their keys, so one goes along with the other.
+    let mut wanted = keys.iter().copied().peekable();
+    bucket.for_each(|key, value| {
+        while wanted.next_if(|wanted| *wanted < key).is_some() {}
+        if wanted.next_if_eq(&key).is_some()
+            && let Value::Bytes(bytes) = value
+        {
+            entries.insert(key.to_vec(), bytes.into_owned());
+        }
+        Ok::<_, BboltError>(())
+    })?;
+    Ok(entries)
 }

@@ -2,8 +2,8 @@
 //! the intent, look at the transaction once more, act, verify, store the outcome.
 //!
 //! Offline there are three parts: edits that go first in one transaction, what the kernel does, edits that go last in one more.
-//! The lock on the pool database is held for the transactions only, and nothing else than files is touched meanwhile: a
-//! process that hangs in an ioctl can not be killed, and would keep the lock from containerd.
+//! The lock on the pool database is held for writing the transactions only, and nothing else than files is touched meanwhile:
+//! a process that hangs in an ioctl can not be killed, and would keep the lock from containerd.
 //!
 //! Killed anywhere, nothing is worse than before. `MarkFaulty` comes first because it heals the outage by itself, and
 //! because containerd never hands out a faulty id or uses a faulty record again, whatever becomes of the thin device. From
@@ -126,6 +126,8 @@ pub struct Results {
     pub backup: Option<PathBuf>,
     /// How long the lock on the pool database was held, once for each transaction.
     pub lock_held: Vec<Duration>,
+    /// How the node was found once everything was done, where it was looked at then.
+    pub after: Option<Survey>,
 }
 
 /// Carries out repairs, with all that it needs for it.

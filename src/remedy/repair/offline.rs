@@ -70,9 +70,11 @@ impl Repairer<'_> {
         }
         self.kernel_part(&mut items, RepairMode::Offline, life.as_ref(), Some(written))?;
         self.last_part(&mut items, written, &mut edits)?;
-        self.finish(&mut items)?;
+        let after = self.finish(&mut items)?;
+        edits.end_copying(self.until, self.tell);
         Ok(Results {
             plans: results(items),
+            after,
             backup: edits.backup.map(|backup| backup.folder),
             lock_held: edits.lock_held,
         })
@@ -164,11 +166,12 @@ impl Repairer<'_> {
         Ok(())
     }
 
-    /// Looks at what came of all that is not ended yet, and stores it.
-    fn finish(&mut self, items: &mut [Item]) -> Result<(), RepairError> {
+    /// Looks at what came of all that is not ended yet, and stores it. Gives what it saw.
+    fn finish(&mut self, items: &mut [Item]) -> Result<Option<Survey>, RepairError> {
         let which = open_with(items, |_| true);
+        let mut survey = None;
         if !which.is_empty() {
-            let survey = self.look(&self.roots(items)).ok();
+            survey = self.look(&self.roots(items)).ok();
             for item in pick(items, &which) {
                 let missing = survey.as_ref().and_then(|survey| {
                     let mut acts = item.plan.acts.iter();
@@ -181,7 +184,8 @@ impl Repairer<'_> {
                 }
             }
         }
-        self.conclude(items)
+        self.conclude(items)?;
+        Ok(survey)
     }
 }
 

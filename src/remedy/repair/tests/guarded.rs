@@ -140,6 +140,58 @@ fn a_transaction_between_the_look_and_the_lock_stops_the_edit() {
 }
 
 #[test]
+fn the_lock_is_held_for_nothing_but_the_write() {
+    let free = |stage: &Stage| {
+        let file = fs::File::open(stage.places.pool_db()).unwrap();
+        file.try_lock().is_ok()
+    };
+    for (when, expected) in [
+        ("looking at every page", true),
+        ("making a backup", true),
+        ("taking the lock", true),
+        ("committing to the pool database", false),
+        ("dropping old backups", true),
+    ] {
+        let stage = Stage::new();
+        burned_id(&stage);
+        let found = std::rc::Rc::new(Cell::new(None));
+        let told = std::rc::Rc::clone(&found);
+        happens(&stage, when, move |stage| told.set(Some(free(stage))));
+        assert_eq!(stage.outcome(), RepairOutcome::Done, "{when}");
+        assert_eq!(found.get(), Some(expected), "{when}");
+    }
+}
+
+#[test]
+fn a_repair_looks_before_and_after_it_and_no_more() {
+    let stage = Stage::new();
+    burned_id(&stage);
+    let (results, _) = stage.repair().unwrap();
+    let looks = stage.told.borrow();
+    let looks = looks
+        .iter()
+        .filter(|told| told.starts_with("reading containerd's databases"));
+    assert_eq!(looks.count(), 2);
+    assert_eq!(results.after, Some(stage.survey_now(BTreeSet::new())));
+}
+
+#[test]
+fn a_copy_of_the_snapshot_database_is_of_the_transaction_that_was_looked_at_or_there_is_none() {
+    let stage = Stage::new();
+    let txid = stage.survey_now(BTreeSet::new()).snapshots.txid.unwrap();
+    let folder = stage.folder.path().join("backup");
+    fs::create_dir(&folder).unwrap();
+    backup::copy_snapshots(&stage.places, &folder, TxId(txid.0 - 1)).unwrap_err();
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+    backup::copy_snapshots(&stage.places, &folder, txid).unwrap();
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+    assert_eq!(
+        fs::read(folder.join("metadata.db")).unwrap(),
+        fs::read(stage.places.snapshot_db()).unwrap()
+    );
+}
+
+#[test]
 fn online_a_transaction_before_the_act_has_everything_read_again() {
     let stage = Stage::new();
     leaked_thin(&stage);
