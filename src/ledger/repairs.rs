@@ -12,7 +12,8 @@ use crate::model::{
     FindingId, OperationState, RepairIntent, RepairOutcome, ThinId, Timestamp, survey::Claim,
 };
 
-/// Repairs with an outcome that are kept for the history. One offline repair may be of 10,000 records.
+/// So many of the newest repairs are kept for the history, and what is unfinished of older ones. One offline repair may be
+/// of 10,000 records.
 const KEEP: u32 = 50_000;
 
 /// Names one repair in the ledger.
@@ -80,12 +81,7 @@ impl Ledger {
                 sql.execute(params![id.0, json, text(at), unfinished])
                     .map_err(LedgerError::sql(WHAT))?;
             }
-            let prune = "DELETE FROM repairs WHERE NOT unfinished AND id NOT IN
-                         (SELECT id FROM repairs WHERE NOT unfinished ORDER BY id DESC LIMIT ?1)";
-            connection
-                .execute(prune, params![KEEP])
-                .map_err(LedgerError::sql(WHAT))?;
-            Ok(())
+            prune(connection, KEEP)
         })
     }
 
@@ -168,5 +164,55 @@ impl Ledger {
             })
         })
         .collect()
+    }
+}
+
+/// Drops all but the newest, and what is unfinished. SQLite gives out one number after the other, so only what goes is read:
+/// a scan of them all would take as long as the repair.
+fn prune(connection: &Connection, keep: u32) -> Result<(), LedgerError> {
+    let sql = "DELETE FROM repairs WHERE NOT unfinished AND id <= (SELECT max(id) FROM repairs) - ?1";
+    let done = connection.execute(sql, params![keep]);
+    done.map(drop).map_err(LedgerError::sql("dropping old repairs"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{PoolName, RepairMode, Subject, TxId},
+        testing::at,
+    };
+
+    #[test]
+    fn the_newest_are_kept_and_what_is_unfinished() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open_beside(&folder.path().join("ledger.db")).unwrap();
+        let intent = RepairIntent {
+            pool: PoolName::new("pool"),
+            mode: RepairMode::Offline,
+            finding: FindingId("pool/pool".to_owned()),
+            class: None,
+            subject: Subject::Pool,
+            action: None,
+            acts: Vec::new(),
+            undoes: None,
+            pool_txid: TxId(1),
+            snapshot_txid: None,
+            backup: None,
+            marks: std::collections::BTreeMap::new(),
+        };
+        let ids = ledger.intend_repairs(&vec![intent; 6], at(1)).unwrap();
+        let ended = ids.iter().skip(1);
+        let outcomes: Vec<_> = ended.map(|id| (*id, RepairOutcome::Done, false)).collect();
+        ledger.conclude_repairs(&outcomes, at(2)).unwrap();
+        let kept = |ledger: &Ledger| {
+            let rows = ledger.newest_repairs(10).unwrap();
+            rows.into_iter().map(|row| row.id.0).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&ledger), [1, 2, 3, 4, 5, 6]);
+        prune(&ledger.connection, 2).unwrap();
+        assert_eq!(kept(&ledger), [1, 5, 6]);
+        prune(&ledger.connection, 2).unwrap();
+        assert_eq!(kept(&ledger), [1, 5, 6]);
     }
 }
