@@ -126,7 +126,9 @@ impl<S: Storage> Editor<S> {
             });
         }
         let kept = rename_to_new(&copied.half, &copied.to).and_then(|()| sync_folder(&copied.to));
-        kept.map_err(|source| self.not_backed_up(&copied.to, source))
+        let kept = kept.map_err(|source| self.not_backed_up(&copied.to, source));
+        drop(copied);
+        kept
     }
 
     /// Whether what [`Editor::undo`] would go back to is, page for page, what the backup at `backup` holds: made by
