@@ -18,6 +18,7 @@ mod pipeline;
 mod probe_cost;
 mod probe_cost_vm;
 mod process;
+mod repair;
 mod report;
 mod resident;
 mod resident_vm;
@@ -45,13 +46,14 @@ struct Setting {
 /// One benchmark: its name, and what runs it.
 type Benchmark = (&'static str, fn(&Setting) -> Result<Vec<Row>>);
 
-const BENCHMARKS: [Benchmark; 9] = [
+const BENCHMARKS: [Benchmark; 10] = [
     ("pipeline", pipeline::run),
     ("probe-cost", probe_cost::run),
     ("ring", ring::run),
     ("latency", latency::run),
     ("fold", fold::run),
     ("world", world::run),
+    ("repair", repair::run),
     ("resident", resident::run),
     ("probe-cost-vm", probe_cost_vm::run),
     ("resident-vm", resident_vm::run),
@@ -86,6 +88,8 @@ enum What {
     Pace(calls::PaceArguments),
     /// Reads a large pool's files and tells what that cost
     ReadWorld(world::Arguments),
+    /// Repairs a large pool's files and tells what that cost
+    RepairOnce(repair::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -94,6 +98,7 @@ fn main() -> ExitCode {
         What::Calls(arguments) => calls::run(&arguments),
         What::Pace(arguments) => calls::pace(&arguments),
         What::ReadWorld(arguments) => world::read(&arguments),
+        What::RepairOnce(arguments) => repair::once(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -46,9 +46,14 @@ struct Told {
     devices: usize,
 }
 
-/// Where the files of a pool are kept between runs: making them takes longer than all else.
-fn made(devices: u32) -> Result<PathBuf> {
-    let folder = xtask::target_dir().join(format!("bench/pool-{devices}"));
+/// Where the files of a pool are kept between runs: making them takes longer than all else. `orphans` of the records are
+/// left over from snapshots and devices that are gone.
+pub(crate) fn made(devices: u32, orphans: u32) -> Result<PathBuf> {
+    let name = match orphans {
+        0 => format!("bench/pool-{devices}"),
+        orphans => format!("bench/pool-{devices}-{orphans}"),
+    };
+    let folder = xtask::target_dir().join(name);
     let stamp = folder.join("complete");
     let generator = xtask::setup::pool_generator()?;
     let recipe = fs::read_to_string(generator.with_file_name(".made-from")).unwrap_or_default();
@@ -61,7 +66,7 @@ fn made(devices: u32) -> Result<PathBuf> {
     output(
         Command::new(generator)
             .arg(&folder)
-            .args([devices.to_string(), SEED.to_string(), "0".to_owned()]),
+            .args([devices, SEED, orphans].map(|number| number.to_string())),
         "writing the databases of a large pool",
     )?;
     let metadata = folder.join("metadata.thin");
@@ -153,7 +158,7 @@ fn whole(command: &mut Command, doing: &str) -> Result<f64> {
 }
 
 pub(crate) fn run(setting: &Setting) -> Result<Vec<Row>> {
-    let folder = made(DEVICES)?;
+    let folder = made(DEVICES, 0)?;
     let peer = xtask::setup::bbolt_peer(false)?;
     let walk = |name: &str| {
         whole(
