@@ -86,13 +86,16 @@ impl From<BpfArguments> for UseBpf {
     }
 }
 
+/// Where the ledger is unless told otherwise.
+pub(super) const LEDGER: &str = "/var/lib/suture/ledger.db";
+
 /// Where the ledger is.
 #[derive(Debug, Args)]
 pub(super) struct LedgerArgument {
     /// The ledger: what was found and done, kept across restarts.
     #[arg(
         long,
-        default_value = "/var/lib/suture/ledger.db",
+        default_value = LEDGER,
         value_name = "FILE",
         env = "SUTURE_LEDGER"
     )]

@@ -80,7 +80,7 @@ pub enum AskError {
         /// The socket.
         path: PathBuf,
         /// How long was waited.
-        seconds: u64,
+        seconds: f32,
     },
     /// It said no.
     #[error("the suture at {path} refuses: {why}")]

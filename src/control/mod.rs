@@ -16,7 +16,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-pub use client::ask_status;
+pub use client::{PATIENCE, ask_status, ask_status_within};
 pub use clients::ClientCounts;
 pub use error::{AskError, ServeError};
 pub use http::MetricsServer;

@@ -1,11 +1,13 @@
 //! Whether what a repair rests on holds in a survey that was read just now. All but those of the moment itself: the lock, the
 //! backup and the transaction are read by whoever acts.
 
+mod at_work;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
     Act, Condition, ConditionReading, ContainerdState, Diagnoses, Diagnosis, IdState, Knowledge, Node,
-    PoolActivation, PoolMode, Provenance, RepairPlan, SnapshotId, Survey, ThinId,
+    PoolActivation, Provenance, RepairPlan, SnapshotId, Survey, ThinId,
 };
 
 /// A survey with what it shows, by the keys that conditions ask for.
@@ -137,15 +139,13 @@ impl<'a> Evidence<'a> {
         if self.activation != Some(&pool.activation) {
             return Err("the pool was taken down and set up again since".to_owned());
         }
-        if pool.mode != PoolMode::ReadWrite || pool.needs_check {
-            let check = if pool.needs_check {
-                " and needs a check"
-            } else {
-                ""
-            };
-            return Err(format!("the pool is {}{check}", pool.mode));
+        match pool.refuses_deletes() {
+            Some(why) => Err(why),
+            None => Ok(format!(
+                "the pool is {}, and takes what it is asked to do",
+                pool.mode
+            )),
         }
-        Ok("the pool is in write mode".to_owned())
     }
 
     fn not_open(&self, plan: &RepairPlan) -> Result<String, String> {
@@ -271,29 +271,13 @@ impl<'a> Evidence<'a> {
                 Some(false) => return Err(format!("thin device {id} is not in the pool")),
             }
         }
+        if ids.is_empty() && !there {
+            return Ok("the thin device is deleted before".to_owned());
+        }
         Ok(format!(
             "the pool's metadata {} it",
             if there { "have" } else { "do not have" }
         ))
-    }
-
-    fn nobody_at_work(&self, plan: &RepairPlan) -> Result<String, String> {
-        let programs = match &self.survey.containerd {
-            ContainerdState::Running { at_work, .. } | ContainerdState::Stopped { at_work } => at_work,
-            ContainerdState::Unknown { why } => {
-                return Err(format!("it is not known whether containerd runs: {why}"));
-            }
-        };
-        if let Some(program) = programs.first() {
-            return Err(format!("{} works on devices", program.escape_debug()));
-        }
-        let ids = plan.deletes().chain(plan.subject.thin_id());
-        for id in ids {
-            if let Some(operation) = self.knowledge.at_work.get(&id) {
-                return Err(format!("operation {operation} is at work on thin device {id}"));
-            }
-        }
-        Ok("nobody is at work".to_owned())
     }
 }
 
@@ -321,7 +305,11 @@ fn wants_thin(plan: &RepairPlan) -> Vec<ThinId> {
         Act::RestoreRecord { record, .. } => Some(record.device_id),
         _ => None,
     });
-    plan.deletes().chain(restored).collect()
+    let ids: Vec<_> = plan.deletes().chain(restored).collect();
+    if ids.is_empty() {
+        return plan.subject.thin_id().into_iter().collect();
+    }
+    ids
 }
 
 fn wants_no_thin(plan: &RepairPlan) -> Vec<ThinId> {

@@ -15,4 +15,4 @@ mod tests;
 pub use conditions::Evidence;
 pub use modes::{Handling, RepairPolicy};
 pub use policy::{Policy, decide, without_world};
-pub use repair::{Selection, plan};
+pub use repair::{Selection, plan, whole};

@@ -110,13 +110,23 @@ fn rank(plan: &RepairPlan) -> u8 {
     plan.acts.iter().map(of).max().unwrap_or(3)
 }
 
+/// The plan that carries out all of a remedy, where nothing keeps it from that: what it rests on.
+#[must_use]
+pub fn whole(diagnosis: &Diagnosis) -> RepairPlan {
+    with(diagnosis, diagnosis.remedy.acts.clone(), None, false)
+}
+
 fn one(diagnosis: &Diagnosis, selection: &Selection) -> RepairPlan {
     let named = selection.deletes(diagnosis);
     let (acts, left_out) = match named {
         Some(thin_id) => (vec![Act::DeleteThin { thin_id }], None),
         None => acts(diagnosis, selection),
     };
-    let conditions = conditions(diagnosis, &acts, named.is_some());
+    with(diagnosis, acts, left_out, named.is_some())
+}
+
+fn with(diagnosis: &Diagnosis, acts: Vec<Act>, left_out: Option<String>, named: bool) -> RepairPlan {
+    let conditions = conditions(diagnosis, &acts, named);
     RepairPlan {
         finding: diagnosis.finding.id.clone(),
         class: diagnosis.finding.class,
@@ -154,7 +164,7 @@ fn acts(diagnosis: &Diagnosis, selection: &Selection) -> (Vec<Act>, Option<Strin
         ));
     }
     match (selection.mode, remedy.when) {
-        (RepairMode::Offline, _) => (remedy.acts.clone(), None),
+        (RepairMode::Offline, _) => (remedy.acts.clone(), stays(diagnosis)),
         (RepairMode::Online, When::Online) => {
             let kernel = remedy.acts.iter().take_while(|act| !act.is_edit()).cloned();
             let kernel: Vec<_> = kernel.collect();
@@ -168,6 +178,16 @@ fn acts(diagnosis: &Diagnosis, selection: &Selection) -> (Vec<Act>, Option<Strin
             }
         }
         (RepairMode::Online, When::Offline | When::Never) => none(OFFLINE_ONLY.to_owned()),
+    }
+}
+
+/// What a remedy that is carried out whole leaves behind on purpose.
+fn stays(diagnosis: &Diagnosis) -> Option<String> {
+    match (diagnosis.finding.class, &diagnosis.finding.subject) {
+        (FindingClass::ForeignThin, Subject::ThinDevice { thin_id }) => Some(format!(
+            "thin device {thin_id} itself stays, on purpose: nobody can prove that containerd made it; where it is known to be waste, `suture repair --delete-thin {thin_id}` deletes it"
+        )),
+        _ => None,
     }
 }
 

@@ -208,6 +208,113 @@ fn a_mount_and_an_operation_of_the_sidecars_refuse_too() {
     assert_eq!(refusal, Some(Condition::NobodyAtWork));
 }
 
+/// Thin device 2 is left over, and suture saw who made it.
+fn leaked(mode: PoolMode, needs_check: bool) -> (Survey, Knowledge) {
+    let mut survey = burned();
+    survey
+        .thin
+        .as_mut()
+        .unwrap()
+        .insert(ThinId(2), crate::testing::details(2));
+    survey.mapping_roots.insert(ThinId(2), 7);
+    let pool = survey.pool.as_mut().unwrap();
+    (pool.mode, pool.needs_check) = (mode, needs_check);
+    let claim = crate::model::survey::Claim {
+        operation: crate::model::OperationId::new(crate::testing::at(1), ThinId(2)),
+        mark: survey.mark_of(ThinId(2)).unwrap(),
+    };
+    let mut knowledge = Knowledge::default();
+    knowledge.claims.insert(ThinId(2), claim);
+    (survey, knowledge)
+}
+
+#[test]
+fn a_delete_is_planned_where_its_guard_lets_it_pass_and_nowhere_else() {
+    let modes = [
+        (PoolMode::ReadWrite, true),
+        (PoolMode::OutOfDataSpace, true),
+        (PoolMode::ReadOnly, false),
+        (PoolMode::Failed, false),
+        (PoolMode::Unknown, false),
+    ];
+    for (mode, takes) in modes {
+        for needs_check in [false, true] {
+            let (survey, knowledge) = leaked(mode, needs_check);
+            let diagnoses = diagnose::survey(&survey, &knowledge);
+            let plans = plan(&diagnoses, &all(RepairMode::Online));
+            let planned = plans.iter().find(|plan| plan.class == FindingClass::LeakedThin);
+            let planned = planned.unwrap();
+            let expected = takes && !needs_check;
+            assert_eq!(planned.deletes().count() == 1, expected, "{mode}, {needs_check}");
+
+            // The guard of one that was planned while all was well.
+            let (well, known) = leaked(PoolMode::ReadWrite, false);
+            let well = diagnose::survey(&well, &known);
+            let planned = plan(&well, &all(RepairMode::Online)).remove(0);
+            let life = survey.pool.as_ref().map(|pool| &pool.activation);
+            let readings = Evidence::new(&survey, &well, &knowledge, life).read(&planned);
+            let refusal = first_refusal(&readings).map(|reading| reading.condition);
+            let refused = (!expected).then_some(Condition::PoolWritable);
+            assert_eq!(refusal, refused, "{mode}, {needs_check}: {readings:?}");
+        }
+    }
+}
+
+#[test]
+fn work_on_the_thin_device_below_a_dm_device_is_work_on_it() {
+    let mut then = wedge();
+    then.nodes[0].name = crate::model::Untrusted::from_bytes(b"tp-snap-9");
+    then.pool_db.devices.remove("tp-snap-2");
+    let quiet = Knowledge::default();
+    let diagnoses = diagnose::survey(&then, &quiet);
+    let node = diagnoses
+        .found
+        .iter()
+        .find(|one| one.finding.class == FindingClass::OrphanNode);
+    let plan = super::whole(node.unwrap());
+    let life = then.pool.as_ref().map(|pool| &pool.activation);
+    for (id, refused) in [(2, true), (1, false)] {
+        let mut busy = Knowledge::default();
+        let operation = crate::model::OperationId::new(crate::testing::at(1), ThinId(id));
+        busy.at_work.insert(ThinId(id), operation);
+        let readings = Evidence::new(&then, &diagnoses, &busy, life).read(&plan);
+        let refusal = first_refusal(&readings).map(|reading| reading.condition);
+        assert_eq!(
+            refusal,
+            refused.then_some(Condition::NobodyAtWork),
+            "{readings:?}"
+        );
+    }
+}
+
+#[test]
+fn a_foreign_device_that_is_kept_from_being_drawn_is_said_to_stay() {
+    let mut survey = wedge();
+    survey.pool_db.devices.remove("tp-snap-2");
+    survey.nodes.clear();
+    survey.pool_db.device_ids.remove(&ThinId(2));
+    survey.pool_db.id_sequence = 1;
+    let mut selection = all(RepairMode::Offline);
+    selection.classes.insert(FindingClass::ForeignThin);
+    let plans = plans(&survey, &selection);
+    assert!(plans[0].acts.iter().any(|act| matches!(act, Act::SetId { .. })));
+    assert_eq!(plans[0].deletes().count(), 0);
+    let why = plans[0].left_out.as_deref().unwrap();
+    assert!(
+        why.contains("stays, on purpose") && why.contains("--delete-thin 2"),
+        "{why}"
+    );
+
+    // It is still there when its id is reserved: else there was nothing to reserve it for.
+    let knowledge = Knowledge::default();
+    let diagnoses = diagnose::survey(&survey, &knowledge);
+    let life = survey.pool.as_ref().map(|pool| pool.activation.clone());
+    survey.thin.as_mut().unwrap().remove(&ThinId(2));
+    let readings = Evidence::new(&survey, &diagnoses, &knowledge, life.as_ref()).read(&plans[0]);
+    let refusal = first_refusal(&readings).map(|reading| reading.condition);
+    assert_eq!(refusal, Some(Condition::ThinThere));
+}
+
 #[test]
 fn online_only_what_needs_no_edit_is_planned() {
     let plans = plans(&wedge(), &all(RepairMode::Online));

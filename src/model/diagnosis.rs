@@ -232,7 +232,8 @@ impl fmt::Display for Act {
 pub enum Condition {
     /// A new read of everything, just before, finds the same finding with the same remedy.
     StillFound,
-    /// The pool is the same device in the same activation, in write mode, and needs no check.
+    /// The pool is the same device in the same activation, takes messages (in write mode, or out of data space), and needs no
+    /// check.
     PoolWritable,
     /// No dm device other than the one to be removed maps the thin device, and that one is open nowhere and mounted
     /// nowhere.

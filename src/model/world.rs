@@ -66,6 +66,19 @@ impl Pool {
         self.table.split(' ').nth(1)?.parse().ok()
     }
 
+    /// Why it can not be asked to delete anything; nothing where it can.
+    ///
+    /// Without free data blocks messages still work, and a delete is what gives blocks back: `pool_message`
+    /// (drivers/md/dm-thin.c) answers EOPNOTSUPP only from `PM_OUT_OF_METADATA_SPACE` on, which the status line calls `ro`.
+    #[must_use]
+    pub fn refuses_deletes(&self) -> Option<String> {
+        if self.needs_check {
+            return Some("the pool needs a check before it may be changed".to_owned());
+        }
+        let takes = matches!(self.mode, PoolMode::ReadWrite | PoolMode::OutOfDataSpace);
+        (!takes).then(|| format!("the pool is {}, and refuses to delete anything", self.mode))
+    }
+
     /// Sectors of one of its data blocks.
     #[must_use]
     pub fn data_block_sectors(&self) -> Option<u64> {

@@ -177,6 +177,7 @@ pub(in crate::cli) fn quiet_look() -> Look {
         },
         places: String::new(),
         repair_places: String::new(),
+        offline_places: String::new(),
     }
 }
 

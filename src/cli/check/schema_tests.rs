@@ -154,6 +154,7 @@ fn each_finding_says_what_it_is_whom_it_hits_and_what_to_type() {
     assert!(!told.contains('\u{1b}'));
     look.survey.containerd = ContainerdState::Stopped { at_work: Vec::new() };
     look.repair_places = " --pool tp --root-path /dm".to_owned();
+    look.offline_places = look.repair_places.clone();
     let told = text(&look, PAPER, false);
     assert!(
         told.contains("\n            suture repair --offline --pool tp --root-path /dm\n"),

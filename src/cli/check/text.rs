@@ -268,7 +268,10 @@ fn when(when: When, look: &Look) -> String {
 /// The command that heals it; nothing where suture does not. `suture repair` ends with 1 when it corrected something, so
 /// that containerd is started whatever it says.
 pub(in crate::cli) fn command(one: &Diagnosis, look: &Look) -> Option<String> {
-    let mut words = look.repair_places.clone();
+    let mut words = match one.remedy.when {
+        When::Offline => look.offline_places.clone(),
+        When::Online | When::Never => look.repair_places.clone(),
+    };
     // What the policy as shipped only observes is done when it is named.
     if RepairPolicy::default().of(one.finding.class) == Handling::Observe {
         words = format!(" --finding {}{words}", quoted(&one.finding.id.0));

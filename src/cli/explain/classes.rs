@@ -1,13 +1,22 @@
 //! What is true of every finding of a class: what it is, when something is one, and what a person can do without suture.
 //! The predicates are those of docs/findings.md.
 
-use crate::model::FindingClass;
+use std::fmt::Write as _;
+
+use crate::{
+    cli::paper::{Ink, Paper},
+    model::FindingClass,
+};
 
 /// What there is to say of a class.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClassText {
     pub(super) definition: &'static str,
     pub(super) predicates: &'static [&'static str],
+    /// What follows where nothing is done.
+    pub(super) consequence: &'static str,
+    /// What suture does about it, and when.
+    pub(super) repair: &'static str,
     pub(super) by_hand: &'static str,
 }
 
@@ -27,6 +36,8 @@ pub(super) fn of(class: FindingClass) -> ClassText {
                 "no record carries its id, and device_ids say faulty",
                 "suture saw containerd make it and abandon it, and it is still that very device: its mappings begin at the same block, in the same activation of the pool",
             ],
+            consequence: "Its space is never given back; with enough of these the pool runs full.",
+            repair: "`suture repair` deletes it, while containerd runs or while it is stopped; so does `suture run --act` by itself.",
             by_hand: "Where you are sure that it is waste: `dmsetup message POOL 0 'delete ID'`. The kernel refuses while anybody has it open.",
         },
         FindingClass::ForeignThin => ClassText {
@@ -36,6 +47,8 @@ pub(super) fn of(class: FindingClass) -> ClassText {
                 "no record carries its id",
                 "suture has not seen containerd make and abandon it. That device_ids say faulty proves nothing: containerd marks an id so also when the pool answered `file exists`, because the device was somebody else's",
             ],
+            consequence: "Its space stays taken. Where containerd has still to give out its number, each prepare that draws it fails with `file exists`.",
+            repair: "Never deletes it unless it is named, with `suture repair --delete-thin ID`. While containerd is stopped, and where it is asked for with `--only foreign-thin`, it keeps containerd from drawing its number.",
             by_hand: "Look at it before anything else: `dmsetup create look --readonly --table '0 SECTORS thin /dev/mapper/POOL ID'`, then mount it read-only. Where it is waste: `suture repair --delete-thin ID`.",
         },
         FindingClass::OrphanRecord => ClassText {
@@ -47,6 +60,8 @@ pub(super) fn of(class: FindingClass) -> ClassText {
                 "it does not wait for containerd's own clean-up (state Removed with async_remove)",
                 "it stood still, and nobody is at work on it",
             ],
+            consequence: "Its space is never given back; with enough of these the pool runs full.",
+            repair: "`suture repair` removes its dm device and its thin device, also while containerd runs; the record goes while containerd is stopped.",
             by_hand: "`dmsetup remove NAME` where it is there and not in use, then `dmsetup message POOL 0 'delete ID'`. The record that stays stops nobody.",
         },
         FindingClass::Wedge => ClassText {
@@ -57,6 +72,8 @@ pub(super) fn of(class: FindingClass) -> ClassText {
                 "its state is Activated or later, and not Faulty: containerd overwrites only faulty ones",
                 "it stood still, and nobody is at work on it: a prepare that makes its file system looks the same while it runs",
             ],
+            consequence: "No new snapshot can be made: every pull and every new container on the node fails.",
+            repair: "Only while containerd is stopped: `suture repair --offline` marks the record faulty, and undoes the half-made snapshot where nothing can be lost.",
             by_hand: "Only an edit of the pool database while containerd is stopped ends it without losing every image: that edit is what `suture repair --offline` makes. Without it: remove the dm device, delete the thin device with a message to the pool, and start containerd twice.",
         },
         FindingClass::FaultyNext => ClassText {
@@ -65,6 +82,8 @@ pub(super) fn of(class: FindingClass) -> ClassText {
                 "a record bears the next number, and no snapshot has it",
                 "its state is Faulty; or it is before Activated while containerd is stopped",
             ],
+            consequence: "The next snapshot works. Where the thin device is there still, its space is never given back.",
+            repair: "Only while containerd is stopped: `suture repair --offline` takes the record back, with whatever is left of its device.",
             by_hand: "Nothing has to be done: the next snapshot overwrites it.",
         },
         FindingClass::FaultyLive => ClassText {
@@ -74,6 +93,8 @@ pub(super) fn of(class: FindingClass) -> ClassText {
                 "a snapshot has its number",
                 "the thin device is in the pool",
             ],
+            consequence: "None by itself. It looks like garbage, and is good data.",
+            repair: "Only while containerd is stopped: `suture repair --offline` gives the record back its state. It is never deleted.",
             by_hand: "Nothing has to be done, and it must not be deleted.",
         },
         FindingClass::SuspendedDevice => ClassText {
@@ -82,6 +103,8 @@ pub(super) fn of(class: FindingClass) -> ClassText {
                 "a dm device of the snapshotter's name, or on a thin device of its, is suspended",
                 "it stood so, and nobody is at work on it",
             ],
+            consequence: "Whoever opens it hangs: containers on it, and programs that look at all block devices.",
+            repair: "`suture repair` resumes it, while containerd runs or while it is stopped.",
             by_hand: "`dmsetup resume NAME`.",
         },
         FindingClass::RowWithoutRecord => ClassText {
@@ -91,6 +114,8 @@ pub(super) fn of(class: FindingClass) -> ClassText {
                 "no record bears its number",
                 "it stood still, and nobody is at work on it",
             ],
+            consequence: "It can not be removed, nor can the layers below it: space only grows.",
+            repair: "Only while containerd is stopped: `suture repair --offline` gives it a record that containerd can remove.",
             by_hand: RESTORE,
         },
         FindingClass::RowWithoutThin => ClassText {
@@ -100,6 +125,8 @@ pub(super) fn of(class: FindingClass) -> ClassText {
                 "the pool's metadata do not have its thin device",
                 "it stood still, and nobody is at work on it",
             ],
+            consequence: "Containers of it fail, and what is made from it fails. In some states containerd does not load the snapshotter at its next start.",
+            repair: "Nothing brings the data back, so it is told. Where containerd would not start because of it, `suture repair --offline` marks its record faulty.",
             by_hand: REPULL,
         },
         FindingClass::OrphanNode => ClassText {
@@ -110,6 +137,8 @@ pub(super) fn of(class: FindingClass) -> ClassText {
                 "it is not one that the kernel removes after its last use",
                 "it stood still, and nobody is at work on it",
             ],
+            consequence: "When containerd comes to its number, a prepare fails with `device or resource busy`.",
+            repair: "`suture repair` removes it, while containerd runs or while it is stopped, where nobody has it open or mounted.",
             by_hand: "End who has it open or mounted, then `dmsetup remove NAME`; never with --force, which gives its user I/O errors.",
         },
         FindingClass::BurnedId => ClassText {
@@ -118,6 +147,8 @@ pub(super) fn of(class: FindingClass) -> ClassText {
                 "device_ids say faulty and no record carries the id; or a record of a snapshot that is gone is left over",
                 "the pool's metadata do not have the thin device",
             ],
+            consequence: "None: a number is used up.",
+            repair: "Only while containerd is stopped: `suture repair --offline` gives the number back.",
             by_hand: "Nothing has to be done: there are 16.7 million numbers.",
         },
         FindingClass::StuckCleanup => ClassText {
@@ -127,6 +158,8 @@ pub(super) fn of(class: FindingClass) -> ClassText {
                 "its state is Deactivating or Removing, and it has an error noted",
                 "it stood still, and nobody is at work on it",
             ],
+            consequence: "Its space is never given back; with enough of these the pool runs full.",
+            repair: "`suture repair` removes its dm device and its thin device, also while containerd runs; the record goes while containerd is stopped.",
             by_hand: "End what the error names, then `dmsetup remove NAME` and `dmsetup message POOL 0 'delete ID'`.",
         },
         FindingClass::ErrorTable => ClassText {
@@ -135,36 +168,50 @@ pub(super) fn of(class: FindingClass) -> ClassText {
                 "a dm device of a record has the target `error`",
                 "nobody is at work on it",
             ],
+            consequence: "Every read and write on it fails, for whoever has it open or mounted.",
+            repair: "Never touches it while somebody may use it: it is told. Where it is suspended too, `suture repair` resumes it.",
             by_hand: "End who uses it, and remove the container. The thin device below is as it was.",
         },
         FindingClass::BlockErrors => ClassText {
             definition: "Reads or writes fail on a device that the pool rests on, or on one of its thin devices.",
             predicates: &["suture's probes saw the kernel report the errors"],
+            consequence: "What is on the blocks that fail can not be read, or was not written.",
+            repair: "Nothing: a disk is not mended by software. It is told, with what it hits.",
             by_hand: KERNEL_LOG,
         },
         FindingClass::PoolOutOfSpace => ClassText {
             definition: "The pool has no free data blocks. Writes wait for a minute and then fail; what is written already stays.",
             predicates: &["the kernel's status line of the pool says so"],
+            consequence: "Containers that write get I/O errors, and new ones can not be made.",
+            repair: "Nothing to the pool itself. What is leaked is deleted by `suture repair` also now, because that is what gives space back.",
             by_hand: "Extend the pool's data device (`lvextend` and the like), or remove containers and images that are not needed. What is leaked is given back by a repair.",
         },
         FindingClass::PoolMetadataNearlyFull => ClassText {
             definition: "The device that holds the pool's metadata is nearly full. Once it is, the pool turns read-only and wants a check.",
             predicates: &["nine tenths of its blocks are used, or fewer than 256 are free"],
+            consequence: "When they are full the pool turns read-only, and every container that writes fails.",
+            repair: "Nothing: it is told.",
             by_hand: "Extend the metadata device before it is full: `lvextend --poolmetadatasize +1G VG/POOL`, or the like.",
         },
         FindingClass::PoolReadOnly => ClassText {
             definition: "The pool takes no writes of metadata: no device can be made or deleted, and writes to new blocks fail.",
             predicates: &["the kernel's status line of the pool says so"],
+            consequence: "Containers that write get I/O errors; nothing can be made or deleted.",
+            repair: "Nothing: it is told, and nothing is deleted meanwhile.",
             by_hand: KERNEL_LOG,
         },
         FindingClass::PoolFailed => ClassText {
             definition: "The pool takes nothing at all: reads fail too.",
             predicates: &["the kernel's status line of the pool says so"],
+            consequence: "Every container on the pool fails.",
+            repair: "Nothing: it is told, and nothing is deleted meanwhile.",
             by_hand: KERNEL_LOG,
         },
         FindingClass::PoolNeedsCheck => ClassText {
             definition: "The kernel could not write the pool's metadata and wants them checked before they are written again. This stays until it is done, through every reboot.",
             predicates: &["the kernel's status line of the pool says so"],
+            consequence: "The pool does not come back into write mode by itself.",
+            repair: "Nothing: it is told, and nothing is deleted meanwhile.",
             by_hand: "Stop containerd, deactivate the pool, run `thin_check` on its metadata device, and where that says so `thin_repair` into another one.",
         },
         FindingClass::MetadataSnapshotHeld => ClassText {
@@ -172,9 +219,30 @@ pub(super) fn of(class: FindingClass) -> ClassText {
             predicates: &[
                 "the kernel's status line names it, and has done so for as long as something must stand still",
             ],
+            consequence: "Blocks of the metadata stay in use as long as it is held, and nobody else can reserve one.",
+            repair: "Nothing: suture releases only what a suture reserved.",
             by_hand: "Where nobody reads it any more: `dmsetup message POOL 0 release_metadata_snap`. suture does not, because it can not tell whose it is.",
         },
     }
+}
+
+/// All that is true of every finding of a class; ends with a line end.
+pub(super) fn text(class: FindingClass, paper: Paper) -> String {
+    let text = of(class);
+    let title = |title: &str| format!("\n{}\n", paper.ink(Ink::Bold, title));
+    let part = |head: &str, body: &str| format!("{}  {}\n", title(head), paper.wrap(body, 2));
+    let note = "This is what the class means; there is no finding of it to tell of.";
+    let mut out = format!("{}\n{}\n", paper.ink(Ink::Bold, class), paper.wrap(note, 0));
+    out.push_str(&part("What it is", text.definition));
+    out.push_str(&title("It is one when all of these hold"));
+    for predicate in text.predicates {
+        let _ = writeln!(out, "  - {}", paper.wrap(predicate, 4));
+    }
+    out.push_str(&part("If nothing is done", text.consequence));
+    out.push_str(&part("What suture does", text.repair));
+    out.push_str(&part("By hand", text.by_hand));
+    out.push_str("\nMore: docs/findings.md\n");
+    out
 }
 
 #[cfg(test)]
@@ -187,6 +255,10 @@ mod tests {
             let text = of(class);
             assert!(
                 text.definition.ends_with('.') && text.by_hand.ends_with('.'),
+                "{class}"
+            );
+            assert!(
+                text.consequence.ends_with('.') && text.repair.ends_with('.'),
                 "{class}"
             );
             assert!(!text.predicates.is_empty(), "{class}");

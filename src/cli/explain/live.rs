@@ -137,14 +137,15 @@ fn remedy(one: &Diagnosis, look: &Look, paper: Paper) -> String {
         let more = remedy.acts.len() - ACTS;
         let _ = writeln!(out, "  and {more} more of the same");
     }
-    if !remedy.guards.is_empty() {
+    let readings = guards::read(one, look);
+    if !readings.is_empty() {
         let _ = writeln!(out, "  Each of these is read anew just before; at this moment:");
     }
-    for condition in &remedy.guards {
-        let (word, ink, detail) = match guards::read(*condition, one, look) {
-            Reading::Holds(why) => ("holds", Ink::Green, why),
-            Reading::Refuses(why) => ("not now", Ink::Yellow, why),
-            Reading::Later(why) => ("later", Ink::Dim, why.to_owned()),
+    for reading in readings {
+        let (word, ink, condition, detail) = match reading {
+            Reading::Now(now) if now.holds => ("holds", Ink::Green, now.condition, safe(&now.detail)),
+            Reading::Now(now) => ("not now", Ink::Yellow, now.condition, safe(&now.detail)),
+            Reading::Later(condition, why) => ("later", Ink::Dim, condition, why.to_owned()),
         };
         let line = format!("{condition}: {detail}");
         let word = format!("{word:<7}");

@@ -7,7 +7,6 @@ mod live;
 mod past;
 
 use std::{
-    fmt::Write as _,
     io::{self, Write as _},
     process::ExitCode,
 };
@@ -16,25 +15,25 @@ use clap::Args;
 
 use super::{
     CliError,
-    look::{self, Look, LookArguments},
-    paper::{Paper, counted, safe},
+    look::{self, Look, LookArguments, class_named, list, only_meant},
+    paper::{Paper, safe},
 };
 use crate::{
-    ledger::{FindingRow, Ledger},
+    ledger::Ledger,
     model::{Diagnosis, FindingClass},
 };
+use past::Past;
 
-/// Findings that are named where the id was not enough.
-const NAMED: usize = 20;
-/// Findings of the past that are looked through.
+/// Findings and repairs of the past that are looked through.
 const PAST: u32 = 10_000;
 
 /// Show why a finding is one: what was read, what follows, what a repair would do and whether it may now.
 ///
-/// Knows the findings that stand now, and those of the past that the ledger has.
+/// Knows the findings that stand now, and those of the past that the ledger has, with what was done about them. The name of a
+/// class of which there is none tells what the class is.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes:\n  0   it was explained\n  8   there is no such finding, or it could not be looked\n  16  a wrong word on the command line\n\nExample:\n  suture explain wedge                     # the only one of its class\n  suture explain orphan-record/tp/12\n  suture explain orphan-record/tp/1        # a beginning that only one has"
+    after_help = "Exit codes:\n  0   it was explained\n  8   there is no such finding and no such class, or it could not be looked\n  16  a wrong word on the command line\n\nExample:\n  suture explain wedge                     # the only one of its class\n  suture explain orphan-record/tp/12\n  suture explain orphan-record/tp/1        # a beginning that only one has"
 )]
 pub(super) struct ExplainArguments {
     /// The finding: its id, a beginning of it that no other has, or its class.
@@ -46,7 +45,8 @@ pub(super) struct ExplainArguments {
 /// What goes by a name.
 enum Found<'a> {
     Live(&'a Diagnosis, bool),
-    Past(Box<FindingRow>),
+    Past(Box<Past>),
+    Class(FindingClass),
 }
 
 pub(super) fn run(arguments: &ExplainArguments) -> ExitCode {
@@ -56,29 +56,39 @@ pub(super) fn run(arguments: &ExplainArguments) -> ExitCode {
 fn explain(arguments: &ExplainArguments) -> Result<ExitCode, CliError> {
     let ledger = look::readable_ledger(&arguments.look.ledger.ledger);
     let name = arguments.finding.as_str();
+    let paper = Paper::stdout();
     let look = match look::look(&arguments.look) {
         Ok(look) => look,
-        // The past can be told of without the present.
+        // The past can be told of without the present, and what a class is without either.
         Err(error) => {
-            let Some((ledger, row)) = exactly(ledger.as_ref(), name)? else {
-                return Err(error);
+            let past = match &ledger {
+                Some(ledger) => Past::of(ledger, name)?,
+                None => None,
             };
-            eprintln!("suture: only from the ledger: {}", crate::words::explain(&error));
-            return print(&past::text(&row, ledger, Paper::stdout())?);
+            let text = match (past, class_named(name)) {
+                (Some(past), _) => past.text(paper),
+                (None, Some(class)) => classes::text(class, paper),
+                (None, None) => return Err(error),
+            };
+            eprintln!(
+                "suture: without a look at this node: {}",
+                crate::words::explain(&error)
+            );
+            return print(&text);
         }
     };
     let text = match find(&look, ledger.as_ref(), name)? {
         Found::Live(one, in_flight) => {
-            let mut text = live::text(one, in_flight, &look, Paper::stdout());
-            if let Some((ledger, row)) = exactly(ledger.as_ref(), &one.finding.id.0)? {
-                text.push_str(&past::history(&row, ledger, Paper::stdout())?);
+            let mut text = live::text(one, in_flight, &look, paper);
+            if let Some(ledger) = &ledger
+                && let Some(past) = Past::of(ledger, &one.finding.id.0)?
+            {
+                text.push_str(&past.history(paper));
             }
             text
         }
-        Found::Past(row) => match &ledger {
-            Some(ledger) => past::text(&row, ledger, Paper::stdout())?,
-            None => String::new(),
-        },
+        Found::Past(past) => past.text(paper),
+        Found::Class(class) => classes::text(class, paper),
     };
     print(&text)
 }
@@ -91,95 +101,52 @@ fn print(text: &str) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A finding of the past by its whole id.
-fn exactly<'l>(ledger: Option<&'l Ledger>, name: &str) -> Result<Option<(&'l Ledger, FindingRow)>, CliError> {
-    let Some(ledger) = ledger else {
-        return Ok(None);
-    };
-    let mut rows = ledger.newest_findings(PAST)?.into_iter();
-    Ok(rows
-        .rfind(|row| row.standing.finding.id.0 == name)
-        .map(|row| (ledger, row)))
-}
-
-/// The finding that is meant: one that stands before one of the past, its id before a beginning of it.
+/// What is meant: a finding that stands before one of the past, its id before a beginning of it, and a finding before a
+/// class of which there is none.
 fn find<'a>(look: &'a Look, ledger: Option<&Ledger>, name: &str) -> Result<Found<'a>, CliError> {
     let found = look.diagnoses.found.iter().map(|one| (one, false));
     let live: Vec<_> = found
         .chain(look.in_flight.iter().map(|one| (one, true)))
         .collect();
-    if let Some((one, in_flight)) = live.iter().find(|(one, _)| one.finding.id.0 == name) {
-        return Ok(Found::Live(one, *in_flight));
-    }
-    let past = match ledger {
-        Some(ledger) => ledger.newest_findings(PAST)?,
-        None => Vec::new(),
+    let the = |id: &str| {
+        let mut live = live.iter();
+        let (one, in_flight) = live.find(|(one, _)| one.finding.id.0 == id)?;
+        Some(Found::Live(one, *in_flight))
     };
-    if let Some(row) = past.iter().rfind(|row| row.standing.finding.id.0 == name) {
-        return Ok(Found::Past(Box::new(row.clone())));
+    if let Some(found) = the(name) {
+        return Ok(found);
     }
-    let beginning: Vec<_> = live
-        .iter()
-        .filter(|(one, _)| is_meant(&one.finding.id.0, name))
-        .collect();
-    match beginning.as_slice() {
-        [(one, in_flight)] => return Ok(Found::Live(one, *in_flight)),
-        [] => {}
-        several => {
-            return Err(ambiguous(
-                name,
-                several.iter().map(|(one, _)| one.finding.id.0.as_str()),
-            ));
+    if let Some(ledger) = ledger
+        && let Some(past) = Past::of(ledger, name)?
+    {
+        return Ok(Found::Past(Box::new(past)));
+    }
+    let ids: Vec<&str> = live.iter().map(|(one, _)| one.finding.id.0.as_str()).collect();
+    if let Some(found) = only_meant(&ids, name)?.and_then(the) {
+        return Ok(found);
+    }
+    // A class is a question of its own: it is not answered with whatever was once found of it.
+    if let Some(class) = class_named(name) {
+        return Ok(Found::Class(class));
+    }
+    if let Some(ledger) = ledger {
+        let known = past::ids(ledger, PAST)?;
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        if let Some(id) = only_meant(&known, name)?
+            && let Some(past) = Past::of(ledger, id)?
+        {
+            return Ok(Found::Past(Box::new(past)));
         }
     }
-    let beginning: Vec<_> = past
-        .iter()
-        .filter(|row| is_meant(&row.standing.finding.id.0, name))
-        .collect();
-    match beginning.as_slice() {
-        [row] => Ok(Found::Past(Box::new((*row).clone()))),
-        [] => Err(unknown(name, &live)),
-        several => Err(ambiguous(
-            name,
-            several.iter().map(|row| row.standing.finding.id.0.as_str()),
-        )),
-    }
-}
-
-/// Whether a beginning means this id. A class means its findings, and not those of a class whose name goes on.
-fn is_meant(id: &str, beginning: &str) -> bool {
-    let is_class = FindingClass::ALL.iter().any(|class| class.name() == beginning);
-    let rest = id.strip_prefix(beginning);
-    !beginning.is_empty() && rest.is_some_and(|rest| !is_class || rest.starts_with('/'))
-}
-
-fn ambiguous<'i>(name: &str, ids: impl Iterator<Item = &'i str>) -> CliError {
-    let ids: Vec<_> = ids.map(safe).collect();
-    CliError::Named(format!(
-        "{} go by {}: {}",
-        counted(ids.len(), "finding"),
-        safe(name),
-        list(&ids)
-    ))
-}
-
-fn unknown(name: &str, live: &[(&Diagnosis, bool)]) -> CliError {
-    let ids: Vec<_> = live.iter().map(|(one, _)| safe(&one.finding.id.0)).collect();
     let there = if ids.is_empty() {
         "there is none at all".to_owned()
     } else {
         format!("there are {}", list(&ids))
     };
-    CliError::Named(format!("there is no finding {}; {there}", safe(name)))
-}
-
-fn list(ids: &[String]) -> String {
-    let mut text = ids.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-    if ids.len() > NAMED {
-        let more = ids.len() - NAMED;
-        let _ = write!(text, " and {more} more");
-    }
-    text
+    Err(CliError::Named(format!(
+        "there is no finding {}; {there}",
+        safe(name)
+    )))
 }
 
 #[cfg(test)]
@@ -192,6 +159,7 @@ mod tests {
         match find(&look, None, name) {
             Ok(Found::Live(one, _)) => Ok(one.finding.id.0.clone()),
             Ok(Found::Past(_)) => Err("past".to_owned()),
+            Ok(Found::Class(class)) => Err(format!("class {class}")),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -214,15 +182,90 @@ mod tests {
         assert!(live("").is_err());
     }
 
+    const PAPER: Paper = Paper {
+        width: 80,
+        table: None,
+        colours: false,
+        unicode: true,
+    };
+
+    #[test]
+    fn a_class_without_a_finding_is_told_for_what_it_is() {
+        let mut look = look_with_everything();
+        look.diagnoses.found.clear();
+        look.in_flight.clear();
+        for class in FindingClass::ALL {
+            assert!(matches!(find(&look, None, class.name()), Ok(Found::Class(found)) if found == class));
+            let text = classes::text(class, PAPER);
+            for part in [
+                "What it is",
+                "all of these hold",
+                "If nothing is done",
+                "What suture does",
+                "By hand",
+            ] {
+                assert!(text.contains(part), "{class}: `{part}` is not in:\n{text}");
+            }
+            assert!(
+                text.lines().map(|line| line.chars().count()).max() <= Some(80),
+                "{text}"
+            );
+        }
+        assert!(
+            find(&look, None, "wed").is_err(),
+            "a beginning of a class is none"
+        );
+    }
+
+    #[test]
+    fn what_was_repaired_is_told_also_where_no_sidecar_found_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open_beside(&folder.path().join("ledger.db")).unwrap();
+        let look = look_with_everything();
+        let finding = crate::model::FindingId("burned-id/tp/4711".to_owned());
+        let intent = crate::model::RepairIntent {
+            pool: crate::testing::pool(),
+            mode: crate::model::RepairMode::Offline,
+            finding: finding.clone(),
+            class: Some(FindingClass::BurnedId),
+            subject: crate::model::Subject::Pool,
+            action: None,
+            acts: vec![crate::model::Act::DeleteThin {
+                thin_id: crate::model::ThinId(4711),
+            }],
+            undoes: None,
+            pool_txid: crate::model::TxId(1),
+            snapshot_txid: None,
+            backup: None,
+            marks: std::collections::BTreeMap::new(),
+        };
+        let at = crate::testing::at(1);
+        let id = ledger.intend_repairs(&[intent], at).unwrap();
+        let told = |ledger: &Ledger, name: &str| match find(&look, Some(ledger), name) {
+            Ok(Found::Past(past)) => past.text(PAPER),
+            other => panic!("{:?}", other.err()),
+        };
+        let text = told(&ledger, "burned-id/tp/4711");
+        assert!(text.contains("under way, or suture died"), "{text}");
+        let outcome = crate::model::RepairOutcome::Done;
+        ledger.conclude_repairs(&[(id[0], outcome, false)], at).unwrap();
+        for name in ["burned-id/tp/4711", "burned-id/tp/47"] {
+            let text = told(&ledger, name).replace("\n    ", " ");
+            assert!(
+                text.contains("offline repair: delete thin device 4711") && text.contains(": done"),
+                "{text}"
+            );
+            assert!(
+                text.contains("What it is") && !text.contains("What was read"),
+                "{text}"
+            );
+        }
+    }
+
     #[test]
     fn every_finding_is_explained_with_its_class_its_evidence_and_its_remedy() {
         let look = look_with_everything();
-        let paper = Paper {
-            width: 80,
-            table: None,
-            colours: false,
-            unicode: true,
-        };
+        let paper = PAPER;
         for one in &look.diagnoses.found {
             let text = live::text(one, false, &look, paper);
             for part in [

@@ -2,9 +2,11 @@
 //! either ended or stood still.
 
 mod knowledge;
+mod names;
 mod places;
 
 use std::{
+    collections::BTreeSet,
     fs,
     process::ExitCode,
     thread::sleep,
@@ -13,19 +15,22 @@ use std::{
 
 use clap::Args;
 
-pub(super) use knowledge::readable_ledger;
+pub(super) use knowledge::{Sources, readable_ledger};
+pub(super) use names::{class_named, list, only_meant};
+use places::{ledger_word, told_by_running};
 pub(super) use places::{quoted, spelled};
 
 use super::{CliError, places::SurveyArguments, run::LedgerArgument, seconds, status::SocketArgument};
 use crate::{
+    control,
     diagnose::{Settled, Settling},
-    model::{Diagnoses, Diagnosis, Knowledge, Severity, Survey, survey::Unread},
+    model::{Diagnoses, Diagnosis, Knowledge, Severity, Survey, ThinId, survey::Unread},
     observe::{
         survey::{self, SurveyPlaces},
         thin_metadata::{Reserve, Reserving},
         world::WorldError,
     },
-    remedy::ReservedSnapshots,
+    remedy::{ReservedSnapshots, repair::claims_left},
     words::explain,
 };
 
@@ -74,6 +79,8 @@ pub(super) struct Look {
     pub(super) places: String,
     /// The same for `suture repair`, which reads the pool itself and not a copy of its metadata.
     pub(super) repair_places: String,
+    /// The same where containerd is stopped first.
+    pub(super) offline_places: String,
 }
 
 /// The verdict.
@@ -129,27 +136,34 @@ impl Look {
 pub(super) fn look(arguments: &LookArguments) -> Result<Look, CliError> {
     let places = arguments.survey.survey_places()?;
     let pool = &places.places.pool;
-    let mut sources = knowledge::Sources::new(&arguments.ledger.ledger, &arguments.socket.socket);
+    let mut sources = Sources::new(
+        &arguments.ledger.ledger,
+        &arguments.socket.socket,
+        control::PATIENCE,
+    );
     let mut settling = Settling::new(Duration::from_secs_f64(arguments.patience));
     let hand = ReservedSnapshots::default();
-    let mut busy = 0;
     loop {
         let begun = Instant::now();
         // What is known of is asked for first: the survey is to be no older than it.
-        let knowledge = sources.read(pool);
-        let roots = knowledge.claims.keys().copied().collect();
-        let mut survey = match survey::read_reserving(&places, &roots, Some(arguments.reserving(&hand))) {
-            Err(WorldError::Busy) if busy < TRIES => {
-                busy += 1;
-                continue;
-            }
-            other => other?,
-        };
+        let mut knowledge = sources.read(pool);
+        let left_open = sources.left_open(pool);
+        let mut roots: BTreeSet<ThinId> = knowledge.claims.keys().copied().collect();
+        roots.extend(left_open.iter().flat_map(|row| row.intent.deletes()));
+        let mut survey =
+            patiently(|| survey::read_reserving(&places, &roots, Some(arguments.reserving(&hand))))?;
+        // As the next repair will see it: what a killed one can still prove is no stranger's.
+        knowledge.claims.extend(claims_left(&left_open, &survey));
         say_what_is_missing(&mut survey, &places);
         let settled = settling.look(&survey, &knowledge, SystemTime::now().into());
         match settled {
             Settled::LookAgain { after } => sleep(after),
             Settled::Done(diagnoses, in_flight) => {
+                let repair_places = format!(
+                    "{}{}",
+                    spelled(&arguments.survey, false),
+                    ledger_word(&arguments.ledger.ledger)
+                );
                 return Ok(Look {
                     survey,
                     diagnoses,
@@ -157,10 +171,25 @@ pub(super) fn look(arguments: &LookArguments) -> Result<Look, CliError> {
                     knowledge,
                     took: begun.elapsed(),
                     places: spelled(&arguments.survey, true),
-                    repair_places: spelled(&arguments.survey, false),
+                    offline_places: format!(
+                        "{}{repair_places}",
+                        told_by_running(&arguments.survey, &places.places)
+                    ),
+                    repair_places,
                     at: places,
                 });
             }
+        }
+    }
+}
+
+/// Reads once more where containerd was in the middle of something, a few times.
+pub(super) fn patiently(mut read: impl FnMut() -> Result<Survey, WorldError>) -> Result<Survey, WorldError> {
+    let mut tries = 0;
+    loop {
+        match read() {
+            Err(WorldError::Busy) if tries < TRIES => tries += 1,
+            other => return other,
         }
     }
 }

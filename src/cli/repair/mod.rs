@@ -2,6 +2,7 @@
 //! in the kernel can not be ended: this one waits for it, at most until the deadline, and says what it was doing.
 
 mod report;
+mod sight;
 mod watchman;
 mod work;
 
@@ -10,11 +11,12 @@ use std::{collections::BTreeSet, path::PathBuf, process::ExitCode, time::Duratio
 use clap::Args;
 use serde::Deserialize as _;
 
-use super::{Output, places::PlaceArguments, run::LedgerArgument, seconds};
+use super::{Output, places::PlaceArguments, run::LedgerArgument, seconds, status::SocketArgument};
 use crate::{
-    config,
+    config, control,
     decide::Selection,
     model::{FindingClass, FindingId, RepairMode, ThinId},
+    observe::thin_metadata::Reserve,
     remedy::repair::BACKUPS,
 };
 
@@ -22,13 +24,15 @@ use crate::{
 const CLEAN: u8 = 0;
 /// Everything was corrected.
 const CORRECTED: u8 = 1;
-/// Something worse than a notice is left.
+/// Something worse than a notice is left; also what stays on purpose.
 const LEFT: u8 = 4;
-/// It could not do its work.
+/// It could not do its work, or could not tell whether anything is left.
 const OPERATIONAL: u8 = 8;
 /// How long it may take unless told otherwise.
 const ONLINE_DEADLINE: Duration = Duration::from_mins(2);
 const OFFLINE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a running sidecar is waited for offline.
+const OFFLINE_ASKING: Duration = Duration::from_millis(500);
 
 /// Heal what a check finds, where that is proven safe.
 ///
@@ -38,7 +42,7 @@ const OFFLINE_DEADLINE: Duration = Duration::from_secs(10);
 /// finding and is named.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes:\n  0  nothing was to be done, and nothing worse than a notice is there\n  1  everything was corrected\n  4  something worse than a notice is left\n  8  the work could not be done, or not in time\n  16 a wrong word on the command line\n\nExample:\n  suture repair --plan\n  systemctl stop containerd && suture repair --offline; systemctl start containerd"
+    after_help = "Exit codes:\n  0  nothing was to be done, and nothing worse than a notice is there\n  1  everything was corrected\n  4  something worse than a notice is left; also a thin device that stays on purpose,\n     because nobody can prove that containerd made it\n  8  the work could not be done, not in time, or not all could be read or understood\n  16 a wrong word on the command line\n\nExample:\n  suture repair --plan\n  systemctl stop containerd && suture repair --offline; systemctl start containerd"
 )]
 pub(super) struct RepairArguments {
     /// Print what would be done, and change nothing.
@@ -53,7 +57,8 @@ pub(super) struct RepairArguments {
     /// Look after findings of these classes only.
     #[arg(long, value_name = "CLASS", value_parser = class, num_args = 1..)]
     only: Vec<FindingClass>,
-    /// Look after these findings only, also where the policy says to observe them.
+    /// Look after these findings only, also where the policy says to observe them: each by its id, by a beginning of it that
+    /// no other has, or by its class where it is the only one.
     #[arg(long, value_name = "ID", num_args = 1..)]
     finding: Vec<String>,
     /// Delete these thin devices, although nobody can prove that containerd made them.
@@ -79,6 +84,12 @@ pub(super) struct RepairArguments {
     ledger: LedgerArgument,
     #[command(flatten)]
     places: PlaceArguments,
+    #[command(flatten)]
+    socket: SocketArgument,
+    /// Whether a snapshot of the pool's metadata is reserved for a moment, to read them from: never, if-busy (where the pool
+    /// commits too often to be read as it is) or always.
+    #[arg(long, default_value_t, value_name = "WHEN")]
+    reserve: Reserve,
     /// This is the process that does the work.
     #[arg(long, hide = true)]
     as_worker: bool,
@@ -130,6 +141,15 @@ impl RepairArguments {
         Duration::from_secs_f64(self.patience.unwrap_or(seconds))
     }
 
+    /// How long a running sidecar is waited for. What comes before containerd's start is short of time.
+    fn asking(&self) -> Duration {
+        match self.mode() {
+            RepairMode::Online => control::PATIENCE,
+            RepairMode::Offline => OFFLINE_ASKING,
+        }
+    }
+
+    /// What it is to look after; findings as they were named.
     fn selection(&self) -> Result<Selection, config::ConfigFileError> {
         let config = match &self.policy {
             Some(path) => config::Config::read(path)?,

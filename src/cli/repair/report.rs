@@ -8,10 +8,13 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{CLEAN, CORRECTED, LEFT, work::Settlements};
+use super::{
+    CLEAN, CORRECTED, LEFT,
+    work::{Gaps, Settlements},
+};
 use crate::{
     cli::Output,
-    model::{Diagnosis, RepairMode, RepairOutcome, Survey},
+    model::{Diagnosis, FindingClass, PoolName, RepairMode, RepairOutcome, Severity, Treatment},
     remedy::repair::{PlanResult, Results, Undone},
 };
 
@@ -19,13 +22,14 @@ use crate::{
 pub(super) struct Report<'a> {
     pub(super) mode: RepairMode,
     pub(super) planned_only: bool,
-    pub(super) found: &'a Survey,
+    pub(super) pool: &'a PoolName,
     pub(super) settled: &'a Settlements,
     pub(super) results: &'a Results,
     pub(super) left: &'a [Diagnosis],
     pub(super) in_flight: &'a [Diagnosis],
     pub(super) not_found: &'a [String],
     pub(super) explanations: &'a [String],
+    pub(super) gaps: &'a Gaps,
     pub(super) took: Duration,
     pub(super) code: u8,
 }
@@ -43,6 +47,14 @@ impl Report<'_> {
             (_, LEFT) => "left",
             _ => "incomplete",
         }
+    }
+
+    /// Whether all that is left are thin devices that are never deleted unless a person names them, and that harm nobody.
+    fn stays(&self) -> bool {
+        let mut left = self.left.iter().filter(|one| one.severity < Severity::Notice);
+        left.all(|one| {
+            one.finding.class == FindingClass::ForeignThin && one.remedy.action == Treatment::LeaveAlone
+        })
     }
 
     pub(super) fn json(&self) -> Value {
@@ -67,14 +79,15 @@ impl Report<'_> {
             "status": self.status(),
             "mode": self.mode,
             "planned_only": self.planned_only,
-            "pool": self.found.pool_name,
+            "pool": self.pool,
             "repairs": self.results.plans.iter().map(repair).collect::<Vec<_>>(),
             "settled": settled,
             "left": told(self.left),
             "in_flight": told(self.in_flight),
             "not_found": self.not_found,
             "explanations": self.explanations,
-            "unread": self.found.unread,
+            "unread": self.gaps.unread,
+            "not_understood": self.gaps.not_understood,
             "backup": self.results.backup,
             "lock_held_ms": held,
             "took_ms": milliseconds(self.took),
@@ -109,8 +122,11 @@ impl Report<'_> {
         for why in self.not_found {
             writeln!(text, "{why}")?;
         }
-        for unread in &self.found.unread {
+        for unread in &self.gaps.unread {
             writeln!(text, "not read: {}: {}", unread.what, unread.why)?;
+        }
+        for what in &self.gaps.not_understood {
+            writeln!(text, "not understood, so nothing is done about it: {what}")?;
         }
         for explanation in self.explanations {
             writeln!(text, "{explanation}")?;
@@ -128,10 +144,13 @@ impl Report<'_> {
             "clean" => "nothing to repair",
             "findings" => "nothing was changed; this is what would be done",
             "corrected" => "everything was corrected",
+            "left" if self.stays() => {
+                "what is left stays on purpose: nobody can prove that containerd made it"
+            }
             "left" => "not everything is corrected; `suture check` tells what is left",
             _ => "not everything could be looked at",
         };
-        writeln!(text, "pool {}, {}: {summary}", self.found.pool_name, self.mode)
+        writeln!(text, "pool {}, {}: {summary}", self.pool, self.mode)
     }
 }
 

@@ -5,18 +5,20 @@ use std::{
     io::{self, Write as _},
     os::{fd::AsFd as _, unix::net::UnixStream},
     path::PathBuf,
-    time::{Instant, SystemTime},
+    time::Instant,
 };
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use super::{CLEAN, CORRECTED, LEFT, OPERATIONAL, RepairArguments, report::Report};
+use super::{CLEAN, CORRECTED, LEFT, OPERATIONAL, RepairArguments, report::Report, sight::NodeSight};
 use crate::{
-    cli::Output,
-    decide,
+    cli::{CliError, Output, look::only_meant},
+    decide::{self, Selection},
     diagnose::{self, Settled, Settling},
     ledger::Ledger,
-    model::{Diagnoses, Diagnosis, Knowledge, RepairMode, RepairPlan, Severity, Survey, Timestamp},
+    model::{
+        Diagnoses, Diagnosis, FindingId, Knowledge, RepairMode, RepairPlan, Severity, Survey, survey::Unread,
+    },
     observe::{pool_db::PoolDbError, survey::SurveyPlaces, world::WorldError},
     remedy::{
         KernelHands,
@@ -54,47 +56,39 @@ fn work(arguments: &RepairArguments) -> Result<u8, Failure> {
     let selection = arguments.selection()?;
     tell("finding containerd's configuration");
     let places = arguments.places.survey_places()?;
-    let sight = RealSight(places.clone());
     let path = &arguments.ledger.ledger;
-    let _only_one = (!arguments.plan).then(|| OnlyOne::take(path)).transpose()?;
+    let _only_one = (!arguments.plan)
+        .then(|| OnlyOne::take(&places.places))
+        .transpose()?;
 
-    tell("opening the ledger");
     if arguments.mode() == RepairMode::Offline {
-        stopped(&sight)?;
+        stopped(&RealSight(places.clone()))?;
     }
+    tell("opening the ledger");
     // What was never there holds no claims, and is made only where something is to be stored.
     let mut ledger = match (path.exists(), arguments.plan) {
         (false, _) => None,
-        (true, true) => readable(path),
+        // What is wrong with it is told below, where it is read for a look.
+        (true, true) => Ledger::open_to_read(path).ok(),
         (true, false) => Some(Ledger::open_beside(path)?),
     };
+    let socket = &arguments.socket.socket;
+    let sight = NodeSight::new(&places, path, socket, arguments.asking(), arguments.reserve);
     if let Some(folder) = &arguments.undo {
         let ledger = ledger.get_or_insert(Ledger::open_beside(path)?);
-        let mut repairer = repairer(
-            &sight,
-            &places,
-            ledger,
-            Knowledge::default(),
-            arguments,
-            &tell,
-            until,
-        );
+        let none = Knowledge::default();
+        let mut repairer = repairer(&sight, &places, ledger, none, arguments, &tell, until);
         let undone = repairer.undo(folder.first().map(PathBuf::as_path))?;
         super::report::undone(&undone, arguments.output)?;
         return Ok(CORRECTED);
     }
     let mut settled = Vec::new();
-    let mut knowledge = Knowledge::default();
     if let Some(ledger) = &mut ledger {
-        let pool = &places.places.pool;
-        knowledge.claims = ledger.abandoned(pool)?.into_iter().collect();
-        let known = std::mem::take(&mut knowledge);
-        let mut repairer = repairer(&sight, &places, ledger, known, arguments, &tell, until);
+        let none = Knowledge::default();
+        let mut repairer = repairer(&sight, &places, ledger, none, arguments, &tell, until);
         settled = repairer.settle(!arguments.plan)?;
-        knowledge = repairer.knowledge;
     }
-    let looked = look(&sight, arguments, &knowledge, &tell, until);
-    let (found, diagnoses, in_flight) = match looked {
+    let looked = match look(&sight, arguments, &tell, until) {
         Err(WorldError::PoolDb(
             error @ (PoolDbError::Missing { .. } | PoolDbError::NotInitialised { .. }),
         )) if arguments.mode() == RepairMode::Offline => {
@@ -103,39 +97,48 @@ fn work(arguments: &RepairArguments) -> Result<u8, Failure> {
         }
         other => other?,
     };
-    let plans = decide::plan(&diagnoses, &selection);
-    let not_found = selection.not_found(&diagnoses);
+    let selection = Selection {
+        findings: named(&arguments.finding, &looked)?,
+        ..selection
+    };
+    let plans = decide::plan(&looked.diagnoses, &selection);
+    let not_found = selection.not_found(&looked.diagnoses);
+    let mut gaps = Gaps::default();
+    gaps.add(&looked.survey, &looked.diagnoses);
     let mut results = Results::default();
     let acts = plans.iter().any(|plan| !plan.acts.is_empty());
-    let mut left: Vec<Diagnosis> = diagnoses.found.clone();
+    let mut left: Vec<Diagnosis> = looked.diagnoses.found.clone();
     if acts && !arguments.plan {
         let ledger = match &mut ledger {
             Some(ledger) => ledger,
             none => none.insert(Ledger::open_beside(path)?),
         };
+        let knowledge = looked.knowledge.clone();
         let mut repairer = repairer(&sight, &places, ledger, knowledge, arguments, &tell, until);
         results = match arguments.mode() {
-            RepairMode::Online => repairer.online(plans, &found)?,
-            RepairMode::Offline => repairer.offline(plans, &found)?,
+            RepairMode::Online => repairer.online(plans, &looked.survey)?,
+            RepairMode::Offline => repairer.offline(plans, &looked.survey)?,
         };
-        let knowledge = repairer.knowledge;
         tell("looking at what is left");
-        let after = results.after.take();
-        left = still_there(&sight, &knowledge, &diagnoses, arguments.mode(), after)?;
+        let knowledge = repairer.knowledge;
+        // The repair's own last look is as good as a new one.
+        let after = results.after.take().map(|survey| (survey, knowledge));
+        left = still_there(&sight, &looked.diagnoses, arguments.mode(), after, &mut gaps)?;
     } else {
         results.plans = plans.into_iter().map(planned).collect();
     }
-    let code = exit_code(&results, &left, &found, &not_found, arguments.plan);
+    let code = exit_code(&results, &left, &gaps, &not_found, arguments.plan);
     let report = Report {
         mode: arguments.mode(),
         planned_only: arguments.plan,
-        found: &found,
+        pool: &looked.survey.pool_name,
         settled: &settled,
         results: &results,
         left: &left,
-        in_flight: &in_flight,
+        in_flight: &looked.in_flight,
         not_found: &not_found,
-        explanations: &diagnoses.explanations,
+        explanations: &looked.diagnoses.explanations,
+        gaps: &gaps,
         took: started.elapsed(),
         code,
     };
@@ -143,8 +146,21 @@ fn work(arguments: &RepairArguments) -> Result<u8, Failure> {
     Ok(code)
 }
 
+/// The findings that were named, by whatever is enough to name one. What names none stays as it is, to be told of.
+fn named(names: &[String], looked: &Looked) -> Result<BTreeSet<FindingId>, CliError> {
+    let found = looked.diagnoses.found.iter().chain(&looked.in_flight);
+    let ids: Vec<&str> = found.map(|one| one.finding.id.0.as_str()).collect();
+    names
+        .iter()
+        .map(|name| {
+            let id = only_meant(&ids, name)?;
+            Ok(FindingId(id.unwrap_or(name).to_owned()))
+        })
+        .collect()
+}
+
 fn repairer<'a>(
-    sight: &'a RealSight,
+    sight: &'a NodeSight<'_>,
     places: &'a SurveyPlaces,
     ledger: &'a mut Ledger,
     knowledge: Knowledge,
@@ -172,17 +188,6 @@ fn planned(plan: RepairPlan) -> crate::remedy::repair::PlanResult {
     }
 }
 
-/// The ledger for a look at it; without one that can be read a plan knows less.
-fn readable(path: &std::path::Path) -> Option<Ledger> {
-    match Ledger::open_to_read(path) {
-        Ok(ledger) => Some(ledger),
-        Err(error) => {
-            eprintln!("suture: planning without the ledger: {}", explain(&error));
-            None
-        }
-    }
-}
-
 fn stopped(sight: &RealSight) -> Result<(), Failure> {
     use crate::remedy::repair::RepairError;
     match sight.holder() {
@@ -192,67 +197,105 @@ fn stopped(sight: &RealSight) -> Result<(), Failure> {
     }
 }
 
+/// What was found.
+struct Looked {
+    survey: Survey,
+    knowledge: Knowledge,
+    diagnoses: Diagnoses,
+    in_flight: Vec<Diagnosis>,
+}
+
 /// Looks until everything that may be in flight has stood still. Offline it is enough that nothing is at work any more, and
 /// what still is keeps no record from being marked faulty.
 fn look(
-    sight: &RealSight,
+    sight: &NodeSight<'_>,
     arguments: &RepairArguments,
-    knowledge: &Knowledge,
     tell: &dyn Fn(&str),
     until: Instant,
-) -> Result<(Survey, Diagnoses, Vec<Diagnosis>), WorldError> {
-    let roots: BTreeSet<_> = knowledge.claims.keys().copied().collect();
+) -> Result<Looked, WorldError> {
     let mut settling = Settling::new(arguments.patience());
     loop {
         tell("reading containerd's databases, the pool and the dm devices");
-        let survey = sight.survey(&roots)?;
-        let now: Timestamp = SystemTime::now().into();
-        match settling.look(&survey, knowledge, now) {
+        let (survey, knowledge) = sight.look()?;
+        let (diagnoses, in_flight) = match settling.look(&survey, &knowledge, sight.now()) {
             // Offline what is in flight counts too.
             Settled::Done(_, in_flight)
                 if arguments.mode() == RepairMode::Offline && !in_flight.is_empty() =>
             {
-                let all = diagnose::survey(&survey, knowledge);
-                return Ok((survey, all, Vec::new()));
+                (diagnose::survey(&survey, &knowledge), Vec::new())
             }
-            Settled::Done(diagnoses, in_flight) => return Ok((survey, diagnoses, in_flight)),
+            Settled::Done(diagnoses, in_flight) => (diagnoses, in_flight),
             Settled::LookAgain { after } if Instant::now() + after >= until => {
-                let mut all = diagnose::survey(&survey, knowledge);
+                let mut all = diagnose::survey(&survey, &knowledge);
                 let (in_flight, rest) = all.found.into_iter().partition(|one| one.may_be_in_flight);
                 all.found = rest;
-                return Ok((survey, all, in_flight));
+                (all, in_flight)
             }
             Settled::LookAgain { after } => {
                 tell("waiting for what may be in flight");
                 std::thread::sleep(after);
+                continue;
             }
-        }
+        };
+        return Ok(Looked {
+            survey,
+            knowledge,
+            diagnoses,
+            in_flight,
+        });
     }
 }
 
 /// What a new look finds of what was found, and offline of everything; the repair's own last look is as good.
 fn still_there(
-    sight: &RealSight,
-    knowledge: &Knowledge,
+    sight: &NodeSight<'_>,
     before: &Diagnoses,
     mode: RepairMode,
-    after: Option<Survey>,
+    after: Option<(Survey, Knowledge)>,
+    gaps: &mut Gaps,
 ) -> Result<Vec<Diagnosis>, WorldError> {
-    let roots: BTreeSet<_> = knowledge.claims.keys().copied().collect();
-    let survey = after.map_or_else(|| sight.survey(&roots), Ok)?;
+    let (survey, knowledge) = after.map_or_else(|| sight.look(), Ok)?;
+    let now = diagnose::survey(&survey, &knowledge);
+    gaps.add(&survey, &now);
     let known: BTreeSet<_> = before.found.iter().map(|one| &one.finding.id).collect();
-    let now = diagnose::survey(&survey, knowledge).found.into_iter();
     // Beside a running containerd something new may be in flight.
     let counts = |one: &Diagnosis| {
         mode == RepairMode::Offline || !one.may_be_in_flight || known.contains(&one.finding.id)
     };
-    Ok(now.filter(counts).collect())
+    Ok(now.found.into_iter().filter(counts).collect())
+}
+
+/// What could not be read or understood, in any of the looks.
+#[derive(Debug, Default)]
+pub(super) struct Gaps {
+    pub(super) unread: Vec<Unread>,
+    pub(super) not_understood: Vec<String>,
+}
+
+impl Gaps {
+    fn add(&mut self, survey: &Survey, diagnoses: &Diagnoses) {
+        for one in &survey.unread {
+            if !self.unread.contains(one) {
+                self.unread.push(one.clone());
+            }
+        }
+        for one in &diagnoses.not_understood {
+            if !self.not_understood.contains(one) {
+                self.not_understood.push(one.clone());
+            }
+        }
+    }
+
+    /// Whether findings may be missing.
+    fn matter(&self) -> bool {
+        !self.not_understood.is_empty() || self.unread.iter().any(|one| one.matters)
+    }
 }
 
 fn exit_code(
     results: &Results,
     left: &[Diagnosis],
-    found: &Survey,
+    gaps: &Gaps,
     not_found: &[String],
     planned_only: bool,
 ) -> u8 {
@@ -264,7 +307,7 @@ fn exit_code(
     });
     if left.iter().any(|one| one.severity < Severity::Notice) {
         LEFT
-    } else if !not_found.is_empty() || found.unread.iter().any(|unread| unread.matters) {
+    } else if !not_found.is_empty() || gaps.matter() {
         OPERATIONAL
     } else if done && !planned_only {
         CORRECTED
@@ -287,3 +330,71 @@ fn print(report: &Report<'_>, output: Output) -> Result<(), Failure> {
 
 /// For the report.
 pub(super) type Settlements = [Settlement];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::check::{look_with_everything, quiet_look};
+
+    fn of(look: crate::cli::look::Look) -> Looked {
+        Looked {
+            survey: look.survey,
+            knowledge: look.knowledge,
+            diagnoses: look.diagnoses,
+            in_flight: look.in_flight,
+        }
+    }
+
+    fn code(looked: &Looked, left: &[Diagnosis]) -> u8 {
+        let mut gaps = Gaps::default();
+        gaps.add(&looked.survey, &looked.diagnoses);
+        exit_code(&Results::default(), left, &gaps, &[], false)
+    }
+
+    #[test]
+    fn what_could_not_be_read_or_understood_is_no_clean_node() {
+        let mut looked = of(quiet_look());
+        assert_eq!(code(&looked, &[]), CLEAN);
+        looked.diagnoses.not_understood.push("a state of 99".to_owned());
+        assert_eq!(code(&looked, &[]), OPERATIONAL);
+        looked.diagnoses.not_understood.clear();
+        let unread = |matters| Unread {
+            what: "the pool's metadata".to_owned(),
+            why: "it is busy".to_owned(),
+            matters,
+        };
+        looked.survey.unread = vec![unread(false)];
+        assert_eq!(code(&looked, &[]), CLEAN);
+        looked.survey.unread.push(unread(true));
+        assert_eq!(code(&looked, &[]), OPERATIONAL);
+        // What is known to be left says more.
+        let found = of(look_with_everything()).diagnoses.found;
+        assert_eq!(code(&looked, &found), LEFT);
+    }
+
+    #[test]
+    fn what_both_looks_lack_is_told_once() {
+        let mut looked = of(quiet_look());
+        looked.diagnoses.not_understood.push("a state of 99".to_owned());
+        let mut gaps = Gaps::default();
+        gaps.add(&looked.survey, &looked.diagnoses);
+        gaps.add(&looked.survey, &looked.diagnoses);
+        assert_eq!(gaps.not_understood, ["a state of 99"]);
+    }
+
+    #[test]
+    fn a_finding_is_named_as_explain_takes_it() {
+        let looked = of(look_with_everything());
+        let names = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            named(&names, &looked)
+        };
+        let whole = BTreeSet::from([FindingId("wedge/tp/7".to_owned())]);
+        for name in ["wedge", "wed", "wedge/tp/7"] {
+            assert_eq!(names(&[name]).unwrap(), whole);
+        }
+        // What names nothing stays, and is told of; what names several is nobody's to choose.
+        assert_eq!(names(&["nothing"]).unwrap().len(), 1);
+        assert!(names(&["wedge", "pool-"]).is_err());
+    }
+}

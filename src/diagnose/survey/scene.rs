@@ -4,8 +4,8 @@ use std::{cell::OnceCell, fmt::Display};
 
 use super::{index::Index, whole::Whole, words};
 use crate::model::{
-    ContainerdState, Diagnosis, Finding, FindingClass, FindingId, Knowledge, Node, PoolMode, Provenance,
-    Severity, SnapshotId, Subject, Survey, ThinId, Treat, Treatment, UserIndex, Users, When, survey::Claim,
+    ContainerdState, Diagnosis, Finding, FindingClass, FindingId, Knowledge, Node, Provenance, Severity,
+    SnapshotId, Subject, Survey, ThinId, Treat, Treatment, UserIndex, Users, When, survey::Claim,
 };
 
 /// A survey with its index.
@@ -112,12 +112,7 @@ impl<'a> Scene<'a> {
         let Some(pool) = &self.survey.pool else {
             return Some("the pool is not set up, so nothing can be done in it".to_owned());
         };
-        if pool.needs_check {
-            return Some("the pool needs a check before it may be changed".to_owned());
-        }
-        // Messages still work without free data blocks (`pool_message`, drivers/md/dm-thin.c).
-        let writable = matches!(pool.mode, PoolMode::ReadWrite | PoolMode::OutOfDataSpace);
-        (!writable).then(|| format!("the pool is {}, and refuses to delete anything", pool.mode))
+        pool.refuses_deletes()
     }
 
     /// Why a dm device can not be removed now; nothing where it can.

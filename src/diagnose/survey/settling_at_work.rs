@@ -7,7 +7,7 @@ use crate::model::{ContainerdState, Diagnosis, Knowledge, Subject, Survey, ThinI
 /// What is worked on.
 pub(super) struct Work<'a> {
     knowledge: &'a Knowledge,
-    /// dm devices that programs name.
+    /// dm devices that programs name, and those of the thin devices that a sidecar sees somebody at work on.
     names: BTreeSet<String>,
     /// Thin ids that messages to the pool name.
     ids: BTreeSet<ThinId>,
@@ -33,6 +33,9 @@ impl<'a> Work<'a> {
             anything: false,
             any_program: !programs.is_empty(),
         };
+        if !knowledge.at_work.is_empty() {
+            work.names.extend(names_of(survey, knowledge));
+        }
         for program in programs {
             let (names, ids) = subjects(survey, program);
             work.anything |= names.is_empty() && ids.is_empty();
@@ -60,6 +63,19 @@ impl<'a> Work<'a> {
                 Subject::Pool | Subject::BlockDevice { .. } => false,
             }
     }
+}
+
+/// The names of records and dm devices on thin devices that a sidecar sees somebody at work on.
+fn names_of(survey: &Survey, knowledge: &Knowledge) -> Vec<String> {
+    let is_busy = |id: &ThinId| knowledge.at_work.contains_key(id);
+    let records = survey.pool_db.devices.values();
+    let records = records.filter(|record| is_busy(&record.device_id));
+    let nodes = survey.nodes.iter();
+    let nodes = nodes.filter(|node| node.thin_ids.iter().any(is_busy));
+    let names = records.map(|record| record.name.clone());
+    names
+        .chain(nodes.map(|node| node.name.as_str().to_owned()))
+        .collect()
 }
 
 /// The dm devices and thin ids that a program's command line names.

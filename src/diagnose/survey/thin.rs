@@ -93,12 +93,13 @@ fn leaked(scene: &Scene<'_>, id: ThinId, claim: &Claim) -> Diagnosis {
             });
         node.unreadable || !left_over || scene.node_is_busy(node).is_some()
     });
-    case.remedy = match held {
-        Some(node) => leave_alone(format!(
+    case.remedy = match (held, scene.pool_refuses()) {
+        (Some(node), _) => leave_alone(format!(
             "dm device {} maps it, or may do so, and a device that somebody uses is not deleted. Check again once that is gone.",
             node.name
         )),
-        None => Treat {
+        (None, Some(why)) => leave_alone(format!("{why}. Check again once that is mended.")),
+        (None, None) => Treat {
             action: Treatment::DeleteThin,
             when: When::Online,
             guards: GUARDS.to_vec(),

@@ -55,6 +55,10 @@ fn resume(name: &str, device: DeviceNumber, hands: &dyn Hands) -> Result<(), Not
     }
 }
 
+/// By its name, although its number is what was found: the kernel takes one or the other, and never both
+/// (`__find_device_hash_cell`, drivers/md/dm-ioctl.c). Between the look and the call either may come to be another device's. A
+/// number that is given back goes to whatever dm device is made next, be it anybody's (`next_free_minor`, drivers/md/dm.c takes
+/// the lowest); a name of the snapshotter's goes to nobody but the same snapshot.
 fn remove(name: &str, device: DeviceNumber, hands: &dyn Hands) -> Result<(), NotDone> {
     let Some(node) = looked_at(name, device, hands)? else {
         return Ok(());

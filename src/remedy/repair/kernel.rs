@@ -13,7 +13,7 @@ use super::{
 use crate::{
     decide::{Evidence, conditions::first_refusal},
     diagnose,
-    model::{Act, PoolActivation, RepairMode, RepairOutcome, Survey, ThinId, TxId},
+    model::{Act, Knowledge, PoolActivation, RepairMode, RepairOutcome, Survey, ThinId, TxId},
     words::explain,
 };
 
@@ -80,6 +80,13 @@ impl Repairer<'_> {
         self.conclude(items)
     }
 
+    /// What is known at this moment: somebody may be at work by now, and what was at work may go on with its next step.
+    pub(super) fn known_now(&self) -> Knowledge {
+        let mut known = self.knowledge.clone();
+        known.at_work.extend(self.sight.at_work());
+        known
+    }
+
     /// Does as much as may rest on one look. Gives those that were tried.
     fn rest_on(
         &mut self,
@@ -89,7 +96,7 @@ impl Repairer<'_> {
         mode: RepairMode,
         life: Option<&PoolActivation>,
     ) -> Result<Vec<usize>, RepairError> {
-        let knowledge = self.knowledge.clone();
+        let knowledge = self.known_now();
         let diagnoses = diagnose::survey(survey, &knowledge);
         let evidence = Evidence::new(survey, &diagnoses, &knowledge, life);
         let looked = Instant::now();

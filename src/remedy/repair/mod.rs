@@ -34,7 +34,7 @@ use std::{
 
 pub use backup::{Backup, BackupError, Manifest};
 pub use only_one::OnlyOne;
-pub use settle::Settlement;
+pub use settle::{Settlement, claims_left};
 pub use sight::{RealSight, Sight};
 pub use undo::Undone;
 
@@ -59,15 +59,15 @@ const GROUP: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
     /// Another repair is under way.
-    #[error("another repair is under way on this node ({path} is locked); one is made at a time")]
+    #[error("another repair is under way in {path}; one is made at a time: try again when it has ended")]
     AnotherRepair {
-        /// The lock file.
+        /// The folder of the databases.
         path: PathBuf,
     },
-    /// The lock file can not be used.
+    /// The folder of the databases can not be locked.
     #[error("locking {path}, so that one repair is made at a time")]
     OnlyOne {
-        /// The lock file.
+        /// The folder.
         path: PathBuf,
         /// Why.
         source: std::io::Error,

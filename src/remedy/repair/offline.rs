@@ -82,9 +82,10 @@ impl Repairer<'_> {
 
     /// Reads the conditions of all items. Gives those of which only the first edits are to be made, each with the reason.
     fn read_conditions(&self, items: &mut [Item], survey: &Survey, found: &Survey) -> Vec<(usize, String)> {
-        let diagnoses = diagnose::survey(survey, &self.knowledge);
+        let knowledge = self.known_now();
+        let diagnoses = diagnose::survey(survey, &knowledge);
         let life = life_of(found);
-        let evidence = Evidence::new(survey, &diagnoses, &self.knowledge, life.as_ref());
+        let evidence = Evidence::new(survey, &diagnoses, &knowledge, life.as_ref());
         let mut partly = Vec::new();
         for (at, item) in items.iter_mut().enumerate().filter(|(_, item)| item.is_open()) {
             item.readings = evidence.read(&item.plan);

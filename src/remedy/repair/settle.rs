@@ -37,9 +37,7 @@ impl Repairer<'_> {
             let Some(outcome) = outcome(&row.intent, &survey) else {
                 continue;
             };
-            // What had no effect is found again by a new diagnosis, without help.
-            let begun = row.outcome.is_some() || outcome.is_partial();
-            let claims = if begun { claims(&row, &survey) } else { Vec::new() };
+            let claims = claims(&row, &outcome, &survey);
             let unfinished = !claims.is_empty();
             self.knowledge.claims.extend(claims);
             if row.outcome.is_none() || !unfinished {
@@ -61,6 +59,15 @@ impl Repairer<'_> {
         }
         Ok(settled)
     }
+}
+
+/// Claims on thin devices that only these rows of the ledger can still prove to be containerd's, as a repair that settles them
+/// has them. Their marks are asked of the survey's mapping roots.
+#[must_use]
+pub fn claims_left(rows: &[RepairRow], survey: &Survey) -> Vec<(ThinId, Claim)> {
+    let deletes = rows.iter().filter(|row| row.intent.undoes.is_none());
+    let left = deletes.filter_map(|row| Some(claims(row, &outcome(&row.intent, survey)?, survey)));
+    left.flatten().collect()
 }
 
 /// What a survey shows to have come of an intent; nothing where it can not tell.
@@ -109,7 +116,11 @@ pub(super) fn same_contents(one: &PoolDb, other: &PoolDb) -> bool {
 
 /// Claims on thin devices that a repair was to delete and did not: the repair had proven whose they are, and has itself
 /// overwritten the record that said so.
-fn claims(row: &RepairRow, survey: &Survey) -> Vec<(ThinId, Claim)> {
+fn claims(row: &RepairRow, outcome: &RepairOutcome, survey: &Survey) -> Vec<(ThinId, Claim)> {
+    // What had no effect is found again by a new diagnosis, without help.
+    if row.outcome.is_none() && !outcome.is_partial() {
+        return Vec::new();
+    }
     let intent = &row.intent;
     // With the databases as the repair left them nobody can have used the pool, so the device is the same one also in another
     // life of the pool.

@@ -1,9 +1,12 @@
 //! What a repair looks at by itself.
 
-use std::{collections::BTreeSet, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::SystemTime,
+};
 
 use crate::{
-    model::{Incarnation, Survey, ThinId, Timestamp, TxId},
+    model::{Incarnation, OperationId, Survey, ThinId, Timestamp, TxId},
     observe::{
         containerd::holder_of,
         survey::{self, SurveyPlaces},
@@ -20,6 +23,10 @@ pub trait Sight {
     fn transactions(&self) -> Result<(TxId, Option<TxId>), WorldError>;
     /// The process that holds the lock on the pool database.
     fn holder(&self) -> Result<Option<Incarnation>, String>;
+    /// Thin devices that a running sidecar sees somebody at work on at this moment; none where nobody can be asked.
+    fn at_work(&self) -> BTreeMap<ThinId, OperationId> {
+        BTreeMap::new()
+    }
     /// The time.
     fn now(&self) -> Timestamp;
 }

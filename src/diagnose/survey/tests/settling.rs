@@ -233,6 +233,24 @@ fn what_somebody_is_at_work_on_is_in_flight() {
 }
 
 #[test]
+fn work_on_a_thin_device_is_work_on_the_dm_device_that_maps_it() {
+    let orphan = |busy: u32| {
+        let mut stage = stage().sequence(5).node(&name(3), 7).running();
+        let operation = OperationId::new(at(0), ThinId(busy));
+        stage.knowledge.at_work.insert(ThinId(busy), operation);
+        stage
+    };
+    for (busy, expected) in [
+        (7, in_flight("orphan-node/tp/tp-snap-3")),
+        (8, found("orphan-node/tp/tp-snap-3")),
+    ] {
+        let mut settling = Settling::new(PATIENCE);
+        assert_eq!(done(orphan(busy).look(&mut settling, at(0))), None);
+        assert_eq!(done(orphan(busy).look(&mut settling, at(10))), expected, "{busy}");
+    }
+}
+
+#[test]
 fn what_was_at_work_a_moment_ago_may_go_on() {
     let mkfs = at_work(wedge(), &["mkfs.ext4 /dev/mapper/tp-snap-5"]);
     let mut settling = Settling::new(PATIENCE);

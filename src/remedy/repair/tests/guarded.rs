@@ -83,12 +83,91 @@ fn a_containerd_that_starts_meanwhile_ends_what_the_kernel_does() {
 fn two_repairs_at_once_are_one() {
     let stage = Stage::new();
     burned_id(&stage);
-    let _other = OnlyOne::take(&stage.ledger_path()).unwrap();
+    let other = OnlyOne::take(&stage.places).unwrap();
     let result = stage.repair();
     assert!(
         matches!(result, Err(RepairError::AnotherRepair { .. })),
         "{result:?}"
     );
+    // containerd, which locks the database's file, has nothing to wait for.
+    let database = fs::File::open(stage.places.pool_db()).unwrap();
+    database.try_lock().unwrap();
+    drop((database, other));
+    stage.repair().unwrap();
+}
+
+#[test]
+fn where_there_is_no_folder_no_repair_is_in_the_way_of_another() {
+    let nowhere = Places {
+        root: "/nonexistent/devmapper".into(),
+        ..Stage::new().places
+    };
+    let _first = OnlyOne::take(&nowhere).unwrap();
+    OnlyOne::take(&nowhere).unwrap();
+}
+
+#[test]
+fn what_a_sidecar_sees_at_work_since_the_plan_was_made_is_not_touched() {
+    type Scene = (fn(&Stage), ThinId);
+    let online: [Scene; 3] = [
+        (leaked_thin, ThinId(3)),
+        // It maps a thin device of this number, and has no record.
+        (orphan_node, ThinId(77)),
+        (suspended_device, ThinId(2)),
+    ];
+    for (scene, id) in online {
+        let stage = Stage::new();
+        scene(&stage);
+        stage.mode(RepairMode::Online);
+        let operation = OperationId::new(at(1), id);
+        stage.seen_at_work.borrow_mut().insert(id, operation);
+        refused_for(&stage, "nobody-at-work: operation");
+        assert_eq!(*stage.calls.borrow(), Vec::<String>::new());
+
+        // Work on something else is in nobody's way.
+        let other = OperationId::new(at(1), ThinId(1));
+        *stage.seen_at_work.borrow_mut() = [(ThinId(1), other)].into();
+        assert_eq!(stage.outcome(), RepairOutcome::Done);
+    }
+}
+
+#[test]
+fn offline_too_what_a_sidecar_sees_at_work_is_not_touched() {
+    let stage = Stage::new();
+    wedge(&stage);
+    let operation = OperationId::new(at(1), ThinId(3));
+    stage.seen_at_work.borrow_mut().insert(ThinId(3), operation);
+    let outcome = stage.outcome();
+    assert!(
+        matches!(&outcome, RepairOutcome::Partly { done: 1, why } if why.contains("nobody-at-work")),
+        "{outcome}"
+    );
+    assert_eq!(*stage.calls.borrow(), Vec::<String>::new());
+}
+
+#[test]
+fn without_free_space_what_is_leaked_is_deleted_and_a_pool_that_takes_nothing_is_not_asked() {
+    let stage = Stage::new();
+    leaked_thin(&stage);
+    stage.mode(RepairMode::Online);
+    stage.pool.borrow_mut().as_mut().unwrap().mode = crate::model::PoolMode::OutOfDataSpace;
+    assert_eq!(stage.outcome(), RepairOutcome::Done);
+    assert_eq!(*stage.calls.borrow(), ["delete 3"]);
+
+    let stage = Stage::new();
+    leaked_thin(&stage);
+    stage.mode(RepairMode::Online);
+    stage.pool.borrow_mut().as_mut().unwrap().mode = crate::model::PoolMode::ReadOnly;
+    let (results, _) = stage.repair().unwrap();
+    assert!(results.plans.iter().all(|result| result.outcome.is_none()));
+    let told = results
+        .plans
+        .iter()
+        .find(|result| result.plan.class == FindingClass::LeakedThin)
+        .unwrap();
+    let why = told.plan.left_out.as_deref().unwrap();
+    assert!(why.contains("read-only"), "{why}");
+    assert_eq!(*stage.calls.borrow(), Vec::<String>::new());
 }
 
 #[test]

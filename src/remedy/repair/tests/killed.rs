@@ -189,6 +189,46 @@ fn killed_twice_and_after_a_reboot_the_claim_on_a_device_is_kept_while_nobody_wr
 }
 
 #[test]
+fn what_a_kill_left_is_known_to_whoever_only_looks_and_no_strangers() {
+    let scene = &SCENES[0];
+    let mut claimed = 0;
+    for step in 0.. {
+        let stage = stage(scene);
+        if !stage.killed_before(step) {
+            break;
+        }
+        let rows = match Ledger::open_to_read(&stage.ledger_path()) {
+            Ok(ledger) => ledger.unfinished_repairs().unwrap(),
+            Err(_) => Vec::new(),
+        };
+        let before = rows.clone();
+        let survey = stage.survey_now(rows.iter().flat_map(|row| row.intent.deletes()).collect());
+        let left = claims_left(&rows, &survey);
+        let marked = matches!(
+            survey.pool_db.devices.get("pool-snap-3"),
+            Some(record) if record.state == DeviceState::Faulty
+        );
+        let there = survey.has_thin(ThinId(3)) == Some(true);
+        assert_eq!(
+            left.len(),
+            usize::from(marked && there),
+            "killed before step {step}"
+        );
+        claimed += left.len();
+        // Nothing of it is stored.
+        if !before.is_empty() {
+            let ledger = Ledger::open_to_read(&stage.ledger_path()).unwrap();
+            assert_eq!(ledger.unfinished_repairs().unwrap(), before);
+        }
+        // Of another device of that id nothing is known.
+        stage.thin.borrow_mut().insert(ThinId(3), details(4711));
+        let survey = stage.survey_now([ThinId(3)].into());
+        assert_eq!(claims_left(&rows, &survey), [], "killed before step {step}");
+    }
+    assert!(claimed > 1);
+}
+
+#[test]
 fn what_a_kill_left_is_never_deleted_when_it_is_another_device_by_now() {
     let scene = &SCENES[0];
     let mut kept = 0;

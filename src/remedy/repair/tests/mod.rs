@@ -45,6 +45,8 @@ struct Stage {
     pool: RefCell<Option<Pool>>,
     holder: RefCell<Option<Incarnation>>,
     at_work: RefCell<Vec<String>>,
+    /// What a running sidecar sees at work.
+    seen_at_work: RefCell<BTreeMap<ThinId, OperationId>>,
     knowledge: RefCell<Knowledge>,
     selection: RefCell<Selection>,
     /// Steps so far, and the one before which suture is killed.
@@ -125,6 +127,7 @@ impl Stage {
             })),
             holder: RefCell::new(None),
             at_work: RefCell::default(),
+            seen_at_work: RefCell::default(),
             knowledge: RefCell::default(),
             selection: RefCell::new(Selection::all(RepairMode::Offline, RepairPolicy::default())),
             steps: Cell::new(0),
@@ -240,7 +243,7 @@ impl Stage {
 
     /// What `suture repair` does, but for the settling that waits.
     fn repair(&self) -> Result<(Results, Vec<Settlement>), RepairError> {
-        let _only_one = OnlyOne::take(&self.ledger_path())?;
+        let _only_one = OnlyOne::take(&self.places)?;
         let mut ledger = Ledger::open_beside(&self.ledger_path()).map_err(RepairError::Ledger)?;
         self.repair_with(&mut ledger)
     }
@@ -311,6 +314,10 @@ impl Sight for Stage {
 
     fn holder(&self) -> Result<Option<Incarnation>, String> {
         Ok(self.holder.borrow().clone())
+    }
+
+    fn at_work(&self) -> BTreeMap<ThinId, OperationId> {
+        self.seen_at_work.borrow().clone()
     }
 
     fn now(&self) -> Timestamp {
