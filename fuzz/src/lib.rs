@@ -43,5 +43,5 @@ mod thin_image;
 pub use changed::bbolt_changed;
 pub use editor::bbolt_editor;
 pub use readers::{core_db, pool_db, snapshot_db};
-pub use text::{containerd_config, mountinfo};
+pub use text::{containerd_config, dm_status, mountinfo};
 pub use thin::{thin_changed, thin_metadata};

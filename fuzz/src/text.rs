@@ -3,8 +3,11 @@
 use std::{collections::BTreeSet, fs, path::PathBuf, sync::OnceLock};
 
 use suture::{
-    model::DeviceNumber,
-    observe::{containerd::read_config, mounts},
+    model::{
+        DeviceNumber, PoolMode, PoolName, PoolUsage, Sectors, ThinId, Untrusted,
+        dm::{Message, Target},
+    },
+    observe::{containerd::read_config, mounts, pool_status},
 };
 
 use crate::bounds::bounded;
@@ -52,4 +55,82 @@ pub fn mountinfo(data: &[u8]) {
             mount.path
         );
     }
+}
+
+/// The device that lines of tables are held against.
+const POOL: DeviceNumber = DeviceNumber { major: 253, minor: 2 };
+
+/// What the kernel says of pools and thin devices, and what is said to it: a line of each kind.
+pub fn dm_status(data: &[u8]) {
+    bounded(data.len(), || data.split(|byte| *byte == b'\n').for_each(line));
+}
+
+fn line(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let usage = pool_status::usage(&text, Some(Sectors(128)));
+    let mode = pool_status::mode(&text);
+    if let Some((mode, needs_check)) = mode {
+        assert!(
+            usage.is_some() != matches!(mode, PoolMode::Failed | PoolMode::Unknown),
+            "a pool that works counts, and one that failed does not: {text}"
+        );
+        if let Some(usage) = usage {
+            // Written as the kernel writes it, it says the same.
+            let again = status(&usage, mode, needs_check);
+            assert_eq!(pool_status::mode(&again), Some((mode, needs_check)), "{again}");
+            assert_eq!(
+                pool_status::usage(&again, Some(Sectors(128))),
+                Some(usage),
+                "{again}"
+            );
+        }
+    }
+    let _ = pool_status::metadata_device(&text);
+    let (kind, parameters) = text.split_once(' ').unwrap_or((&text, ""));
+    let read = pool_status::thin_id(Some(POOL), kind, parameters);
+    assert!(
+        read.is_none_or(|id| kind == "thin" && id <= ThinId::MAX),
+        "{text}"
+    );
+    let target = Target {
+        start: Sectors(0),
+        length: Sectors(8),
+        kind: Untrusted::from_bytes(kind.as_bytes()),
+        parameters: Untrusted::from_bytes(parameters.as_bytes()),
+    };
+    // One reads what the kernel says, the other what anybody asks of it, which may be less strict.
+    let asked = target.thin_on(&PoolName::new("tp"), Some(POOL));
+    let plain = !parameters.contains(char::is_control);
+    assert!(
+        read.is_none() || asked == read || !plain,
+        "{asked:?} and {read:?} of {text}"
+    );
+    if let message @ (Message::CreateThin { .. } | Message::CreateSnap { .. } | Message::Delete { .. }) =
+        Message::parse(bytes)
+    {
+        assert!(message.subject().is_some_and(|id| id <= ThinId::MAX), "{text}");
+        assert_eq!(Message::parse(message.to_string().as_bytes()), message, "{text}");
+    }
+}
+
+/// `pool_status`, drivers/md/dm-thin.c.
+fn status(usage: &PoolUsage, mode: PoolMode, needs_check: bool) -> String {
+    let PoolUsage {
+        metadata_used,
+        metadata_total,
+        data_used,
+        data_total,
+        held_root,
+        ..
+    } = usage;
+    let held_root = held_root.map_or("-".to_owned(), |root| root.to_string());
+    let mode = match mode {
+        PoolMode::ReadOnly => "ro",
+        PoolMode::OutOfDataSpace => "out_of_data_space",
+        _ => "rw",
+    };
+    let check = if needs_check { "needs_check" } else { "-" };
+    format!(
+        "0 {metadata_used}/{metadata_total} {data_used}/{data_total} {held_root} {mode} discard_passdown queue_if_no_space {check} 1024"
+    )
 }

@@ -5,16 +5,12 @@ use std::{
     fs, io,
     os::fd::{AsFd as _, BorrowedFd},
     path::{Path, PathBuf},
-    str::FromStr as _,
 };
 
-use devicemapper::{
-    DM, DevId, DmError, DmFlags, DmName, DmNameBuf, DmOptions, ThinPoolStatus, ThinPoolStatusSummary,
-};
+use devicemapper::{DM, DevId, DmError, DmFlags, DmName, DmNameBuf, DmOptions};
 
-use crate::model::{
-    DeviceNumber, Node, Pool, PoolActivation, PoolMode, PoolName, PoolUsage, Sectors, ThinId, Untrusted,
-};
+use super::pool_status;
+use crate::model::{DeviceNumber, Node, Pool, PoolActivation, PoolName, PoolUsage, Sectors, Untrusted};
 
 /// Why device-mapper could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -133,13 +129,13 @@ impl DeviceMapper {
             what: format!("pool {name}"),
             text: text.to_owned(),
         };
-        let metadata_device = parameters.split(' ').next().and_then(|word| word.parse().ok());
-        let metadata_device: DeviceNumber = metadata_device.ok_or_else(|| not_understood(&parameters))?;
+        let metadata_device = pool_status::metadata_device(&parameters);
+        let metadata_device = metadata_device.ok_or_else(|| not_understood(&parameters))?;
         let device = number(info.device());
         let activation = activation(device, metadata_device)?;
         let (_, status) = ask(DmFlags::DM_NOFLUSH).map_err(failed)?;
         let status = status.first().map(|(.., text)| text.clone()).unwrap_or_default();
-        let (mode, needs_check) = pool_mode(&status).ok_or_else(|| not_understood(&status))?;
+        let (mode, needs_check) = pool_status::mode(&status).ok_or_else(|| not_understood(&status))?;
         Ok(Pool {
             name: name.clone(),
             device,
@@ -165,7 +161,7 @@ impl DeviceMapper {
         if matches!(status, "Fail" | "Error") {
             return Ok(None);
         }
-        let usage = pool_usage(status, pool.data_block_sectors().map(Sectors));
+        let usage = pool_status::usage(status, pool.data_block_sectors().map(Sectors));
         usage.map(Some).ok_or_else(|| DeviceMapperError::Answer {
             what: format!("pool {}", pool.name),
             text: status.to_owned(),
@@ -314,7 +310,7 @@ impl DeviceMapper {
                     node.thin_ids.extend(
                         table
                             .iter()
-                            .filter_map(|(.., kind, text)| thin_id(pool, kind, text)),
+                            .filter_map(|(.., kind, text)| pool_status::thin_id(pool, kind, text)),
                     );
                 }
                 Err(error) if errno(&error) == Some(nix::errno::Errno::ENXIO as i32) => {
@@ -362,54 +358,6 @@ fn number(device: devicemapper::Device) -> DeviceNumber {
         major: device.major,
         minor: device.minor,
     }
-}
-
-/// Mode and `needs_check` from a status line; nothing where it makes no sense.
-fn pool_mode(status: &str) -> Option<(PoolMode, bool)> {
-    Some(match ThinPoolStatus::from_str(status).ok()? {
-        ThinPoolStatus::Working(working) => {
-            let mode = match working.summary {
-                ThinPoolStatusSummary::Good => PoolMode::ReadWrite,
-                ThinPoolStatusSummary::ReadOnly => PoolMode::ReadOnly,
-                ThinPoolStatusSummary::OutOfSpace => PoolMode::OutOfDataSpace,
-            };
-            (mode, working.needs_check)
-        }
-        ThinPoolStatus::Fail => (PoolMode::Failed, false),
-        ThinPoolStatus::Error => (PoolMode::Unknown, false),
-    })
-}
-
-/// `thin_ctr`, drivers/md/dm-thin.c: `<pool> <thin id> [<external origin>]`.
-fn thin_id(pool: Option<DeviceNumber>, kind: &str, parameters: &str) -> Option<ThinId> {
-    let mut words = parameters.split(' ');
-    let on: DeviceNumber = words.next()?.parse().ok()?;
-    let id = words.next()?.parse().ok().map(ThinId)?;
-    (kind == "thin" && Some(on) == pool).then_some(id)
-}
-
-/// What a status line counts (`pool_status`, dm-thin.c): transaction id, metadata used/total, data used/total, root of the
-/// reserved snapshot or `-`, and what [`pool_mode`] reads.
-fn pool_usage(status: &str, block: Option<Sectors>) -> Option<PoolUsage> {
-    let mut words = status.split_ascii_whitespace().skip(1);
-    let mut pair = || -> Option<(u64, u64)> {
-        let (used, total) = words.next()?.split_once('/')?;
-        Some((used.parse().ok()?, total.parse().ok()?))
-    };
-    let (metadata_used, metadata_total) = pair()?;
-    let (data_used, data_total) = pair()?;
-    let held_root = match words.next()? {
-        "-" => None,
-        root => Some(root.parse().ok()?),
-    };
-    Some(PoolUsage {
-        metadata_used,
-        metadata_total,
-        data_used,
-        data_total,
-        block_size: block?.bytes(),
-        held_root,
-    })
 }
 
 /// A dm device.
@@ -476,58 +424,4 @@ fn folder_names(path: &Path) -> Result<Vec<String>, DeviceMapperError> {
     entries
         .map(|entry| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned()))
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_status_line_tells_how_full_the_pool_is() {
-        let read = |status: &str| pool_usage(status, Some(Sectors(128)));
-        // Lines that a kernel 6.1 wrote.
-        let free = read("0 11/1024 3/2048 - rw discard_passdown queue_if_no_space - 1024").unwrap();
-        let expected = PoolUsage {
-            metadata_used: 11,
-            metadata_total: 1024,
-            data_used: 3,
-            data_total: 2048,
-            block_size: crate::model::Bytes(65536),
-            held_root: None,
-        };
-        assert_eq!(free, expected);
-        let held =
-            read("7 12/1024 3/2048 37 ro discard_passdown queue_if_no_space needs_check 1024").unwrap();
-        assert_eq!((held.held_root, held.metadata_used), (Some(37), 12));
-        for broken in [
-            "",
-            "0",
-            "0 11 3/2048 -",
-            "0 11/1024 3/2048",
-            "0 x/1024 3/2048 -",
-            "0 1/2 3/4 +",
-        ] {
-            assert_eq!(read(broken), None, "{broken}");
-        }
-    }
-
-    #[test]
-    fn a_status_line_tells_the_mode() {
-        let line = |mode: &str, check: &str| {
-            format!("0 144/16384 512/32768 - {mode} no_discard_passdown queue_if_no_space {check} 1024")
-        };
-        assert_eq!(pool_mode(&line("rw", "-")), Some((PoolMode::ReadWrite, false)));
-        assert_eq!(
-            pool_mode(&line("ro", "needs_check")),
-            Some((PoolMode::ReadOnly, true))
-        );
-        assert_eq!(
-            pool_mode(&line("out_of_data_space", "-")),
-            Some((PoolMode::OutOfDataSpace, false))
-        );
-        assert_eq!(pool_mode("Fail"), Some((PoolMode::Failed, false)));
-        assert_eq!(pool_mode("Error"), Some((PoolMode::Unknown, false)));
-        assert_eq!(pool_mode(&line("something-new", "-")), None);
-        assert_eq!(pool_mode(""), None);
-    }
 }

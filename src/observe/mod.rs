@@ -24,6 +24,8 @@ pub mod pages;
 #[cfg(feature = "readers")]
 pub mod places;
 pub mod pool_db;
+#[cfg(feature = "readers")]
+pub mod pool_status;
 #[cfg(feature = "node")]
 mod privileges;
 #[cfg(feature = "node")]

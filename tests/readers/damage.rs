@@ -46,14 +46,14 @@ impl PageSource for Named {
 }
 
 /// One way to damage a file, and the pages that it touches.
-struct Damage {
-    what: String,
-    bytes: Vec<u8>,
-    pages: BTreeSet<u64>,
+pub(crate) struct Damage {
+    pub(crate) what: String,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) pages: BTreeSet<u64>,
 }
 
 /// Every damage of every page.
-fn every_damage(bytes: &[u8], page_size: usize) -> Vec<Damage> {
+pub(crate) fn every_damage(bytes: &[u8], page_size: usize) -> Vec<Damage> {
     let pages = bytes.len() / page_size;
     let mut all = Vec::new();
     for page in 0..pages {

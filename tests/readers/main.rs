@@ -10,6 +10,8 @@ mod core;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod damaged_world;
+#[cfg(test)]
 mod databases;
 #[cfg(test)]
 mod fold;
@@ -17,6 +19,8 @@ mod fold;
 mod page_map;
 #[cfg(test)]
 mod recorded;
+#[cfg(test)]
+mod small_world;
 #[cfg(test)]
 mod survey;
 #[cfg(test)]

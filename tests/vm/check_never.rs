@@ -6,10 +6,11 @@ use serde_json::Value;
 use crate::{stage::*, support::*};
 
 /// How many checks are made under load, and how many in the long lane of `cargo xtask test`.
-const FEW_CHECKS: u32 = 50;
+const FEW_CHECKS: u32 = 25;
 const MANY_CHECKS: u32 = 1000;
-/// How many prepares and removals there are at least, and how many are under way at once.
-const OPERATIONS: u32 = 100;
+/// How many rounds of a prepare and a removal there are at least, and how many are under way at once.
+const FEW_OPERATIONS: u32 = 25;
+const MANY_OPERATIONS: u32 = 200;
 const WORKERS: u32 = 4;
 
 /// One of those that keep containerd busy: base devices and children of a layer that is in use, prepared and removed.
@@ -43,7 +44,7 @@ echo "$number checks, $bad bad"
 "#;
 
 /// Prepares and removals run all the time, by several clients, sync and async, and no check ever sees a finding in them.
-fn no_finding_under_load(async_remove: bool, checks: u32) -> Result<()> {
+fn no_finding_under_load(async_remove: bool, checks: u32, operations: u32) -> Result<()> {
     let vm = machine().time_limit(std::time::Duration::from_hours(3)).boot()?;
     let containerd = containerd(&vm)?;
     let mut stage = Stage { vm: &vm, containerd };
@@ -61,14 +62,8 @@ fn no_finding_under_load(async_remove: bool, checks: u32) -> Result<()> {
         vm.sh(&format!("echo 0 > /run/load-done-{number}"))?;
         workers.push(vm.spawn(["sh", "/run/worker", &number.to_string()], &[])?);
     }
-    let operations = (OPERATIONS * checks / FEW_CHECKS).min(OPERATIONS * 4);
     let told = vm
-        .run([
-            "sh",
-            "/run/checker",
-            &checks.to_string(),
-            &(operations / 2).to_string(),
-        ])?
+        .run(["sh", "/run/checker", &checks.to_string(), &operations.to_string()])?
         .ok()?
         .stdout;
     vm.sh("touch /run/load-ends")?;
@@ -86,7 +81,7 @@ fn no_finding_under_load(async_remove: bool, checks: u32) -> Result<()> {
 
 #[test]
 fn operations_in_flight_are_no_findings() -> Result<()> {
-    no_finding_under_load(false, FEW_CHECKS)
+    no_finding_under_load(false, FEW_CHECKS, FEW_OPERATIONS)
 }
 
 /// The long lane.
@@ -96,7 +91,7 @@ fn operations_in_flight_are_no_findings_in_a_thousand_checks() -> Result<()> {
         return Ok(());
     }
     for async_remove in [false, true] {
-        no_finding_under_load(async_remove, MANY_CHECKS)?;
+        no_finding_under_load(async_remove, MANY_CHECKS, MANY_OPERATIONS)?;
     }
     Ok(())
 }

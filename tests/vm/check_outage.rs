@@ -50,9 +50,12 @@ fn wedge_of_a_kill_during_mkfs_is_healed_offline() -> Result<()> {
     })
 }
 
-/// The same by a power cut, in every layer of which a file system is made.
+/// The same by a power cut. The long lane: in every run the drop-in heals one (`restart_path`).
 #[test]
 fn wedge_of_a_power_cut_during_mkfs_is_healed_offline() -> Result<()> {
+    if !long_lane() {
+        return Ok(());
+    }
     let disks = tempfile::tempdir()?;
     let kept = {
         let vm = boot_with_disks(disks.path())?;

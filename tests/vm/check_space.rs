@@ -146,7 +146,8 @@ fn die_in_cleanup(stage: &mut Stage<'_>, key: &str, window: &Window) -> Result<S
     Ok(name)
 }
 
-/// Every window of `async_remove`'s clean-up: A3 to A7 of the facts. What is removed in order is never a finding.
+/// The windows of `async_remove`'s clean-up: with everything left, with the record at rest, with only the record left; in
+/// the long lane those between too. What is removed in order is never a finding.
 #[test]
 fn orphan_record_of_every_window_of_an_async_removal_is_undone() -> Result<()> {
     on_stage(|stage| {
@@ -165,6 +166,9 @@ fn orphan_record_of_every_window_of_an_async_removal_is_undone() -> Result<()> {
             ("a6", Window::Call(Side::Before, "message * delete *")),
         ];
         for (key, window) in windows {
+            if !long_lane() && (key == "a4" || key == "a6") {
+                continue;
+            }
             let name = die_in_cleanup(stage, key, &window).context(key)?;
             let found = stage
                 .check()?

@@ -185,3 +185,80 @@ fn a_drop_in_that_can_not_work_lets_containerd_start() -> Result<()> {
     vm.sh("dmsetup resume tp")?;
     Ok(())
 }
+
+/// Pids of processes of that name that hang in the kernel (state D), where no signal ends them.
+fn hanging(vm: &Vm, name: &str) -> Result<Vec<String>> {
+    let all = vm.sh(&format!(
+        "for task in /proc/[0-9]*/task/*/status; do
+            grep -qsx 'Name:.{name}' $task && grep -qs '^State:.D' $task && echo $task || true
+        done"
+    ))?;
+    Ok(all.lines().map(str::to_owned).collect())
+}
+
+/// The disk under the pool's metadata answers nobody, and the repair hangs on it in the kernel: it is left behind, what
+/// it was doing is said, and containerd is started. Once the disk answers, the next start heals.
+#[test]
+fn a_repair_that_hangs_in_the_kernel_is_left_behind_and_said_so() -> Result<()> {
+    let vm = machine().systemd().boot()?;
+    let (service, _) = served(&vm)?;
+    let containerd = service.containerd();
+    containerd.rebuild_on_breakable_disks()?;
+    service.start()?;
+    let kept = Kept::write(&vm, containerd, "kept", 1)?;
+    // The wedge, and nobody who starts containerd at once.
+    let by_hand = "/etc/systemd/system/containerd.service.d/zz-by-hand.conf";
+    vm.write_file(by_hand, "[Service]\nRestart=no\n", 0o644)?;
+    service.reload()?;
+    containerd.kill_after_mkfs()?;
+    ensure!(!containerd.prepare("half", None)?.status.success());
+    vm.wait_until("containerd is down", PATIENCE, || {
+        Ok(service.property("ActiveState")? == "failed")
+    })?;
+    containerd.remove_wrappers()?;
+
+    vm.sh("dmsetup suspend --noflush tmeta")?;
+    let begun = Instant::now();
+    let _starting = vm.spawn(["systemctl", "start", "containerd"], &[])?;
+    vm.wait_until("the repair hangs in the kernel", PATIENCE, || {
+        Ok(!hanging(&vm, "suture-repair")?.is_empty())
+    })?;
+    vm.wait_until("containerd itself was started", IN_THE_WAY, || {
+        let pid = service.pid()?;
+        Ok(pid > 0 && vm.sh(&format!("cat /proc/{pid}/comm"))?.trim() == "containerd")
+    })
+    .with_context(|| format!("its log: {}", service.log().unwrap_or_default()))?;
+    eprintln!("started after {:.1?}", begun.elapsed());
+    let log = service.log()?;
+    for part in [
+        "was not finished within 10 s. It was: ",
+        "it hangs in the kernel and can not be stopped; it holds no lock that containerd waits for",
+    ] {
+        ensure!(log.contains(part), "`{part}` is not in: {log}");
+    }
+    ensure!(
+        !hanging(&vm, "suture-repair")?.is_empty(),
+        "it was not left behind, so this shows nothing"
+    );
+
+    vm.sh("dmsetup resume tmeta")?;
+    vm.wait_until("what was left behind is gone", PATIENCE, || {
+        Ok(vm
+            .sh("cat /proc/[0-9]*/comm 2> /dev/null | grep -cx suture-repair || true")?
+            .trim()
+            == "0")
+    })?;
+    vm.wait_until("containerd serves", PATIENCE, || {
+        Ok(containerd.snapshotter_is_up().unwrap_or_default())
+    })?;
+    let refused = containerd.prepare("meets it", None)?;
+    ensure!(!refused.status.success(), "nothing was healed: {refused:?}");
+    vm.run(["systemctl", "restart", "containerd"])?.ok()?;
+    containerd
+        .prepare("at once", None)?
+        .ok()
+        .with_context(|| format!("its log: {}", service.log().unwrap_or_default()))?;
+    ensure!(kept.is_whole(&vm)?);
+    containerd.works()?;
+    Check::in_vm(&vm)?.expect(&[]).map(drop)
+}

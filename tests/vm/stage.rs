@@ -51,7 +51,7 @@ pub(crate) fn on_stage(scenario: impl FnOnce(&mut Stage<'_>) -> Result<()>) -> R
         .context("the stage was not clean to begin with")?;
     scenario(&mut stage)?;
     stage.leave_clean().context("the stage is not left clean")?;
-    eprintln!("played in {:.1?}", begun.elapsed());
+    xtask::vm::tell_time(begun.elapsed());
     let parked = stage.containerd.park();
     IDLE.lock()
         .unwrap_or_else(PoisonError::into_inner)

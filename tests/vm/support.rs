@@ -37,6 +37,7 @@ pub(crate) fn boot_on_disks(kernel: Kernel, folder: &Path) -> Result<Vm> {
 pub(crate) fn machine() -> VmBuilder {
     Vm::builder()
         .time_limit(Duration::from_mins(8))
+        .time_told()
         .file(env!("CARGO_BIN_EXE_suture"), "suture")
 }
 

@@ -105,8 +105,12 @@ fn with_database(vm: &Vm, spoil: &str, expected: &[&str]) -> Result<()> {
     suture.stop()
 }
 
+/// The long lane: in every run the next one meets a broken database too, and `tests/readers` every way to break one.
 #[test]
 fn a_truncated_pool_database_is_said_so_and_nothing_is_judged() -> Result<()> {
+    if !long_lane() {
+        return Ok(());
+    }
     with_database(
         &boot(Kernel::V6_1)?,
         &format!("truncate -s 5000 {POOL_DB}"),

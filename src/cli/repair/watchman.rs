@@ -3,7 +3,10 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::CommandExt as _},
+    },
     process::{Child, Command},
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -29,6 +32,7 @@ pub(super) fn run(deadline: Duration) -> u8 {
     let started = Instant::now();
     // This very program, also when its file was replaced meanwhile.
     let worker = Command::new("/proc/self/exe")
+        .arg0(std::env::args_os().next().unwrap_or_else(|| "suture".into()))
         .args(std::env::args_os().skip(1))
         .arg("--as-worker")
         .stdin(OwnedFd::from(theirs))

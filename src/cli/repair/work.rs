@@ -29,6 +29,8 @@ use crate::{
 
 /// Does the work; gives the exit code.
 pub(super) fn run(arguments: &RepairArguments) -> u8 {
+    // Where it is left behind, `ps` is to say what it is; it would be called `exe`, after the file that it was started from.
+    let _ = rustix::thread::set_name(c"suture-repair");
     // A repair must not go on unseen when the process that waits for it is killed.
     let _ = set_parent_process_death_signal(Some(Signal::TERM));
     match work(arguments) {

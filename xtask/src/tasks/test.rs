@@ -9,7 +9,8 @@ use crate::command::clean_cargo;
 /// Cases of each property test in the long lane.
 const LONG_CASES: &str = "20000";
 
-/// Set for the scenarios in the VM that take long: a thousand checks under load, more places to cut the power.
+/// Set for the scenarios in the VM that take long, or that a cheaper one covers too: a thousand checks under load, more
+/// places to cut the power.
 const LONG_LANE: &str = "SUTURE_LONG_LANE";
 
 /// What may be asked of the tests.
@@ -19,7 +20,7 @@ const LONG_LANE: &str = "SUTURE_LONG_LANE";
 )]
 pub struct Arguments {
     /// The slower lane too: many more cases of each property test, minutes of each fuzz target, a thousand checks under
-    /// load, and the story of `cargo xtask run` on both kernels
+    /// load, scenarios that a cheaper one mostly covers, and the story of `cargo xtask run` on both kernels
     #[arg(long)]
     long: bool,
     /// Arguments for the test programs, such as a part of a test's name

@@ -31,6 +31,7 @@ pub struct VmBuilder {
     kernel_arguments: String,
     console: Option<ConsoleSink>,
     cut_on: Option<CutOn>,
+    time_told: bool,
 }
 
 impl VmBuilder {
@@ -44,6 +45,7 @@ impl VmBuilder {
             kernel_arguments: String::new(),
             console: None,
             cut_on: None,
+            time_told: false,
         }
     }
 
@@ -113,6 +115,13 @@ impl VmBuilder {
         self
     }
 
+    /// Says on standard error, once the VM ends, which test it was for and how long it lived ([`super::tell_time`]).
+    #[must_use]
+    pub fn time_told(mut self) -> Self {
+        self.time_told = true;
+        self
+    }
+
     /// Starts the VM, and waits until it takes commands. What the set-up lacks for it is made first.
     pub fn boot(self) -> Result<Vm> {
         let parts = setup::vm(false)?;
@@ -139,6 +148,7 @@ impl VmBuilder {
         Ok(Vm {
             link,
             machine,
+            time_told: self.time_told,
             _work: work,
             _socket: socket,
         })

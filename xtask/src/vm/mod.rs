@@ -23,6 +23,7 @@ mod media;
 mod output;
 mod process;
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,7 @@ pub struct Vm {
     /// Shared with the processes that were spawned.
     link: Arc<Link>,
     machine: Arc<Machine>,
+    time_told: bool,
     /// Disk images and the socket; removed when the VM is dropped.
     _work: tempfile::TempDir,
     _socket: tempfile::TempDir,
@@ -170,5 +172,17 @@ impl Drop for Vm {
     fn drop(&mut self) {
         // Already gone, most likely after a cut or a shutdown, is just as well.
         let _ = self.machine.kill("its handle was dropped");
+        if self.time_told {
+            tell_time(self.uptime());
+        }
     }
+}
+
+/// Says on standard error how long the test took that this thread runs. A test program keeps what is printed by tests that
+/// pass to itself, and stable Rust tells no times: without this nobody sees which scenario makes a run long.
+pub fn tell_time(took: Duration) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    // Nobody is left to tell where standard error is closed.
+    let _ = writeln!(std::io::stderr(), "vm: {test}: {:.0} s", took.as_secs_f32());
 }

@@ -15,7 +15,20 @@ impl<'vm> Containerd<'vm> {
     /// The same, with the data on another disk (`8:0`), from a sector on.
     pub fn with_data_on(vm: &'vm Vm, data: &str, from: u64) -> Result<Self> {
         let mut containerd = Self::set_up(vm, Options::default())?;
-        vm.sh(&format!(
+        containerd.rebuild_on(data, from)?;
+        containerd.start()?;
+        Ok(containerd)
+    }
+}
+
+impl Containerd<'_> {
+    /// Makes the pool, which nobody may have used yet, again on dm-linear devices, `tdata` and `tmeta`.
+    pub fn rebuild_on_breakable_disks(&self) -> Result<()> {
+        self.rebuild_on("$5", 0)
+    }
+
+    fn rebuild_on(&self, data: &str, from: u64) -> Result<()> {
+        self.vm.sh(&format!(
             "set -- $(dmsetup table tp)
             metadata=$4; data={data}
             sectors=$(($(cat /sys/dev/block/$data/size) - {from}))
@@ -25,12 +38,9 @@ impl<'vm> Containerd<'vm> {
             dmsetup create tdata --table \"0 $sectors linear $data {from}\"
             dmsetup create tp --table \"0 $sectors thin-pool /dev/mapper/tmeta /dev/mapper/tdata 128 32768 1 skip_block_zeroing\""
         ))?;
-        containerd.start()?;
-        Ok(containerd)
+        Ok(())
     }
-}
 
-impl Containerd<'_> {
     /// Removes containerd's databases and keeps the pool (containerd#4790). containerd must not run.
     pub fn wipe_databases(&self) -> Result<()> {
         let Options { root, .. } = &self.options;
