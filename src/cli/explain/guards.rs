@@ -4,6 +4,7 @@
 use crate::{
     cli::{look::Look, paper::safe},
     model::{Act, Condition, ContainerdState, Diagnosis, Node, PoolMode, Provenance, ThinId},
+    words::times,
 };
 
 /// What is known of a guard.
@@ -88,8 +89,8 @@ fn not_open(one: &Diagnosis, look: &Look) -> Reading {
         let busy = node.open_count > 0 || mounts.is_some_and(|mounts| !mounts.is_empty());
         if is_removed(node) && busy {
             return Refuses(format!(
-                "dm device {node} is in use ({} times open)",
-                node.open_count
+                "dm device {node} is in use ({} open)",
+                times(node.open_count)
             ));
         }
         if maps && !is_removed(node) && !ids.is_empty() {
