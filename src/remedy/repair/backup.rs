@@ -9,6 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    files::{private_file, private_folder, tighten},
     model::{PoolName, ThinId, Timestamp, TxId},
     observe::world::Places,
 };
@@ -96,11 +97,13 @@ impl Backup {
     /// Makes the folder, with the copy of the snapshot database and the manifest in it. The pool database is copied by who
     /// has the lock on it, to [`Backup::pool_db`].
     pub(super) fn begin(folder: &Path, manifest: Manifest, places: &Places) -> Result<Self, BackupError> {
-        fs::create_dir_all(folder).map_err(io_error("making the folder", folder))?;
+        private_folder(folder).map_err(io_error("making the folder", folder))?;
         let snapshots = places.snapshot_db();
         let copy = folder.join(SNAPSHOTS);
         match fs::copy(&snapshots, &copy) {
             Ok(_) => {
+                // A copy is as open as what it is of.
+                tighten(&copy).map_err(io_error("storing", &copy))?;
                 let synced = File::open(&copy).and_then(|file| file.sync_all());
                 synced.map_err(io_error("storing", &copy))?;
             }
@@ -133,7 +136,9 @@ impl Backup {
         })?;
         let new = self.folder.join("manifest.new");
         let write = || {
-            let mut file = File::create(&new)?;
+            let mut file = private_file(&new)?;
+            // A repair that was killed may have left a longer one.
+            file.set_len(0)?;
             file.write_all(&json)?;
             file.sync_all()?;
             fs::rename(&new, &path)
@@ -185,10 +190,13 @@ pub(super) fn folder_name(at: Timestamp, txid: TxId) -> String {
     format!("{at}-{txid}")
 }
 
-/// Drops all but the newest backups.
+/// Drops all but the newest backups; those that an older suture let others read are tightened.
 pub(super) fn prune(all: &Path) -> Result<(), BackupError> {
     let folders = folders(all)?;
     let old = folders.len().saturating_sub(KEEP);
+    for folder in folders.iter().skip(old) {
+        tighten(folder).map_err(io_error("keeping others out of", folder))?;
+    }
     for folder in folders.iter().take(old) {
         fs::remove_dir_all(folder).map_err(io_error("dropping the old backup", folder))?;
     }
