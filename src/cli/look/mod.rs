@@ -16,7 +16,14 @@ use clap::Args;
 pub(super) use knowledge::readable_ledger;
 pub(super) use places::{quoted, spelled};
 
-use super::{CliError, places::SurveyArguments, run::LedgerArgument, seconds, status::SocketArgument};
+use super::{
+    CliError,
+    exit::{LEFT, OPERATIONAL},
+    places::SurveyArguments,
+    run::LedgerArgument,
+    seconds,
+    status::SocketArgument,
+};
 use crate::{
     diagnose::{Settled, Settling},
     model::{Diagnoses, Diagnosis, Knowledge, Severity, Survey, survey::Unread},
@@ -29,10 +36,6 @@ use crate::{
     words::explain,
 };
 
-/// Exit code: something worse than a notice is left as it is (fsck(8)).
-pub(super) const FINDINGS: u8 = 4;
-/// Exit code: it could not be done, or what was read does not tell.
-pub(super) const OPERATIONAL: u8 = 8;
 /// Errors after which the state of things is read once more: containerd was in the middle of something.
 const TRIES: u32 = 3;
 
@@ -93,7 +96,7 @@ impl Verdict {
     pub(super) fn code(self) -> ExitCode {
         match self {
             Self::Clean => ExitCode::SUCCESS,
-            Self::Findings => FINDINGS.into(),
+            Self::Findings => LEFT.into(),
             Self::Incomplete => OPERATIONAL.into(),
         }
     }
