@@ -16,6 +16,8 @@ pub mod correlate;
 pub mod decide;
 pub mod diagnose;
 #[cfg(feature = "node")]
+mod files;
+#[cfg(feature = "node")]
 pub mod ledger;
 pub mod model;
 pub mod observe;

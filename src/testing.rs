@@ -6,13 +6,14 @@ mod status;
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::model::{
-    Bytes, DeviceMark, DeviceNumber, DeviceRecord, DeviceState, IdState, Incarnation, Node, Observation,
-    Pool, PoolActivation, PoolDb, PoolMode, PoolName, Sectors, SnapshotDb, SnapshotId, ThinDetails, ThinId,
-    Timestamp, Topology, TxId, Untrusted, World,
+    Bytes, ContainerdState, CoreDb, DeviceMark, DeviceNumber, DeviceRecord, DeviceState, IdState,
+    Incarnation, Node, Observation, Pool, PoolActivation, PoolDb, PoolMode, PoolName, PoolUsage, Sectors,
+    SnapshotDb, SnapshotId, Survey, ThinDetails, ThinId, Timestamp, Topology, TxId, Untrusted, World,
     commit::{Commit, DatabaseKind, EntryChange},
     databases::{Presence, SnapshotKind, SnapshotRow},
     dm::{CallResult, Caller, DmCommand, DmIoctl, Message, Payload, Process, Target},
     observation::LossKind,
+    survey::Mounts,
 };
 
 #[cfg(feature = "node")]
@@ -167,30 +168,96 @@ pub(crate) fn mark(id: u32) -> DeviceMark {
 }
 
 /// An empty world, to be filled in.
+/// The pool, in write mode and without a fault.
+fn healthy_pool() -> Pool {
+    Pool {
+        name: pool(),
+        device: POOL_DEVICE,
+        metadata_device: DeviceNumber { major: 7, minor: 0 },
+        activation: activation(),
+        table: "7:0 7:1 128 32768 1 skip_block_zeroing".to_owned(),
+        mode: PoolMode::ReadWrite,
+        needs_check: false,
+    }
+}
+
+fn empty_pool_db() -> PoolDb {
+    PoolDb {
+        devices: BTreeMap::new(),
+        device_ids: BTreeMap::new(),
+        id_sequence: 0,
+        txid: TxId(5),
+    }
+}
+
+fn empty_storage(txid: u64) -> SnapshotDb {
+    SnapshotDb {
+        snapshots: BTreeMap::new(),
+        sequence: 0,
+        txid: Some(TxId(txid)),
+        presence: Presence::Complete,
+    }
+}
+
+/// A survey to put things into. containerd is stopped, and `async_remove` is off.
+pub(crate) fn survey() -> Survey {
+    Survey {
+        begun: at(1),
+        pool_name: pool(),
+        pool: Some(healthy_pool()),
+        usage: Some(PoolUsage {
+            metadata_used: 300,
+            metadata_total: 4096,
+            data_used: 10,
+            data_total: 1000,
+            block_size: Bytes(65536),
+            held_root: None,
+        }),
+        pool_db: empty_pool_db(),
+        snapshots: empty_storage(4),
+        thin: Some(BTreeMap::new()),
+        mapping_roots: BTreeMap::new(),
+        nodes: Vec::new(),
+        core: Some(CoreDb::default()),
+        mounts: Mounts::default(),
+        containerd: ContainerdState::Stopped { at_work: Vec::new() },
+        async_remove: Some(false),
+        unread: Vec::new(),
+    }
+}
+
+/// A dm device on one thin device, in use by nobody.
+pub(crate) fn node(name: &str, id: u32, device: DeviceNumber) -> Node {
+    Node {
+        name: Untrusted::from_bytes(name.as_bytes()),
+        device,
+        thin_ids: vec![ThinId(id)],
+        suspended: false,
+        open_count: 0,
+        unreadable: false,
+        live: true,
+        deferred_remove: false,
+        error_table: false,
+    }
+}
+
+pub(crate) fn record(name: &str, id: u32, state: DeviceState) -> DeviceRecord {
+    DeviceRecord {
+        device_id: ThinId(id),
+        size: Bytes(1 << 26),
+        name: name.to_owned(),
+        parent_name: String::new(),
+        state,
+        error: String::new(),
+    }
+}
+
 pub(crate) fn world(second: u64) -> World {
     World {
         begun: at(second),
-        pool: Pool {
-            name: pool(),
-            device: POOL_DEVICE,
-            metadata_device: DeviceNumber { major: 7, minor: 0 },
-            activation: activation(),
-            table: "7:0 7:1 128 0".to_owned(),
-            mode: PoolMode::ReadWrite,
-            needs_check: false,
-        },
-        pool_db: PoolDb {
-            devices: BTreeMap::new(),
-            device_ids: BTreeMap::new(),
-            id_sequence: 0,
-            txid: TxId(5),
-        },
-        snapshots: SnapshotDb {
-            snapshots: BTreeMap::new(),
-            sequence: 0,
-            txid: Some(TxId(5)),
-            presence: Presence::Complete,
-        },
+        pool: healthy_pool(),
+        pool_db: empty_pool_db(),
+        snapshots: empty_storage(5),
         thin: BTreeMap::new(),
         mapping_roots: BTreeMap::new(),
         nodes: Vec::new(),
@@ -220,14 +287,7 @@ impl Fill for World {
     }
 
     fn record(mut self, name: &str, id: u32, state: DeviceState) -> Self {
-        let record = DeviceRecord {
-            device_id: ThinId(id),
-            size: Bytes(1 << 26),
-            name: name.to_owned(),
-            parent_name: String::new(),
-            state,
-            error: String::new(),
-        };
+        let record = record(name, id, state);
         self.pool_db.devices.insert(name.to_owned(), record);
         self
     }
@@ -244,15 +304,8 @@ impl Fill for World {
 
     fn node(mut self, name: &str, id: u32) -> Self {
         self.nodes.push(Node {
-            name: Untrusted::from_bytes(name.as_bytes()),
-            device: DeviceNumber { major: 253, minor: 7 },
-            thin_ids: vec![ThinId(id)],
-            suspended: false,
             open_count: 1,
-            unreadable: false,
-            live: true,
-            deferred_remove: false,
-            error_table: false,
+            ..node(name, id, DeviceNumber { major: 253, minor: 7 })
         });
         self
     }
@@ -265,14 +318,7 @@ pub(crate) fn transition(
     from: Option<DeviceState>,
     to: Option<DeviceState>,
 ) -> Observation {
-    let record = |state| DeviceRecord {
-        device_id: ThinId(id),
-        size: Bytes(1 << 26),
-        name: format!("tp-snap-{id}"),
-        parent_name: String::new(),
-        state,
-        error: String::new(),
-    };
+    let record = |state| record(&format!("tp-snap-{id}"), id, state);
     Observation::Commit(Box::new(Commit {
         at: at(second),
         since: at(second.saturating_sub(1)),

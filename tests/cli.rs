@@ -3,7 +3,7 @@
 
 #[path = "cli/check.rs"]
 mod check;
-#[path = "readers/thin_image.rs"]
+#[path = "shared/thin_image.rs"]
 #[expect(
     dead_code,
     clippy::indexing_slicing,
@@ -42,14 +42,100 @@ fn path(folder: &tempfile::TempDir, name: &str) -> String {
     folder.path().join(name).to_str().unwrap().to_owned()
 }
 
+const COMMANDS: [&str; 12] = [
+    "check",
+    "inspect",
+    "explain",
+    "run",
+    "status",
+    "watch",
+    "history",
+    "record",
+    "replay",
+    "repair",
+    "completions",
+    "man",
+];
+
 #[test]
-fn every_command_has_an_example_in_its_help() {
-    for command in [
-        "check", "inspect", "explain", "run", "status", "watch", "history", "record", "replay", "repair",
-    ] {
+fn every_command_is_known_here_and_has_an_example_in_its_help() {
+    let all = String::from_utf8(suture(&["--help"]).stdout).unwrap();
+    let listed = all.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let listed: Vec<&str> = listed
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| {
+            line.strip_prefix("  ")?
+                .split(' ')
+                .next()
+                .filter(|name| !name.is_empty())
+        })
+        .filter(|name| *name != "help")
+        .collect();
+    let known: std::collections::BTreeSet<&str> = COMMANDS.into();
+    assert_eq!(
+        listed.into_iter().collect::<std::collections::BTreeSet<_>>(),
+        known,
+        "{all}"
+    );
+    for command in COMMANDS {
         let text = String::from_utf8(suture(&[command, "--help"]).stdout).unwrap();
         assert!(text.contains("Example:\n"), "{command}: {text}");
     }
+}
+
+/// What bash completes a line to, by the script that suture prints.
+fn completed(words: &[&str]) -> String {
+    let script = String::from_utf8(suture(&["completions", "bash"]).stdout).unwrap();
+    let run = r#"eval "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+        _suture suture "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"; echo "${COMPREPLY[*]}""#;
+    let mut bash = Command::new("bash");
+    let output = bash.args(["-c", run, &script]).args(words).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn a_shell_completes_commands_and_options() {
+    assert_eq!(completed(&["suture", "rep"]), "repair replay");
+    assert_eq!(completed(&["suture", "repair", "--off"]), "--offline");
+    assert_eq!(completed(&["suture", "completions", "fi"]), "fish");
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let output = suture(&["completions", shell]);
+        let script = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success());
+        for command in COMMANDS {
+            assert!(script.contains(command), "{shell}: {command}");
+        }
+    }
+}
+
+#[test]
+fn each_command_has_a_manual_page_with_its_example() {
+    let folder = tempfile::tempdir().unwrap();
+    let manuals = path(&folder, "share/man1");
+    assert!(suture(&["man", &manuals]).status.success());
+    let page = |name: &str| fs::read_to_string(folder.path().join("share/man1").join(name)).unwrap();
+    assert!(
+        page("suture.1").contains("suture\\-repair(1)"),
+        "{}",
+        page("suture.1")
+    );
+    for command in COMMANDS {
+        let text = page(&format!("suture-{command}.1"));
+        assert!(
+            text.contains(".TH") && text.contains("Example:"),
+            "{command}: {text}"
+        );
+    }
+    let repair = page("suture-repair.1");
+    assert!(
+        repair.contains("offline") && !repair.contains("as\\-worker"),
+        "{repair}"
+    );
+    refuses(
+        &["man", "/dev/null/x"],
+        &["writing manual pages into /dev/null/x", "Not a directory"],
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@
     clippy::indexing_slicing,
     reason = "the writer of the tests, which take more of it and fail by panicking"
 )]
-#[path = "../../tests/readers/bbolt_file.rs"]
+#[path = "../../tests/shared/bbolt_file.rs"]
 mod bbolt_file;
 mod calls;
 mod fold;

@@ -13,7 +13,7 @@
     clippy::pedantic,
     reason = "the tests' own"
 )]
-#[path = "../../tests/readers/bbolt_file.rs"]
+#[path = "../../tests/shared/bbolt_file.rs"]
 mod bbolt_file;
 mod bounds;
 mod changed;
@@ -25,7 +25,7 @@ mod editor;
     clippy::pedantic,
     reason = "the tests' own"
 )]
-#[path = "../../tests/readers/page_map.rs"]
+#[path = "../../tests/shared/page_map.rs"]
 mod page_map;
 mod readers;
 mod text;
@@ -37,7 +37,7 @@ mod thin;
     clippy::pedantic,
     reason = "the tests' own"
 )]
-#[path = "../../tests/readers/thin_image.rs"]
+#[path = "../../tests/shared/thin_image.rs"]
 mod thin_image;
 
 pub use changed::bbolt_changed;

@@ -9,7 +9,7 @@ use crate::{
         Finding, GuardReading, Observation, Operation, OperationState, Outcome, Plan, PoolName, Timestamp,
         observation::BlockError, sense::Sense,
     },
-    words::trace_id,
+    words::{one_or, trace_id},
 };
 
 /// One thing told.
@@ -145,9 +145,11 @@ impl fmt::Display for Report {
             Self::Replayed {
                 entries,
                 damage: None,
-            } => {
-                write!(f, "the recording ends here, after {entries} entries")
-            }
+            } => write!(
+                f,
+                "the recording ends here, after {entries} {}",
+                one_or(*entries, "entry", "entries")
+            ),
             Self::Replayed {
                 entries,
                 damage: Some(why),

@@ -94,6 +94,14 @@ pub enum CliError {
         /// Why no more.
         source: Box<Damage>,
     },
+    /// Manual pages could not be written.
+    #[error("writing manual pages into {folder}; name a folder that may be written to")]
+    ManualPages {
+        /// Its name.
+        folder: String,
+        /// Why.
+        source: io::Error,
+    },
     /// Standard output could not be written, other than by its reader going away.
     #[error("writing to standard output")]
     Print(#[source] io::Error),

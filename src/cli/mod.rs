@@ -4,7 +4,13 @@
 mod absent;
 #[cfg(feature = "node")]
 mod check;
+mod completions;
 mod error;
+#[cfg_attr(
+    not(feature = "node"),
+    expect(dead_code, reason = "without a node a wrong word is all that can go wrong")
+)]
+mod exit;
 #[cfg(feature = "node")]
 mod explain;
 #[cfg(feature = "node")]
@@ -13,6 +19,7 @@ mod history;
 mod inspect;
 #[cfg(feature = "node")]
 mod look;
+mod man;
 #[cfg(feature = "node")]
 mod paper;
 #[cfg(feature = "node")]
@@ -66,6 +73,8 @@ enum Command {
     Record(record::RecordArguments),
     Repair(repair::RepairArguments),
     Replay(replay::ReplayArguments),
+    Completions(completions::CompletionsArguments),
+    Man(man::ManArguments),
 }
 
 #[cfg(not(feature = "node"))]
@@ -90,6 +99,8 @@ enum Command {
     /// Not in this build: heal what a check finds.
     Repair(NodeArguments),
     Replay(replay::ReplayArguments),
+    Completions(completions::CompletionsArguments),
+    Man(man::ManArguments),
 }
 
 /// How results are printed.
@@ -118,21 +129,16 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Subcommands whose exit codes are those of fsck(8), where 1 and 2 mean something else.
-const AS_FSCK: [&str; 4] = ["check", "inspect", "explain", "repair"];
-/// fsck(8): usage or syntax error.
-const FSCK_USAGE: u8 = 16;
-
 /// Prints what clap has to say: help and version are no errors, and what is one depends on the subcommand.
 fn usage(error: &clap::Error) -> ExitCode {
     // Nobody is left to tell where this fails.
     drop(error.print());
     let fsck = std::env::args_os()
         .nth(1)
-        .is_some_and(|word| AS_FSCK.iter().any(|name| word == *name));
+        .is_some_and(|word| exit::AS_FSCK.iter().any(|name| word == *name));
     match error.exit_code() {
         0 => ExitCode::SUCCESS,
-        _ if fsck => FSCK_USAGE.into(),
+        _ if fsck => exit::USAGE.into(),
         code => u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from),
     }
 }
@@ -175,6 +181,8 @@ pub fn main() -> ExitCode {
         | Command::Record(_)
         | Command::Repair(_) => Err(CliError::WithoutNode),
         Command::Replay(arguments) => replay::run(&arguments).map(success),
+        Command::Completions(arguments) => completions::run(&arguments).map(success),
+        Command::Man(arguments) => man::run(&arguments).map(success),
     };
     match result {
         Ok(code) => code,

@@ -9,6 +9,7 @@ use std::{
 use comfy_table::Table;
 
 use crate::model::Severity;
+pub(super) use crate::words::{counted, thousands};
 
 /// Width of what does not go to a terminal: it is read in a terminal later.
 const WIDTH: usize = 80;
@@ -164,25 +165,6 @@ pub(super) fn short(name: &str) -> String {
     })
 }
 
-/// A number with its thousands apart.
-pub(super) fn thousands(number: impl TryInto<u64>) -> String {
-    let digits = number.try_into().unwrap_or(u64::MAX).to_string();
-    let mut out = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-/// So many of a thing.
-pub(super) fn counted(number: usize, thing: &str) -> String {
-    let ending = if number == 1 { "" } else { "s" };
-    format!("{} {thing}{ending}", thousands(number as u64))
-}
-
 /// A size as people read it, in units of 1024.
 pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -259,19 +241,10 @@ mod tests {
     }
 
     #[test]
-    fn numbers_read_well() {
-        assert_eq!(
-            ["0", "999", "1,000", "1,234,567"],
-            [0_u64, 999, 1000, 1_234_567]
-                .map(thousands)
-                .each_ref()
-                .map(String::as_str)
-        );
+    fn sizes_read_well() {
         assert_eq!(size(0), "0 B");
         assert_eq!(size(65_536), "64.0 KiB");
         assert_eq!(size(1_610_612_736), "1.5 GiB");
         assert_eq!(size(u64::MAX), "16383 PiB");
-        assert_eq!(counted(1, "finding"), "1 finding");
-        assert_eq!(counted(2000, "finding"), "2,000 findings");
     }
 }

@@ -5,9 +5,12 @@ mod at_work;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{
-    Act, Condition, ConditionReading, ContainerdState, Diagnoses, Diagnosis, IdState, Knowledge, Node,
-    PoolActivation, Provenance, RepairPlan, SnapshotId, Survey, ThinId,
+use crate::{
+    model::{
+        Act, Condition, ConditionReading, ContainerdState, Diagnoses, Diagnosis, IdState, Knowledge, Node,
+        PoolActivation, Provenance, RepairPlan, SnapshotId, Survey, ThinId,
+    },
+    words::times,
 };
 
 /// A survey with what it shows, by the keys that conditions ask for.
@@ -173,7 +176,7 @@ impl<'a> Evidence<'a> {
         }
         for node in self.survey.nodes.iter().filter(|node| removed(node)) {
             if node.open_count > 0 {
-                return Err(format!("dm device {node} is open {} times", node.open_count));
+                return Err(format!("dm device {node} is open {}", times(node.open_count)));
             }
             if let Some(mount) = self
                 .survey
@@ -333,10 +336,11 @@ fn doubt(survey: &Survey) -> Option<String> {
     if let Some(why) = survey.storage_doubt() {
         return Some(why);
     }
-    let next = SnapshotId(survey.snapshots.sequence.saturating_add(1));
-    let beyond = devices
-        .values()
-        .find(|record| survey.snapshot_of(record).is_some_and(|id| id > next));
+    let beyond = devices.values().find(|record| {
+        survey
+            .snapshot_of(record)
+            .is_some_and(|id| survey.is_beyond_the_next(id))
+    });
     beyond.map(|record| {
         format!(
             "the record {} is of a snapshot that metadata.db has not drawn yet: metadata.db was lost, or is an older one",

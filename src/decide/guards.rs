@@ -3,6 +3,7 @@
 use crate::{
     correlate::Correlator,
     model::{Action, Guard, GuardReading, IdState, OperationState, Plan, PoolMode, World},
+    words::counted,
 };
 
 /// Reads every guard of a plan. All but [`Guard::SameTransaction`]: that one is about the moment between this reading
@@ -76,8 +77,9 @@ fn one(guard: Guard, plan: &Plan, world: &World, operations: &Correlator) -> (bo
             Some(now) if now == *mark => (
                 true,
                 format!(
-                    "its mappings begin at block {} and map {} blocks, as when it was abandoned",
-                    now.mapping_root, now.details.mapped_blocks
+                    "its mappings begin at block {} and map {}, as when it was abandoned",
+                    now.mapping_root,
+                    counted(now.details.mapped_blocks, "block")
                 ),
             ),
             Some(_) => (

@@ -3,6 +3,7 @@
 use crate::{
     correlate::Correlator,
     model::{Finding, FindingClass, FindingId, IdState, OperationState, Provenance, Subject, ThinId, World},
+    words::{counted, one_or},
 };
 
 /// Every thin device without a record, unless somebody is at work on it.
@@ -36,7 +37,11 @@ fn classify(world: &World, operations: &Correlator, id: ThinId) -> Option<Findin
         None => format!("containerd's database has never drawn id {id}"),
     });
     if let Some(details) = world.thin.get(&id) {
-        evidence.push(format!("{} blocks are mapped by it", details.mapped_blocks));
+        let are = one_or(details.mapped_blocks, "is", "are");
+        evidence.push(format!(
+            "{} {are} mapped by it",
+            counted(details.mapped_blocks, "block")
+        ));
     }
     for node in world.holders(id) {
         evidence.push(format!(

@@ -1,6 +1,7 @@
 //! Findings: when each was first and last seen, what was decided about it, and when it was gone.
 
-use rusqlite::{Row, params};
+use rusqlite::params;
+use serde::de::DeserializeOwned;
 
 use super::{Ledger, LedgerError};
 use crate::{brain::Standing, model::Timestamp};
@@ -62,40 +63,31 @@ impl Ledger {
 
     fn findings(&self, query: &str) -> Result<Vec<FindingRow>, LedgerError> {
         const WHAT: &str = "reading findings";
-        let mut sql = self.connection.prepare(query).map_err(LedgerError::sql(WHAT))?;
-        let columns = |row: &Row<'_>| {
-            Ok((
-                row.get::<_, String>(0)?,
-                row.get::<_, String>(1)?,
-                row.get::<_, String>(2)?,
-                row.get::<_, Option<String>>(3)?,
-                row.get::<_, String>(4)?,
-                row.get::<_, Option<String>>(5)?,
-            ))
-        };
-        let rows = sql.query_map([], columns).map_err(LedgerError::sql(WHAT))?;
-        rows.map(|row| {
-            let (finding, first_seen, last_seen, resolved, decision, traceparent) =
-                row.map_err(LedgerError::sql(WHAT))?;
-            let time = |text: String| parse(text).map_err(LedgerError::value(WHAT));
+        type Columns = (String, String, String, Option<String>, String, Option<String>);
+        let decode = |(finding, first_seen, last_seen, resolved, decision, traceparent): Columns| {
             Ok(FindingRow {
                 standing: Standing {
-                    finding: serde_json::from_str(&finding).map_err(LedgerError::value(WHAT))?,
-                    first_seen: time(first_seen)?,
-                    last_seen: time(last_seen)?,
-                    resolved: resolved.map(time).transpose()?,
+                    finding: serde_json::from_str(&finding)?,
+                    first_seen: parse(first_seen)?,
+                    last_seen: parse(last_seen)?,
+                    resolved: resolved.map(parse).transpose()?,
                     decision,
                 },
                 traceparent,
             })
-        })
-        .collect()
+        };
+        self.rows(WHAT, query, None, decode)
     }
 }
 
 /// A time as it is stored.
 pub(super) fn text(time: Timestamp) -> String {
     jiff::Timestamp::from(time).to_string()
+}
+
+/// A stored outcome; nothing where there is none yet.
+pub(super) fn outcome<T: DeserializeOwned>(json: Option<String>) -> Result<Option<T>, serde_json::Error> {
+    json.map(|json| serde_json::from_str(&json)).transpose()
 }
 
 /// A stored time.

@@ -13,18 +13,19 @@ mod schema;
 mod tests;
 mod watching;
 
-use std::{
-    fs::{self, File, TryLockError},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs::File, path::Path, time::Duration};
 
 pub use error::LedgerError;
 pub use findings::FindingRow;
 pub use operations::OperationRow;
 pub use remedies::{OpenIntent, RemedyId, RemedyRow};
 pub use repairs::{RepairId, RepairRow};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, Row};
+
+use crate::{
+    files::{NotLocked, beside, lock, make_private, private_folder, tighten},
+    model::FindingId,
+};
 
 /// An open ledger.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens the ledger for writing, creating it and its folder where they are missing.
+    /// Opens the ledger for writing, creating it and its folder where they are missing, for their owner alone.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
         make_folder(path)?;
         let only_writer = only_writer(path)?;
@@ -54,6 +55,7 @@ impl Ledger {
             path: path.to_owned(),
             source,
         };
+        make_file(path)?;
         let connection = Connection::open(path).map_err(failed)?;
         connection.busy_timeout(Duration::from_secs(2)).map_err(failed)?;
         // FULL: a commit is on disk when it returns, also through a power cut. An intent must be.
@@ -96,37 +98,57 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    /// Runs a query, with the finding where it asks for one's, and makes a value of each row.
+    fn rows<C, T>(
+        &self,
+        what: &'static str,
+        query: &str,
+        finding: Option<&FindingId>,
+        decode: impl Fn(C) -> Result<T, serde_json::Error>,
+    ) -> Result<Vec<T>, LedgerError>
+    where
+        C: for<'r> TryFrom<&'r Row<'r>, Error = rusqlite::Error>,
+    {
+        let mut sql = self.connection.prepare(query).map_err(LedgerError::sql(what))?;
+        let finding = finding.map(|finding| &finding.0);
+        let rows = sql
+            .query_map(rusqlite::params_from_iter(finding), |row| C::try_from(row))
+            .map_err(LedgerError::sql(what))?;
+        rows.map(|row| decode(row.map_err(LedgerError::sql(what))?).map_err(LedgerError::value(what)))
+            .collect()
+    }
+}
+
 fn make_folder(path: &Path) -> Result<(), LedgerError> {
     let Some(folder) = path.parent() else {
         return Ok(());
     };
-    fs::create_dir_all(folder).map_err(|source| LedgerError::Folder {
+    private_folder(folder).map_err(|source| LedgerError::Folder {
         path: folder.to_owned(),
         source,
     })
 }
 
-/// Takes the lock beside the ledger, or says that another suture has it. It goes with the file handle, also when suture is
-/// killed.
+/// The file is there before SQLite opens it, for its owner alone: it names pods. The files that SQLite makes beside it are
+/// as open as it is then.
+fn make_file(path: &Path) -> Result<(), LedgerError> {
+    make_private(path)
+        .and_then(|()| tighten(&beside(path, "-wal")))
+        .and_then(|()| tighten(&beside(path, "-shm")))
+        .map_err(|source| LedgerError::Folder {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+/// Takes the lock beside the ledger, or says that another suture has it.
 fn only_writer(ledger: &Path) -> Result<File, LedgerError> {
-    let mut name = ledger.as_os_str().to_owned();
-    name.push(".lock");
-    let path = PathBuf::from(name);
-    let failed = |source| LedgerError::Folder {
-        path: path.clone(),
-        source,
-    };
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(LedgerError::InUse {
+    let path = beside(ledger, ".lock");
+    lock(&path).map_err(|why| match why {
+        NotLocked::Held => LedgerError::InUse {
             path: ledger.to_owned(),
-        }),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
-    }
+        },
+        NotLocked::Failed(source) => LedgerError::Folder { path, source },
+    })
 }

@@ -66,23 +66,14 @@ impl Ledger {
 
     /// Operations that were not closed when they were stored, oldest first.
     pub fn open_operations(&self) -> Result<Vec<OperationRow>, LedgerError> {
-        const WHAT: &str = "reading the open operations";
-        let mut sql = self
-            .connection
-            .prepare("SELECT operation, traceparent FROM operations WHERE open ORDER BY began")
-            .map_err(LedgerError::sql(WHAT))?;
-        let rows = sql
-            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))
-            .map_err(LedgerError::sql(WHAT))?;
-        rows.map(|row| {
-            let (json, traceparent) = row.map_err(LedgerError::sql(WHAT))?;
-            let operation = serde_json::from_str(&json).map_err(LedgerError::value(WHAT))?;
+        let query = "SELECT operation, traceparent FROM operations WHERE open ORDER BY began";
+        let decode = |(json, traceparent): (String, Option<String>)| {
             Ok(OperationRow {
-                operation,
+                operation: serde_json::from_str(&json)?,
                 traceparent,
             })
-        })
-        .collect()
+        };
+        self.rows("reading the open operations", query, None, decode)
     }
 
     /// Drops the oldest closed operations beyond those that are kept.

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{
     Ledger, LedgerError,
-    findings::{parse, text},
+    findings::{outcome, parse, text},
 };
 use crate::model::{FindingId, GuardReading, Outcome, Plan, Timestamp};
 
@@ -118,7 +118,7 @@ impl Ledger {
     pub fn remedies_of(&self, finding: &FindingId) -> Result<Vec<RemedyRow>, LedgerError> {
         self.remedies(
             "SELECT id, plan, guards, intended, outcome, ended FROM remedies WHERE finding = ?1 ORDER BY id",
-            Some(&finding.0),
+            Some(finding),
         )
     }
 
@@ -139,36 +139,18 @@ impl Ledger {
             .transpose()
     }
 
-    fn remedies(&self, query: &str, finding: Option<&str>) -> Result<Vec<RemedyRow>, LedgerError> {
-        const WHAT: &str = "reading remedies";
-        let mut sql = self.connection.prepare(query).map_err(LedgerError::sql(WHAT))?;
-        let rows = sql
-            .query_map(rusqlite::params_from_iter(finding), |row| {
-                Ok((
-                    row.get::<_, i64>(0)?,
-                    row.get::<_, String>(1)?,
-                    row.get::<_, String>(2)?,
-                    row.get::<_, String>(3)?,
-                    row.get::<_, Option<String>>(4)?,
-                    row.get::<_, Option<String>>(5)?,
-                ))
-            })
-            .map_err(LedgerError::sql(WHAT))?;
-        rows.map(|row| {
-            let (id, plan, guards, intended, outcome, ended) = row.map_err(LedgerError::sql(WHAT))?;
-            let value = LedgerError::value(WHAT);
+    fn remedies(&self, query: &str, finding: Option<&FindingId>) -> Result<Vec<RemedyRow>, LedgerError> {
+        type Columns = (i64, String, String, String, Option<String>, Option<String>);
+        let decode = |(id, plan, guards, intended, ended_so, ended): Columns| {
             Ok(RemedyRow {
                 id: RemedyId(id),
-                plan: serde_json::from_str(&plan).map_err(&value)?,
-                guards: serde_json::from_str(&guards).map_err(&value)?,
-                intended: parse(intended).map_err(&value)?,
-                outcome: outcome
-                    .map(|json| serde_json::from_str(&json))
-                    .transpose()
-                    .map_err(&value)?,
-                ended: ended.map(parse).transpose().map_err(&value)?,
+                plan: serde_json::from_str(&plan)?,
+                guards: serde_json::from_str(&guards)?,
+                intended: parse(intended)?,
+                outcome: outcome(ended_so)?,
+                ended: ended.map(parse).transpose()?,
             })
-        })
-        .collect()
+        };
+        self.rows("reading remedies", query, finding, decode)
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     Ledger, LedgerError,
-    findings::{parse, text},
+    findings::{outcome, parse, text},
 };
 use crate::model::{
     FindingId, OperationState, RepairIntent, RepairOutcome, ThinId, Timestamp, survey::Claim,
@@ -94,7 +94,7 @@ impl Ledger {
     pub fn repairs_of(&self, finding: &FindingId) -> Result<Vec<RepairRow>, LedgerError> {
         self.repairs(
             &format!("{COLUMNS} WHERE finding = ?1 ORDER BY id"),
-            Some(&finding.0),
+            Some(finding),
         )
     }
 
@@ -135,35 +135,18 @@ impl Ledger {
         Ok(done)
     }
 
-    fn repairs(&self, query: &str, finding: Option<&str>) -> Result<Vec<RepairRow>, LedgerError> {
-        const WHAT: &str = "reading repairs";
-        let mut sql = self.connection.prepare(query).map_err(LedgerError::sql(WHAT))?;
-        let rows = sql
-            .query_map(rusqlite::params_from_iter(finding), |row| {
-                Ok((
-                    row.get::<_, i64>(0)?,
-                    row.get::<_, String>(1)?,
-                    row.get::<_, String>(2)?,
-                    row.get::<_, Option<String>>(3)?,
-                    row.get::<_, Option<String>>(4)?,
-                ))
-            })
-            .map_err(LedgerError::sql(WHAT))?;
-        rows.map(|row| {
-            let (id, intent, intended, outcome, ended) = row.map_err(LedgerError::sql(WHAT))?;
-            let value = LedgerError::value(WHAT);
+    fn repairs(&self, query: &str, finding: Option<&FindingId>) -> Result<Vec<RepairRow>, LedgerError> {
+        type Columns = (i64, String, String, Option<String>, Option<String>);
+        let decode = |(id, intent, intended, ended_so, ended): Columns| {
             Ok(RepairRow {
                 id: RepairId(id),
-                intent: serde_json::from_str(&intent).map_err(&value)?,
-                intended: parse(intended).map_err(&value)?,
-                outcome: outcome
-                    .map(|json| serde_json::from_str(&json))
-                    .transpose()
-                    .map_err(&value)?,
-                ended: ended.map(parse).transpose().map_err(&value)?,
+                intent: serde_json::from_str(&intent)?,
+                intended: parse(intended)?,
+                outcome: outcome(ended_so)?,
+                ended: ended.map(parse).transpose()?,
             })
-        })
-        .collect()
+        };
+        self.rows("reading repairs", query, finding, decode)
     }
 }
 

@@ -99,6 +99,40 @@ fn a_reader_beside_the_writer_sees_what_was_committed_and_writes_nothing() {
 }
 
 #[test]
+fn nobody_but_its_owner_reads_the_ledger_also_where_an_older_suture_let_them() {
+    use std::{
+        fs::{Permissions, metadata, set_permissions},
+        os::unix::fs::PermissionsExt as _,
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join("folder").join(name);
+    let mode = |name: &str| metadata(path(name)).unwrap().permissions().mode() & 0o777;
+    let files = ["ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db.lock"];
+    let row = OperationRow {
+        operation: operation(),
+        traceparent: None,
+    };
+    let first = open(&folder);
+    first.save_operation(&row).unwrap();
+    assert_eq!(mode(""), 0o700);
+    for name in files {
+        assert_eq!(mode(name), 0o600, "{name}");
+        set_permissions(path(name), Permissions::from_mode(0o644)).unwrap();
+    }
+    // A repair comes while the sidecar runs: the files beside the ledger are there.
+    drop(Ledger::open_beside(&path("ledger.db")).unwrap());
+    for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
+        assert_eq!(mode(name), 0o600, "{name}");
+    }
+    drop(first);
+    let again = open(&folder);
+    again.save_operation(&row).unwrap();
+    for name in files {
+        assert_eq!(mode(name), 0o600, "{name}");
+    }
+}
+
+#[test]
 fn a_second_suture_does_not_get_the_ledger_of_a_running_one() {
     let folder = tempfile::tempdir().unwrap();
     let first = open(&folder);

@@ -198,21 +198,26 @@ impl RepairOutcome {
     }
 }
 
+/// What was done of a plan's acts.
+fn first(done: usize) -> String {
+    match done {
+        1 => "the first act was done".to_owned(),
+        more => format!("the first {more} acts were done"),
+    }
+}
+
 impl fmt::Display for RepairOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Done => f.write_str("done"),
             Self::Refused { why } => write!(f, "refused: {why}"),
             Self::Failed { why } => write!(f, "failed: {why}"),
-            Self::Partly { done, why } => write!(f, "only the first {done} acts were done: {why}"),
+            Self::Partly { done, why } => write!(f, "only {}: {why}", first(*done)),
             Self::NotReached => f.write_str("not begun: the time was over"),
             Self::SettledDone => f.write_str("done (settled after suture had died)"),
             Self::SettledNotDone => f.write_str("not done (settled after suture had died)"),
             Self::SettledPartly { done } => {
-                write!(
-                    f,
-                    "the first {done} acts were done (settled after suture had died)"
-                )
+                write!(f, "{} (settled after suture had died)", first(*done))
             }
         }
     }

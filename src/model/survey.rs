@@ -279,6 +279,14 @@ impl Survey {
         })
     }
 
+    /// Whether a snapshot's number is beyond the next one that the snapshot storage gives out. A record of such a number is of a
+    /// storage that was lost, or of a newer one: the record of the next may be there before its snapshot (`createSnapshot`,
+    /// snapshotter.go), one of a later number never.
+    #[must_use]
+    pub fn is_beyond_the_next(&self, id: SnapshotId) -> bool {
+        id.0 > self.snapshots.sequence.saturating_add(1)
+    }
+
     /// State of a thin id in `device_ids`; nothing where containerd never drew it.
     #[must_use]
     pub fn id_state(&self, id: ThinId) -> Option<IdState> {

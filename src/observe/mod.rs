@@ -18,6 +18,8 @@ pub mod device_mapper;
 #[cfg(feature = "node")]
 pub mod kernel_watch;
 mod little_endian;
+#[cfg(feature = "node")]
+pub mod lost;
 #[cfg(feature = "readers")]
 pub mod mounts;
 pub mod pages;

@@ -12,9 +12,12 @@ use std::{
     path::Path,
 };
 
-use crate::model::{
-    DeviceNumber, Untrusted,
-    survey::{Mount, Mounts},
+use crate::{
+    model::{
+        DeviceNumber, Untrusted,
+        survey::{Mount, Mounts},
+    },
+    words::{counted, one_or},
 };
 
 /// Mounts that are told of one device; more are not needed to leave it alone.
@@ -204,21 +207,25 @@ impl Walk {
         let mut lacks = Vec::new();
         if self.refused > 0 {
             lacks.push(format!(
-                "the mounts of {} processes can not be read: run suture as root, in the machine's own process namespace",
-                self.refused
+                "the mounts of {} can not be read: run suture as root, in the machine's own process namespace",
+                match self.refused {
+                    1 => "one process".to_owned(),
+                    more => format!("{more} processes"),
+                }
             ));
         }
         let hidden = self.bound.difference(&self.read).count();
         if hidden > 0 {
             lacks.push(format!(
-                "{hidden} mount namespaces have no process and are kept only by a bind mount: what is mounted there can \
-                 not be seen"
+                "{} without a process, kept only by a bind mount, can not be looked into: what is mounted there is not seen",
+                counted(hidden, "mount namespace")
             ));
         }
         if self.strange > 0 {
             lacks.push(format!(
-                "{} lines of mountinfo are not as the kernel writes them",
-                self.strange
+                "{} of mountinfo {} not as the kernel writes them",
+                counted(self.strange, "line"),
+                one_or(self.strange, "is", "are")
             ));
         }
         if self.cut {
@@ -357,9 +364,9 @@ mod tests {
         assert_eq!(mounts.by_device[&OURS][0].path, "/data", "better than nothing");
         let why = mounts.incomplete.unwrap();
         for part in [
-            "of 1 processes",
-            "1 mount namespaces have no process",
-            "1 lines",
+            "of one process can",
+            "1 mount namespace without a process",
+            "1 line of mountinfo is",
             "changed root",
         ] {
             assert!(why.contains(part), "{part}: {why}");

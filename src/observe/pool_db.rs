@@ -31,9 +31,9 @@ const OPENS: usize = 3;
 /// Why there is no answer about the pool database.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolDbError {
-    /// No such file: containerd's devmapper snapshotter never started with this root and pool name.
+    /// No such file: containerd's devmapper snapshotter never started with this root and pool name, or lost all it had.
     #[error(
-        "{path} does not exist: containerd's devmapper snapshotter has not started here yet, \
+        "{path} does not exist: containerd's devmapper snapshotter has not started here yet, its databases were deleted, \
          or root_path or pool_name is another"
     )]
     Missing {

@@ -12,6 +12,7 @@ pub use super::places::Places;
 use super::{
     bbolt::{BboltError, Database},
     device_mapper::{DeviceMapper, DeviceMapperError},
+    lost::{self, LostPoolDb},
     pages::DatabasePages,
     pool_db::PoolDbError,
     snapshot_db::SnapshotDbError,
@@ -34,6 +35,9 @@ pub enum WorldError {
     /// The pool database.
     #[error("reading containerd's pool database")]
     PoolDb(#[from] PoolDbError),
+    /// The pool database is lost, and the snapshots whose devices it had are not.
+    #[error("{0}")]
+    PoolDbLost(LostPoolDb),
     /// The snapshot storage.
     #[error("reading containerd's snapshot database")]
     SnapshotDb(#[from] SnapshotDbError),
@@ -138,11 +142,12 @@ fn databases(
     places: &Places,
     keep_pages: bool,
 ) -> Result<(PoolDb, SnapshotDb, Option<DatabasePages>), WorldError> {
+    let lost = |error| lost::understood(error, places);
     if !keep_pages {
-        let pool_db = PoolDb::read(places.pool_db())?;
+        let pool_db = PoolDb::read(places.pool_db()).map_err(lost)?;
         return Ok((pool_db, SnapshotDb::read(places.snapshot_db())?, None));
     }
-    let (pool_db, pool_pages) = PoolDb::read_with_pages(places.pool_db())?;
+    let (pool_db, pool_pages) = PoolDb::read_with_pages(places.pool_db()).map_err(lost)?;
     let (snapshots, snapshot_pages) = SnapshotDb::read_with_pages(places.snapshot_db())?;
     let pages = DatabasePages {
         pool_db: pool_pages,

@@ -50,6 +50,23 @@ impl Stage {
         suture(&arguments)
     }
 
+    /// A repair; it needs no metadata where it does nothing.
+    fn repair(&self, more: &[&str]) -> Output {
+        let ledger = self.path("ledger.db");
+        let root = self.folder.path().to_str().unwrap();
+        let mut arguments = vec![
+            "repair",
+            "--pool",
+            "pool",
+            "--root-path",
+            root,
+            "--ledger",
+            &ledger,
+        ];
+        arguments.extend(more);
+        suture(&arguments)
+    }
+
     fn with_metadata(&self, command: &str, more: &[&str]) -> Output {
         let metadata = self.path("tmeta");
         let mut all = vec!["--metadata-device", metadata.as_str()];
@@ -162,6 +179,120 @@ fn what_is_missing_or_damaged_is_an_error_that_names_the_file() {
     let output = stage.with_metadata("check", &[]);
     assert_eq!(output.status.code(), Some(8));
     assert!(String::from_utf8(output.stderr).unwrap().contains("pool.db"));
+}
+
+/// What is left of a pool database, how it is told, and what containerd does with that.
+const LOST: [(Option<usize>, &str, &str); 4] = [
+    (None, "is gone", "it has the file open still"),
+    (Some(0), "is empty", "gives out thin ids from 1 again"),
+    (Some(1), "was cut short, to 1 byte,", "does not start with it"),
+    (
+        Some(4096),
+        "was cut short, to 4,096 bytes,",
+        "does not start with it",
+    ),
+];
+
+fn lose(stage: &Stage, name: &str, left: Option<usize>) {
+    let path = stage.path(name);
+    let whole = fs::read(&path).unwrap();
+    match left {
+        None => fs::remove_file(&path).unwrap(),
+        Some(length) => fs::write(&path, whole.get(..length).unwrap()).unwrap(),
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn a_lost_pool_database_is_told_and_neither_called_fresh_nor_clean() {
+    for (left, how, then) in LOST {
+        let stage = Stage::new(&[1, 2]);
+        lose(&stage, "pool.db", left);
+        let rows = fs::read(stage.path("metadata.db")).unwrap();
+        let backups = stage.path("backups");
+        let outputs = [
+            stage.with_metadata("check", &[]),
+            stage.with_metadata("check", &["--output", "json"]),
+            stage.with_metadata("inspect", &[]),
+            stage.repair(&["--plan"]),
+            stage.repair(&["--offline", "--backups", &backups]),
+            stage.repair(&["--offline", "--delete-thin", "1", "--backups", &backups]),
+        ];
+        for output in outputs {
+            let said = said(&output);
+            assert_eq!(output.status.code(), Some(8), "{left:?}: {said}");
+            for part in [
+                how,
+                then,
+                "still lists 2 snapshots",
+                "What can be saved",
+                "backup of pool.db",
+            ] {
+                assert!(said.contains(part), "{left:?}: `{part}` is not in: {said}");
+            }
+            for part in ["has not started", "nothing to repair", "clean"] {
+                assert!(!said.contains(part), "{left:?}: `{part}` is in: {said}");
+            }
+        }
+        // Nothing was made of it.
+        let size = fs::metadata(stage.path("pool.db")).ok().map(|file| file.len());
+        assert_eq!(size, left.map(|length| length as u64));
+        assert_eq!(fs::read(stage.path("metadata.db")).unwrap(), rows);
+        assert!(!stage.folder.path().join("backups").exists());
+    }
+}
+
+/// The twin: where no snapshot is listed the node is fresh, or lost all of it, and a repair is not in the way.
+#[test]
+fn without_any_snapshot_a_missing_pool_database_is_as_before_the_first_start() {
+    for lost in [["pool.db", "metadata.db"], ["pool.db", "pool.db"]] {
+        let stage = Stage::new(&[1, 2]);
+        for name in lost {
+            drop(fs::remove_file(stage.path(name)));
+        }
+        if lost[1] == "pool.db" {
+            fs::write(stage.path("metadata.db"), b"").unwrap();
+        }
+        let output = stage.with_metadata("check", &[]);
+        assert_eq!(output.status.code(), Some(8));
+        assert!(
+            said(&output).contains("its databases were deleted"),
+            "{}",
+            said(&output)
+        );
+        let output = stage.repair(&["--offline"]);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert!(said(&output).contains("nothing to repair"), "{}", said(&output));
+    }
+}
+
+/// And the other way round: the records are there, and what lists the snapshots is not.
+#[test]
+fn a_lost_snapshot_database_is_told_and_nothing_is_deleted() {
+    for left in [None, Some(0)] {
+        let stage = Stage::new(&[1, 2]);
+        lose(&stage, "metadata.db", left);
+        let (text, code) = told(&stage.with_metadata("check", &[]));
+        assert_eq!(code, Some(4), "{text}");
+        assert!(
+            text.contains("metadata.db is gone while pool.db has 2 records"),
+            "{text}"
+        );
+        let before = fs::read(stage.path("pool.db")).unwrap();
+        let output = stage.repair(&["--offline", "--backups", &stage.path("backups")]);
+        assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+        assert_eq!(fs::read(stage.path("pool.db")).unwrap(), before);
+    }
+    for left in [1, 4096] {
+        let stage = Stage::new(&[1, 2]);
+        lose(&stage, "metadata.db", Some(left));
+        let output = stage.with_metadata("check", &[]);
+        assert_eq!(output.status.code(), Some(8));
+        assert!(said(&output).contains("metadata.db"), "{}", said(&output));
+    }
 }
 
 #[test]

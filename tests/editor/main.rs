@@ -2,7 +2,7 @@
 //! with the power cut at any point of a write, with damage on every page, and with other hands on the file.
 
 #[cfg(test)]
-#[path = "../readers/bbolt_file.rs"]
+#[path = "../shared/bbolt_file.rs"]
 #[expect(
     dead_code,
     reason = "the model and the dump are used here; the writer of the readers' tests is not"

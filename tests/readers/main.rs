@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod bbolt;
 #[cfg(test)]
+#[path = "../shared/bbolt_file.rs"]
 mod bbolt_file;
 #[cfg(test)]
 mod core;
@@ -16,6 +17,7 @@ mod databases;
 #[cfg(test)]
 mod fold;
 #[cfg(test)]
+#[path = "../shared/page_map.rs"]
 mod page_map;
 #[cfg(test)]
 mod recorded;
@@ -26,6 +28,7 @@ mod survey;
 #[cfg(test)]
 mod thin;
 #[cfg(test)]
+#[path = "../shared/thin_image.rs"]
 mod thin_image;
 #[cfg(test)]
 mod thin_owners;

@@ -8,6 +8,7 @@
 
 mod block_errors;
 mod check_layers;
+mod check_lost;
 mod check_never;
 mod check_nodes;
 mod check_outage;

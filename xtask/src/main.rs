@@ -34,7 +34,17 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    let result = match CommandLine::parse().task {
+    let task = CommandLine::parse().task;
+    let result = xtask::ensure_called_at_home().and_then(|()| run(task));
+    result.unwrap_or_else(|error| {
+        // `{:#}` gives the chain of causes on one line; a backtrace would help nobody here.
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(task: Task) -> anyhow::Result<ExitCode> {
+    match task {
         Task::Setup(arguments) => tasks::setup::run(&arguments),
         Task::Build(arguments) => tasks::build::run(&arguments),
         Task::Run(arguments) => tasks::run::run(&arguments),
@@ -43,10 +53,5 @@ fn main() -> ExitCode {
         Task::Recordings(arguments) => tasks::recordings::run(&arguments),
         Task::Bench(arguments) => tasks::bench::run(&arguments),
         Task::Vm(arguments) => tasks::vm::run(&arguments),
-    };
-    result.unwrap_or_else(|error| {
-        // `{:#}` gives the chain of causes on one line; a backtrace would help nobody here.
-        eprintln!("error: {error:#}");
-        ExitCode::FAILURE
-    })
+    }
 }

@@ -1,14 +1,14 @@
 //! Looks for tests: a quiet one, and one with a finding of every class, every subject, every act and every guard.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use crate::{
     cli::look::Look,
     model::{
-        Act, Bytes, Condition, ContainerdState, CoreDb, DeviceNumber, DeviceRecord, DeviceState, Diagnoses,
-        Diagnosis, Finding, FindingClass, FindingId, IdState, Knowledge, Node, OperationId, Pool, PoolDb,
-        PoolMode, PoolUsage, Provenance, Severity, SnapshotDb, SnapshotId, Subject, Survey, ThinId, Treat,
-        Treatment, TxId, Untrusted, Users, When,
+        Act, Condition, ContainerdState, CoreDb, DeviceNumber, DeviceRecord, DeviceState, Diagnoses,
+        Diagnosis, Finding, FindingClass, FindingId, IdState, Knowledge, Node, OperationId, PoolDb,
+        Provenance, Severity, SnapshotDb, SnapshotId, Subject, Survey, ThinId, Treat, Treatment, TxId, Users,
+        When,
         databases::{Presence, SnapshotKind, SnapshotRow},
         survey::{Container, CoreSnapshot, Image, Mount, Mounts, Pod, Unread},
     },
@@ -19,14 +19,7 @@ use crate::{
 const NODE: DeviceNumber = DeviceNumber { major: 253, minor: 7 };
 
 fn record(snapshot: u64, id: u32, state: DeviceState) -> DeviceRecord {
-    DeviceRecord {
-        device_id: ThinId(id),
-        size: Bytes(1 << 26),
-        name: format!("tp-snap-{snapshot}"),
-        parent_name: String::new(),
-        state,
-        error: String::new(),
-    }
+    testing::record(&format!("tp-snap-{snapshot}"), id, state)
 }
 
 fn row(id: u64, kind: SnapshotKind, parent: Option<&str>) -> SnapshotRow {
@@ -61,7 +54,6 @@ fn container() -> Container {
 }
 
 /// Layers 1 and 2 of an image, and a container on snapshot 3. Nothing is wrong.
-#[expect(clippy::too_many_lines, reason = "it is one value")]
 pub(in crate::cli) fn quiet_look() -> Look {
     let records = [
         record(1, 11, DeviceState::Deactivated),
@@ -92,25 +84,6 @@ pub(in crate::cli) fn quiet_look() -> Look {
     ];
     let ids = [11, 12, 13].map(ThinId);
     let survey = Survey {
-        begun: testing::at(1),
-        pool_name: testing::pool(),
-        pool: Some(Pool {
-            name: testing::pool(),
-            device: testing::POOL_DEVICE,
-            metadata_device: DeviceNumber { major: 7, minor: 0 },
-            table: "7:0 7:1 128 32768 1 skip_block_zeroing".to_owned(),
-            mode: PoolMode::ReadWrite,
-            activation: testing::activation(),
-            needs_check: false,
-        }),
-        usage: Some(PoolUsage {
-            metadata_used: 300,
-            metadata_total: 4096,
-            data_used: 10,
-            data_total: 1000,
-            block_size: Bytes(65536),
-            held_root: None,
-        }),
         pool_db: PoolDb {
             devices: records.into_iter().map(|one| (one.name.clone(), one)).collect(),
             device_ids: ids.into_iter().map(|id| (id, IdState::Taken)).collect(),
@@ -128,7 +101,6 @@ pub(in crate::cli) fn quiet_look() -> Look {
                 .map(|id| (id, testing::mark(id.0).details))
                 .collect(),
         ),
-        mapping_roots: BTreeMap::new(),
         nodes: vec![node("tp-snap-3", 13, NODE)],
         core: Some(CoreDb {
             snapshots: core.into_iter().map(|(key, one)| (key.to_owned(), one)).collect(),
@@ -157,8 +129,7 @@ pub(in crate::cli) fn quiet_look() -> Look {
             who: testing::containerd(),
             at_work: Vec::new(),
         },
-        async_remove: Some(false),
-        unread: Vec::new(),
+        ..testing::survey()
     };
     Look {
         survey,
@@ -183,15 +154,8 @@ pub(in crate::cli) fn quiet_look() -> Look {
 
 pub(super) fn node(name: &str, id: u32, device: DeviceNumber) -> Node {
     Node {
-        name: Untrusted::from_bytes(name.as_bytes()),
-        device,
-        thin_ids: vec![ThinId(id)],
-        suspended: false,
         open_count: 1,
-        unreadable: false,
-        live: true,
-        deferred_remove: false,
-        error_table: false,
+        ..testing::node(name, id, device)
     }
 }
 

@@ -7,7 +7,7 @@ use super::{join::Device, table::block_size, words};
 use crate::{
     cli::{
         look::Look,
-        paper::{Ink, Paper, ink_of, mark_of, safe, size},
+        paper::{Ink, Paper, counted, ink_of, mark_of, safe, size},
     },
     model::{Space, databases::SnapshotRow},
 };
@@ -199,8 +199,8 @@ fn thin(device: &Device<'_>, look: &Look, space: Option<&Space>) -> String {
     let bytes = block_size(&look.survey)
         .map(|block| format!(" ({})", size(thin.mapped_blocks.saturating_mul(block))));
     let mut text = format!(
-        "thin device {id} maps {} blocks{}, made at time {} of the pool, last snapshotted at {}",
-        thin.mapped_blocks,
+        "thin device {id} maps {}{}, made at time {} of the pool, last snapshotted at {}",
+        counted(thin.mapped_blocks, "block"),
         bytes.unwrap_or_default(),
         thin.creation_time,
         thin.snapshotted_time

@@ -6,7 +6,7 @@ use super::{
     words,
 };
 use crate::{
-    cli::paper::{Ink, Paper, ink_of, safe, size},
+    cli::paper::{Ink, Paper, counted, ink_of, safe, size},
     model::{Space, Survey},
 };
 
@@ -83,7 +83,7 @@ fn mapped(device: &Device<'_>, survey: &Survey) -> String {
     match (device.thin, &survey.thin, device.thin_id) {
         (Some(thin), ..) => match block_size(survey) {
             Some(block) => size(thin.mapped_blocks.saturating_mul(block)),
-            None => format!("{} blocks", thin.mapped_blocks),
+            None => counted(thin.mapped_blocks, "block"),
         },
         (None, Some(_), Some(_)) => "gone".to_owned(),
         (None, None, Some(_)) => "?".to_owned(),

@@ -20,7 +20,14 @@ pub(super) use names::{class_named, list, only_meant};
 use places::{ledger_word, told_by_running};
 pub(super) use places::{quoted, spelled};
 
-use super::{CliError, places::SurveyArguments, run::LedgerArgument, seconds, status::SocketArgument};
+use super::{
+    CliError,
+    exit::{LEFT, OPERATIONAL},
+    places::SurveyArguments,
+    run::LedgerArgument,
+    seconds,
+    status::SocketArgument,
+};
 use crate::{
     control,
     diagnose::{Settled, Settling},
@@ -34,10 +41,6 @@ use crate::{
     words::explain,
 };
 
-/// Exit code: something worse than a notice is left as it is (fsck(8)).
-pub(super) const FINDINGS: u8 = 4;
-/// Exit code: it could not be done, or what was read does not tell.
-pub(super) const OPERATIONAL: u8 = 8;
 /// Errors after which the state of things is read once more: containerd was in the middle of something.
 const TRIES: u32 = 3;
 
@@ -100,7 +103,7 @@ impl Verdict {
     pub(super) fn code(self) -> ExitCode {
         match self {
             Self::Clean => ExitCode::SUCCESS,
-            Self::Findings => FINDINGS.into(),
+            Self::Findings => LEFT.into(),
             Self::Incomplete => OPERATIONAL.into(),
         }
     }

@@ -11,7 +11,14 @@ use std::{collections::BTreeSet, path::PathBuf, process::ExitCode, time::Duratio
 use clap::Args;
 use serde::Deserialize as _;
 
-use super::{Output, places::PlaceArguments, run::LedgerArgument, seconds, status::SocketArgument};
+use super::{
+    Output,
+    exit::{CLEAN, CORRECTED, LEFT, OPERATIONAL},
+    places::PlaceArguments,
+    run::LedgerArgument,
+    seconds,
+    status::SocketArgument,
+};
 use crate::{
     config, control,
     decide::Selection,
@@ -20,14 +27,6 @@ use crate::{
     remedy::repair::BACKUPS,
 };
 
-/// Nothing was to be done, and nothing worse than a notice is left.
-const CLEAN: u8 = 0;
-/// Everything was corrected.
-const CORRECTED: u8 = 1;
-/// Something worse than a notice is left; also what stays on purpose.
-const LEFT: u8 = 4;
-/// It could not do its work, or could not tell whether anything is left.
-const OPERATIONAL: u8 = 8;
 /// How long it may take unless told otherwise.
 const ONLINE_DEADLINE: Duration = Duration::from_mins(2);
 const OFFLINE_DEADLINE: Duration = Duration::from_secs(10);

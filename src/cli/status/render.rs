@@ -10,7 +10,7 @@ use crate::{
         sense::Quality,
         status::{LossTotal, Mode},
     },
-    words::date_time,
+    words::{counted, date_time},
 };
 
 /// A line above, below, and under the header: rows are short, and there are many.
@@ -204,11 +204,6 @@ fn table<const COLUMNS: usize>(
     table
 }
 
-fn counted(number: u64, of: &str) -> String {
-    let ending = if number == 1 { "" } else { "s" };
-    format!("{number} {of}{ending}")
-}
-
 /// As exact as a person wants it.
 fn duration(time: Duration) -> String {
     match time.as_secs() {
@@ -303,7 +298,7 @@ mod tests {
             "the ring buffer was full",
             "bytes of the device-mapper ring",
             "1048576",
-            "1000 findings, 1 operation\n",
+            "1,000 findings, 1 operation\n",
             "/var/lib/suture/ledger.db",
             "not delivered to http://collector:4317: refused; 12 kept for later, 3 given up",
         ] {

@@ -127,7 +127,7 @@ fn a_failing_metadata_device_hits_the_whole_pool() {
         "{text}"
     );
     assert!(
-        text.contains("the whole pool is hit, with 1 thin devices"),
+        text.contains("the whole pool is hit, with 1 thin device"),
         "{text}"
     );
     assert!(!text.contains("the data device"), "{text}");

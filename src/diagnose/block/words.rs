@@ -10,6 +10,7 @@ use crate::{
         observation::{BlockSource, Direction},
         topology::Placed,
     },
+    words::{counted, one_or},
 };
 
 /// More thin devices, or devices above, are counted.
@@ -29,18 +30,21 @@ pub(super) fn evidence(
     let mut evidence: Vec<String> = one.kinds.iter().map(|kind| failed(kind, &name)).collect();
     if let Some(lost) = errors.losses() {
         let how_many = match lost.count {
-            0 => "block events".to_owned(),
-            count => format!("{count} block events"),
+            0 => "block events were".to_owned(),
+            1 => "1 block event was".to_owned(),
+            count => format!("{count} block events were"),
         };
         evidence.push(format!(
-            "these are least numbers: {how_many} were lost, the last at {}",
+            "these are least numbers: {how_many} lost, the last at {}",
             lost.last
         ));
     }
     if let Some(others) = errors.others() {
         evidence.push(format!(
-            "{} errors of further devices and kinds were only counted: they may be this device's too",
-            others.count
+            "{} of further devices and kinds {} only counted: {} may be this device's too",
+            counted(others.count, "error"),
+            one_or(others.count, "was", "were"),
+            one_or(others.count, "it", "they")
         ));
     }
     match &one.part {
@@ -69,8 +73,8 @@ pub(super) fn evidence(
     }
     if above.len() > NAMED {
         evidence.push(format!(
-            "and on {} more devices above it",
-            above.len().saturating_sub(NAMED)
+            "and on {} above it",
+            counted(above.len().saturating_sub(NAMED), "more device")
         ));
     }
     evidence.extend(scene.topology.unread.iter().cloned());
@@ -128,7 +132,10 @@ fn below(
             )
         });
         evidence.push(match scene.world {
-            Some(world) => format!("the whole pool is hit, with {} thin devices", world.thin.len()),
+            Some(world) => format!(
+                "the whole pool is hit, with {}",
+                counted(world.thin.len(), "thin device")
+            ),
             None => "the whole pool is hit".to_owned(),
         });
     }

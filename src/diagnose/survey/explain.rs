@@ -1,7 +1,10 @@
 //! What explains several findings together: a database that was lost or put back, a pool that others use too.
 
 use super::{oddities::sentence, scene::Scene, words};
-use crate::model::{Diagnosis, FindingClass, Treatment, databases::Presence};
+use crate::{
+    model::{Diagnosis, FindingClass, Treatment, databases::Presence},
+    words::{counted, one_or, thousands},
+};
 
 /// The sentences, the weightiest first.
 pub(super) fn explanations(scene: &Scene<'_>, found: &[Diagnosis]) -> Vec<String> {
@@ -20,20 +23,25 @@ pub(super) fn explanations(scene: &Scene<'_>, found: &[Diagnosis]) -> Vec<String
     let rescue = "The devices are untouched: each can be mapped read-only with `dmsetup create` and looked at. With a backup of the databases from before: stop containerd and put both back together. What is known to be waste can be deleted by name with `suture repair --delete-thin ID`. Nothing is deleted without being named.";
     if strangers > 0 && records == 0 && rows == 0 {
         told.push(format!(
-            "containerd's databases are empty, and the pool {pool} has {strangers} thin devices: the databases were deleted or wiped and the pool was kept (containerd#4790), or the pool is not containerd's alone. containerd draws thin ids from 1 again, and fails with `file exists` on each that the pool has. {rescue}"
+            "containerd's databases are empty, and the pool {pool} has {}: the databases were deleted or wiped and the pool was kept (containerd#4790), or the pool is not containerd's alone. containerd draws thin ids from 1 again, and fails with `file exists` on each that the pool has. {rescue}",
+            counted(strangers, "thin device")
         ));
     } else if in_the_way > 0 {
         told.push(format!(
-            "containerd is about to give out {in_the_way} thin ids that the pool {pool} has already: its databases were wiped or put back from an older backup while the pool was kept (containerd#4790), or somebody else makes devices in it. {rescue}"
+            "containerd is about to give out {} that the pool {pool} has already: its databases were wiped or put back from an older backup while the pool was kept (containerd#4790), or somebody else makes devices in it. {rescue}",
+            counted(in_the_way, "thin id")
         ));
     } else if strangers > 0 {
         told.push(format!(
-            "{strangers} thin devices in the pool {pool} are in no record: left by interrupted operations, or made by somebody else who uses the pool. Nobody can tell which, so none is deleted without being named."
+            "{} in the pool {pool} {} in no record: left by interrupted operations, or made by somebody else who uses the pool. Nobody can tell which, so none is deleted without being named.",
+            counted(strangers, "thin device"),
+            one_or(strangers, "is", "are")
         ));
     }
     if whole.storage_lost {
         told.push(format!(
-            "metadata.db is gone while {pool}.db has {records} records: containerd has lost all snapshots, and the devices of the records still hold their data. With a backup of metadata.db from the same time: stop containerd and put it back."
+            "metadata.db is gone while {pool}.db has {}: containerd has lost all snapshots, and their devices still hold the data. With a backup of metadata.db from the same time: stop containerd and put it back.",
+            counted(records, "record")
         ));
     } else if whole.beyond > 0 {
         let kept = match survey.snapshots.presence {
@@ -41,24 +49,34 @@ pub(super) fn explanations(scene: &Scene<'_>, found: &[Diagnosis]) -> Vec<String
             Presence::NoBuckets | Presence::NoFile => "is empty, and does not belong to",
         };
         told.push(format!(
-            "metadata.db {kept} {pool}.db: {} records have numbers that it has not given out yet (it stands at {}). It was wiped or put back from an older backup; nothing is deleted on the word of these records.",
-            whole.beyond, survey.snapshots.sequence
+            "metadata.db {kept} {pool}.db: {} of {} that it has not given out yet (it stands at {}). It was wiped or put back from an older backup; nothing is deleted on the word of records.",
+            counted(whole.beyond, "record"),
+            one_or(whole.beyond, "a snapshot", "snapshots"),
+            survey.snapshots.sequence
         ));
     }
     if whole.undrawn > 0 {
         told.push(format!(
-            "metadata.db contradicts itself: {} snapshots have numbers above its own sequence, {}. Nothing is deleted on the word of records.",
-            whole.undrawn, survey.snapshots.sequence
+            "metadata.db contradicts itself: {} {} above its own sequence, {}. Nothing is deleted on the word of records.",
+            counted(whole.undrawn, "snapshot"),
+            one_or(whole.undrawn, "has a number", "have numbers"),
+            survey.snapshots.sequence
         ));
     }
     if whole.records_lost {
         told.push(format!(
-            "{} of {rows} snapshots have no record of their device: {pool}.db was lost or put back from an older backup while metadata.db was kept. Their data may still be in the pool. With a backup of {pool}.db from the same time: stop containerd and put it back.",
-            whole.rows_without
+            "{} of {} {} no record of {} device: {pool}.db was lost or put back from an older backup while metadata.db was kept. Their data may still be in the pool. With a backup of {pool}.db from the same time: stop containerd and put it back.",
+            thousands(whole.rows_without),
+            counted(rows, "snapshot"),
+            one_or(whole.rows_without, "has", "have"),
+            one_or(whole.rows_without, "its", "their"),
         ));
     }
     told.extend(sentence(
-        "records bear names that are not of this pool; they are left alone, and so are their devices",
+        [
+            "record bears a name that is not of this pool; it is left alone, and so is its device",
+            "records bear names that are not of this pool; they are left alone, and so are their devices",
+        ],
         scene
             .index
             .strangers

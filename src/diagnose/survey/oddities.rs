@@ -3,7 +3,10 @@
 use std::fmt::Display;
 
 use super::{scene::Scene, words};
-use crate::model::{DeviceState, IdState, PoolMode, SnapshotId, ThinId, databases::SnapshotKind};
+use crate::{
+    model::{DeviceState, IdState, PoolMode, SnapshotId, ThinId, databases::SnapshotKind},
+    words::{one_or, thousands},
+};
 
 /// Examples that a sentence names.
 const EXAMPLES: usize = 4;
@@ -30,14 +33,32 @@ pub(super) fn not_understood(scene: &Scene<'_>) -> Vec<String> {
         _ => None,
     });
     let told = [
-        sentence("records are in a state that no known containerd writes", states),
         sentence(
-            "thin ids are in a state that no known containerd writes",
+            [
+                "record is in a state that no known containerd writes",
+                "records are in a state that no known containerd writes",
+            ],
+            states,
+        ),
+        sentence(
+            [
+                "thin id is in a state that no known containerd writes",
+                "thin ids are in a state that no known containerd writes",
+            ],
             id_states,
         ),
-        sentence("thin ids are none that containerd gives out", limits),
         sentence(
-            "records carry an id that device_ids has as free, so that containerd may give it out again",
+            [
+                "thin id is none that containerd gives out",
+                "thin ids are none that containerd gives out",
+            ],
+            limits,
+        ),
+        sentence(
+            [
+                "record carries an id that device_ids has as free, so that containerd may give it out again",
+                "records carry an id that device_ids has as free, so that containerd may give it out again",
+            ],
             survey
                 .pool_db
                 .devices
@@ -45,9 +66,18 @@ pub(super) fn not_understood(scene: &Scene<'_>) -> Vec<String> {
                 .filter(|record| matches!(survey.id_state(record.device_id), Some(IdState::Free) | None))
                 .map(|record| words::name(&record.name)),
         ),
-        sentence("snapshots are of a kind that no known containerd writes", kinds),
         sentence(
-            "snapshots have the number 0, which containerd never gives out",
+            [
+                "snapshot is of a kind that no known containerd writes",
+                "snapshots are of a kind that no known containerd writes",
+            ],
+            kinds,
+        ),
+        sentence(
+            [
+                "snapshot has the number 0, which containerd never gives out",
+                "snapshots have the number 0, which containerd never gives out",
+            ],
             index
                 .rows
                 .of(&SnapshotId(0))
@@ -55,15 +85,24 @@ pub(super) fn not_understood(scene: &Scene<'_>) -> Vec<String> {
                 .map(|(_, row)| words::name(row.key)),
         ),
         sentence(
-            "numbers are borne by more than one snapshot, so which record belongs to which is not known",
+            [
+                "number is borne by more than one snapshot, so which record belongs to which is not known",
+                "numbers are borne by more than one snapshot, so which record belongs to which is not known",
+            ],
             index.rows.repeated(),
         ),
         sentence(
-            "thin ids are carried by more than one record, so whose the device is is not known",
+            [
+                "thin id is carried by more than one record, so whose its device is, is not known",
+                "thin ids are carried by more than one record, so whose their devices are, is not known",
+            ],
             index.carriers.repeated(),
         ),
         sentence(
-            "pools are in a mode that the kernel could not tell",
+            [
+                "pool is in a mode that the kernel could not tell",
+                "pools are in a mode that the kernel could not tell",
+            ],
             survey
                 .pool
                 .iter()
@@ -74,8 +113,8 @@ pub(super) fn not_understood(scene: &Scene<'_>) -> Vec<String> {
     told.into_iter().flatten().collect()
 }
 
-/// `2 records are in a state ..: a says 77, b says 78`; nothing where there is none.
-pub(super) fn sentence(what: &str, of: impl Iterator<Item = impl Display>) -> Option<String> {
+/// `2 records are in a state ..: a says 77, b says 78`; nothing where there is none. `what` is said of one, and of more.
+pub(super) fn sentence([one, more]: [&str; 2], of: impl Iterator<Item = impl Display>) -> Option<String> {
     let mut count = 0_usize;
     let mut examples = Vec::new();
     for one in of {
@@ -84,6 +123,7 @@ pub(super) fn sentence(what: &str, of: impl Iterator<Item = impl Display>) -> Op
             examples.push(one.to_string());
         }
     }
-    let more = if count > examples.len() { ", .." } else { "" };
-    (count > 0).then(|| format!("{count} {what}: {}{more}.", examples.join(", ")))
+    let cut = if count > examples.len() { ", .." } else { "" };
+    let what = one_or(count, one, more);
+    (count > 0).then(|| format!("{} {what}: {}{cut}.", thousands(count), examples.join(", ")))
 }

@@ -7,9 +7,12 @@ use super::{
     undo::EDIT_GUARDS,
     words,
 };
-use crate::model::{
-    Act, Condition, DeviceRecord, DeviceState, Diagnosis, FindingClass, IdState, Provenance, Severity,
-    SnapshotId, Subject, Treat, Treatment, Users, When, databases::SnapshotKind,
+use crate::{
+    model::{
+        Act, Condition, DeviceRecord, DeviceState, Diagnosis, FindingClass, IdState, Provenance, Severity,
+        SnapshotId, Subject, Treat, Treatment, Users, When, databases::SnapshotKind,
+    },
+    words::{counted, one_or},
 };
 
 /// Every snapshot that is a finding, in the order of the numbers.
@@ -145,8 +148,9 @@ fn insertion(
     }
     if whole.records_lost {
         return Err(format!(
-            "{} snapshots have no record, more than interrupted removals can have left: the pool database was lost or is older, and their data may still be in the pool",
-            whole.rows_without
+            "{} {} no record, more than interrupted removals can have left: the pool database was lost or is older, and their data may still be in the pool",
+            counted(whole.rows_without, "snapshot"),
+            one_or(whole.rows_without, "has", "have")
         ));
     }
     let (thin_id, raise) = spare

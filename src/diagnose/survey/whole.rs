@@ -2,7 +2,10 @@
 //! abandoned; then a record proves nothing any more, and nothing is deleted on its word.
 
 use super::index::Index;
-use crate::model::{IdState, SnapshotId, Survey};
+use crate::{
+    model::{IdState, Survey},
+    words::{counted, one_or},
+};
 
 /// What speaks against the databases belonging together.
 #[derive(Debug, Clone, Default)]
@@ -24,7 +27,6 @@ pub(super) struct Whole {
 impl Whole {
     pub(super) fn new(survey: &Survey, index: &Index<'_>) -> Self {
         let sequence = survey.snapshots.sequence;
-        let next = SnapshotId(sequence.saturating_add(1));
         let rows = index.rows.iter().count();
         let rows_without = index.rows.iter().filter(|(id, _)| !index.records.has(id)).count();
         // An interrupted removal leaves its id free and out of the pool (`RemoveDevice`, metadata.go).
@@ -43,7 +45,7 @@ impl Whole {
             beyond: index
                 .records
                 .iter()
-                .filter(|(id, _)| *id > next && !index.rows.has(id))
+                .filter(|(id, _)| survey.is_beyond_the_next(*id) && !index.rows.has(id))
                 .count(),
             undrawn: index.rows.iter().filter(|(id, _)| id.0 > sequence).count(),
             rows_without,
@@ -60,8 +62,9 @@ impl Whole {
     pub(super) fn storage_doubt(&self) -> Option<String> {
         if self.beyond > 0 || self.undrawn > 0 {
             return Some(format!(
-                "containerd's metadata.db looks older than its pool database: {} records and {} snapshots have numbers that it has not given out yet",
-                self.beyond, self.undrawn
+                "containerd's metadata.db looks older than its pool database: {} and {} have numbers that it has not given out yet",
+                counted(self.beyond, "record"),
+                counted(self.undrawn, "snapshot")
             ));
         }
         self.storage_doubt.clone()
@@ -74,8 +77,9 @@ impl Whole {
         }
         (self.rows_without > 0).then(|| {
             format!(
-                "{} snapshots have no record of their device, so the pool database may be older than metadata.db, and its records may name devices that are others by now",
-                self.rows_without
+                "{} {} no record, so the pool database may be older than metadata.db, and its records may name devices that are others by now",
+                counted(self.rows_without, "snapshot"),
+                one_or(self.rows_without, "has", "have")
             )
         })
     }

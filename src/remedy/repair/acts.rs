@@ -3,6 +3,7 @@
 use crate::{
     model::{Act, DeviceNumber, DeviceState, IdState, PoolName, Survey, ThinId},
     remedy::{Hands, HandsError, NodeNow},
+    words::times,
 };
 
 /// Why an act was not done.
@@ -65,9 +66,9 @@ fn remove(name: &str, device: DeviceNumber, hands: &dyn Hands) -> Result<(), Not
     };
     if node.open_count > 0 {
         return Err(NotDone::Refused(format!(
-            "dm device {} is open {} times",
+            "dm device {} is open {}",
             name.escape_debug(),
-            node.open_count
+            times(node.open_count)
         )));
     }
     hands.remove_node(name).map_err(failed)?;

@@ -9,6 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    files::{private_file, private_folder, tighten},
     model::{PoolName, ThinId, Timestamp, TxId},
     observe::{bbolt::Database, world::Places},
 };
@@ -96,7 +97,7 @@ impl Backup {
     /// Makes the folder. The pool database is copied by who looks at it, to [`Backup::pool_db`]; the manifest is stored after
     /// that, and the snapshot database copied last ([`copy_snapshots`]).
     pub(super) fn begin(folder: &Path, manifest: Manifest) -> Result<Self, BackupError> {
-        fs::create_dir_all(folder).map_err(io_error("making the folder", folder))?;
+        private_folder(folder).map_err(io_error("making the folder", folder))?;
         if let Some(parent) = folder.parent() {
             sync(parent)?;
         }
@@ -121,7 +122,9 @@ impl Backup {
         })?;
         let new = self.folder.join("manifest.new");
         let write = || {
-            let mut file = File::create(&new)?;
+            let mut file = private_file(&new)?;
+            // A repair that was killed may have left a longer one.
+            file.set_len(0)?;
             file.write_all(&json)?;
             file.sync_all()?;
             fs::rename(&new, &path)
@@ -173,7 +176,10 @@ pub(super) fn copy_snapshots(places: &Places, folder: &Path, txid: TxId) -> Resu
     let kept = copied.and_then(|_| match same() {
         Ok(now) if now == txid => {
             let to = folder.join(SNAPSHOTS);
-            fs::rename(&half, &to).map_err(io_error("naming", &to))
+            // A copy is as open as what it is of.
+            tighten(&half)
+                .and_then(|()| fs::rename(&half, &to))
+                .map_err(io_error("naming", &to))
         }
         Ok(_) => Err(io_error("copying", &from)(io::Error::other(
             "somebody wrote to it",
@@ -193,10 +199,13 @@ pub(super) fn folder_name(at: Timestamp, txid: TxId) -> String {
     format!("{at}-{txid}")
 }
 
-/// Drops all but the newest backups.
+/// Drops all but the newest backups; those that an older suture let others read are tightened.
 pub(super) fn prune(all: &Path) -> Result<(), BackupError> {
     let folders = folders(all)?;
     let old = folders.len().saturating_sub(KEEP);
+    for folder in folders.iter().skip(old) {
+        tighten(folder).map_err(io_error("keeping others out of", folder))?;
+    }
     for folder in folders.iter().take(old) {
         fs::remove_dir_all(folder).map_err(io_error("dropping the old backup", folder))?;
     }

@@ -9,15 +9,13 @@ mod settling;
 mod thin;
 mod whole;
 
-use std::collections::BTreeMap;
-
 use crate::{
     model::{
         Act, Bytes, Condition, ContainerdState, DeviceNumber, DeviceRecord, DeviceState, Diagnoses,
-        Diagnosis, IdState, Knowledge, Node, OperationId, Pool, PoolDb, PoolMode, PoolUsage, SnapshotDb,
-        SnapshotId, Survey, ThinId, Treatment, TxId, Untrusted, When,
+        Diagnosis, IdState, Knowledge, Node, OperationId, PoolMode, PoolUsage, SnapshotId, Survey, ThinId,
+        Treatment, TxId, When,
         databases::{Presence, SnapshotKind, SnapshotRow},
-        survey::{Claim, Mounts},
+        survey::Claim,
     },
     testing,
 };
@@ -37,47 +35,7 @@ pub(super) struct Stage {
 
 pub(super) fn stage() -> Stage {
     Stage {
-        survey: Survey {
-            begun: testing::at(1),
-            pool_name: testing::pool(),
-            pool: Some(Pool {
-                name: testing::pool(),
-                device: testing::POOL_DEVICE,
-                metadata_device: DeviceNumber { major: 7, minor: 0 },
-                table: "7:0 7:1 128 32768 1 skip_block_zeroing".to_owned(),
-                mode: PoolMode::ReadWrite,
-                activation: testing::activation(),
-                needs_check: false,
-            }),
-            usage: Some(PoolUsage {
-                metadata_used: 300,
-                metadata_total: 4096,
-                data_used: 10,
-                data_total: 1000,
-                block_size: Bytes(65536),
-                held_root: None,
-            }),
-            pool_db: PoolDb {
-                devices: BTreeMap::new(),
-                device_ids: BTreeMap::new(),
-                id_sequence: 0,
-                txid: TxId(5),
-            },
-            snapshots: SnapshotDb {
-                snapshots: BTreeMap::new(),
-                sequence: 0,
-                txid: Some(TxId(4)),
-                presence: Presence::Complete,
-            },
-            thin: Some(BTreeMap::new()),
-            mapping_roots: BTreeMap::new(),
-            nodes: Vec::new(),
-            core: Some(crate::model::CoreDb::default()),
-            mounts: Mounts::default(),
-            containerd: ContainerdState::Stopped { at_work: Vec::new() },
-            async_remove: Some(false),
-            unread: Vec::new(),
-        },
+        survey: testing::survey(),
         knowledge: Knowledge::default(),
     }
 }
@@ -135,14 +93,7 @@ impl Stage {
             IdState::Taken
         };
         self.id(id, id_state).with(|survey| {
-            let record = DeviceRecord {
-                device_id: ThinId(id),
-                size: Bytes(1 << 26),
-                name: name.to_owned(),
-                parent_name: String::new(),
-                state,
-                error: String::new(),
-            };
+            let record = testing::record(name, id, state);
             survey.pool_db.devices.insert(name.to_owned(), record);
         })
     }
@@ -174,17 +125,8 @@ impl Stage {
     pub(super) fn node(self, name: &str, id: u32) -> Self {
         self.with(|survey| {
             let minor = 10 + u32::try_from(survey.nodes.len()).unwrap();
-            survey.nodes.push(Node {
-                name: Untrusted::from_bytes(name.as_bytes()),
-                device: DeviceNumber { major: 253, minor },
-                thin_ids: vec![ThinId(id)],
-                suspended: false,
-                open_count: 0,
-                unreadable: false,
-                live: true,
-                deferred_remove: false,
-                error_table: false,
-            });
+            let device = DeviceNumber { major: 253, minor };
+            survey.nodes.push(testing::node(name, id, device));
         })
     }
 

@@ -313,7 +313,7 @@ fn what_is_not_just_so_any_more_is_left() {
     happens(&stage, "remove dm device", |stage| {
         stage.nodes.borrow_mut()[1].open_count = 1;
     });
-    refused_for_open(&stage, "is open 1 times");
+    refused_for_open(&stage, "is open once");
 
     // Another device of the same name.
     let stage = Stage::new();

@@ -18,16 +18,16 @@ use crate::{
     decide::{self, RepairPolicy, Selection},
     diagnose,
     model::{
-        Bytes, ContainerdState, DeviceNumber, DeviceRecord, DeviceState, Diagnoses, FindingClass, IdState,
+        ContainerdState, DeviceNumber, DeviceRecord, DeviceState, Diagnoses, FindingClass, IdState,
         Incarnation, Node, OperationId, Pool, PoolDb, PoolName, Severity, SnapshotDb, ThinDetails, Timestamp,
-        TxId, Untrusted,
+        TxId,
         survey::{Claim, Mounts},
     },
     remedy::{
         HandsError, NodeNow,
         bbolt_editor::{Edit, Editor},
     },
-    testing::{at, containerd, details},
+    testing::{self, at, containerd, details},
 };
 
 /// The fixture's pool name.
@@ -63,31 +63,15 @@ struct Stage {
 }
 
 fn record(snapshot: u64, id: u32, state: DeviceState) -> DeviceRecord {
-    DeviceRecord {
-        device_id: ThinId(id),
-        size: Bytes(67_108_864),
-        name: format!("{POOL}-snap-{snapshot}"),
-        parent_name: String::new(),
-        state,
-        error: String::new(),
-    }
+    testing::record(&format!("{POOL}-snap-{snapshot}"), id, state)
 }
 
 fn node(snapshot: u64, id: u32) -> Node {
-    Node {
-        name: Untrusted::from_bytes(format!("{POOL}-snap-{snapshot}").as_bytes()),
-        device: DeviceNumber {
-            major: 253,
-            minor: u32::try_from(snapshot).unwrap(),
-        },
-        thin_ids: vec![ThinId(id)],
-        suspended: false,
-        open_count: 0,
-        unreadable: false,
-        live: true,
-        deferred_remove: false,
-        error_table: false,
-    }
+    let device = DeviceNumber {
+        major: 253,
+        minor: u32::try_from(snapshot).unwrap(),
+    };
+    testing::node(&format!("{POOL}-snap-{snapshot}"), id, device)
 }
 
 fn put_record(record: &DeviceRecord) -> Edit {
@@ -123,7 +107,7 @@ impl Stage {
             nodes: RefCell::new(vec![node(2, 2)]),
             pool: RefCell::new(Some(Pool {
                 name: PoolName::new(POOL),
-                ..crate::testing::world(1).pool
+                ..testing::world(1).pool
             })),
             holder: RefCell::new(None),
             at_work: RefCell::default(),

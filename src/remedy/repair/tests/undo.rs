@@ -171,3 +171,23 @@ fn ten_backups_are_kept() {
         kept.last().map(std::ffi::OsString::as_os_str)
     );
 }
+
+#[test]
+fn nobody_but_their_owner_reads_backups() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let stage = Stage::new();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    stage.edit(&[put_id(3, 2)]);
+    assert_eq!(stage.outcome(), RepairOutcome::Done);
+    let first = Backup::newest(&stage.backups()).unwrap().folder;
+    assert_eq!((mode(&stage.backups()), mode(&first)), (0o700, 0o700));
+    for entry in fs::read_dir(&first).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+    // As an older suture made them.
+    fs::set_permissions(&first, fs::Permissions::from_mode(0o755)).unwrap();
+    stage.edit(&[put_id(4, 2)]);
+    assert_eq!(stage.outcome(), RepairOutcome::Done);
+    assert_eq!(mode(&first), 0o700);
+}
