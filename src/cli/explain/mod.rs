@@ -56,7 +56,7 @@ pub(super) fn run(arguments: &ExplainArguments) -> ExitCode {
 fn explain(arguments: &ExplainArguments) -> Result<ExitCode, CliError> {
     let ledger = look::readable_ledger(&arguments.look.ledger.ledger);
     let name = arguments.finding.as_str();
-    let look = match look::look(&arguments.look) {
+    let look = match look::look(&arguments.look, look::Names::Always) {
         Ok(look) => look,
         // The past can be told of without the present.
         Err(error) => {

@@ -125,8 +125,17 @@ impl Look {
     }
 }
 
+/// When the names of users are read, which is half of all the reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names {
+    /// With the rest.
+    Always,
+    /// Once there is something of which they would be told.
+    WhenFound,
+}
+
 /// Looks until everything is settled.
-pub(super) fn look(arguments: &LookArguments) -> Result<Look, CliError> {
+pub(super) fn look(arguments: &LookArguments, mut names: Names) -> Result<Look, CliError> {
     let places = arguments.survey.survey_places()?;
     let pool = &places.places.pool;
     let mut sources = knowledge::Sources::new(&arguments.ledger.ledger, &arguments.socket.socket);
@@ -138,7 +147,12 @@ pub(super) fn look(arguments: &LookArguments) -> Result<Look, CliError> {
         // What is known of is asked for first: the survey is to be no older than it.
         let knowledge = sources.read(pool);
         let roots = knowledge.claims.keys().copied().collect();
-        let mut survey = match survey::read_reserving(&places, &roots, Some(arguments.reserving(&hand))) {
+        let reserving = Some(arguments.reserving(&hand));
+        let read = match names {
+            Names::Always => survey::read_reserving(&places, &roots, reserving),
+            Names::WhenFound => survey::read_without_names(&places, &roots, reserving),
+        };
+        let mut survey = match read {
             Err(WorldError::Busy) if busy < TRIES => {
                 busy += 1;
                 continue;
@@ -146,7 +160,16 @@ pub(super) fn look(arguments: &LookArguments) -> Result<Look, CliError> {
             other => other?,
         };
         say_what_is_missing(&mut survey, &places);
-        let settled = settling.look(&survey, &knowledge, SystemTime::now().into());
+        let now = SystemTime::now().into();
+        let mut settled = settling.look(&survey, &knowledge, now);
+        if names == Names::WhenFound && settled.tells_of_users() {
+            if !survey::add_names(&mut survey, &places)? {
+                // From here on they are read with the rest, so that containerd can not be in between for ever.
+                names = Names::Always;
+                continue;
+            }
+            settled = settling.look(&survey, &knowledge, now);
+        }
         match settled {
             Settled::LookAgain { after } => sleep(after),
             Settled::Done(diagnoses, in_flight) => {
