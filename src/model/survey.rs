@@ -32,7 +32,7 @@ pub struct Survey {
     pub mapping_roots: BTreeMap<ThinId, u64>,
     /// dm devices on the pool, or of the snapshotter's names. Empty where the pool is not set up and no such name is.
     pub nodes: Vec<Node>,
-    /// containerd's own database; nothing where it could not be read, which only keeps names of users from being told.
+    /// containerd's own database; nothing where it was not read, which only keeps names of users from being told.
     pub core: Option<CoreDb>,
     /// Where the dm devices are mounted.
     pub mounts: Mounts,

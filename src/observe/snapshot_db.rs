@@ -101,13 +101,13 @@ impl SnapshotDb {
                 ..Self::nothing(Presence::NoBuckets)
             });
         };
-        let mut snapshots = BTreeMap::new();
-        for row in rows {
-            let (key, row) = decode_row(&row).map_err(|problem| bad_row(path, &row.key, problem))?;
-            snapshots.insert(key, row);
-        }
+        // Collected before they become a map: what is in order already is made a tree at once.
+        let rows: Vec<_> = rows
+            .into_iter()
+            .map(|mut row| decode_row(&mut row).map_err(|problem| bad_row(path, &row.key, problem)))
+            .collect::<Result<_, _>>()?;
         Ok(Self {
-            snapshots,
+            snapshots: BTreeMap::from_iter(rows),
             sequence,
             txid: Some(txid),
             presence: Presence::Complete,
@@ -205,13 +205,13 @@ impl SnapshotTables<'_> {
             ));
         };
         let part = |at: usize| parts.get(at).copied().flatten().map(<[u8]>::to_vec);
-        let row = RawRow {
+        let mut row = RawRow {
             key: key.to_vec(),
             id: part(0),
             kind: part(1),
             parent: part(2),
         };
-        let (_, row) = decode_row(&row).map_err(|problem| bad_row(self.path, key, problem))?;
+        let (_, row) = decode_row(&mut row).map_err(|problem| bad_row(self.path, key, problem))?;
         Ok(Some(row))
     }
 }
@@ -225,33 +225,53 @@ fn collect<S: PageSource>(
         return Ok(None);
     };
     let mut rows = Vec::new();
+    let mut buckets = Vec::new();
     bucket.for_each(|key, value| match value {
         Value::Bucket(row) => {
-            let part = |name: &str| match row.get(name.as_bytes())? {
-                Some(Value::Bytes(bytes)) => Ok(Some(bytes.into_owned())),
-                Some(Value::Bucket(_)) => Err(bad_row(path, key, format!("its `{name}` is a bucket"))),
-                None => Ok(None),
-            };
-            let (id, kind, parent) = (part("id")?, part("kind")?, part("parent")?);
-            rows.push(RawRow {
-                key: key.to_vec(),
-                id,
-                kind,
-                parent,
-            });
+            rows.push(RawRow::new(key));
+            buckets.push(row);
             Ok(())
         }
         Value::Bytes(_) => Err(bad_row(path, key, "is a plain value where a bucket belongs")),
     })?;
+    snapshot.in_file_order(&buckets, |place, bucket| match rows.get_mut(place) {
+        Some(row) => row.read(bucket, path),
+        None => Ok(()),
+    })?;
     Ok(Some((rows, bucket.sequence())))
 }
 
-fn decode_row(row: &RawRow) -> Result<(String, SnapshotRow), String> {
-    let text = |bytes: &[u8], what| {
-        String::from_utf8(bytes.to_vec())
-            .map_err(|_| format!("{what} is not UTF-8: `{}`", bytes.escape_ascii()))
-    };
-    let key = text(&row.key, "its key")?;
+impl RawRow {
+    fn new(key: &[u8]) -> Self {
+        Self {
+            key: key.to_vec(),
+            id: None,
+            kind: None,
+            parent: None,
+        }
+    }
+
+    /// One walk, which reads the row's page once; `labels`, a bucket inside, is not entered.
+    fn read<S: PageSource>(&mut self, bucket: &Bucket<'_, S>, path: &Path) -> Result<(), SnapshotDbError> {
+        bucket.for_each(|name, value| {
+            let part = match name {
+                b"id" => &mut self.id,
+                b"kind" => &mut self.kind,
+                b"parent" => &mut self.parent,
+                _ => return Ok(()),
+            };
+            let Value::Bytes(bytes) = value else {
+                let name = name.escape_ascii();
+                return Err(bad_row(path, &self.key, format!("its `{name}` is a bucket")));
+            };
+            *part = Some(bytes.into_owned());
+            Ok(())
+        })
+    }
+}
+
+/// Takes the texts out of the row, the key last: as long as anything is wrong it is still there to be named.
+fn decode_row(row: &mut RawRow) -> Result<(String, SnapshotRow), String> {
     let id = row
         .id
         .as_deref()
@@ -262,18 +282,24 @@ fn decode_row(row: &RawRow) -> Result<(String, SnapshotRow), String> {
         _ => return Err("its `kind` is missing or not one byte".to_owned()),
     };
     // containerd writes `parent` only when there is one (`createSnapshot`, bolt.go).
-    let parent = match row.parent.as_deref() {
-        None | Some([]) => None,
-        Some(parent) => Some(text(parent, "its `parent`")?),
+    let parent = match row.parent.as_mut() {
+        Some(parent) if !parent.is_empty() => Some(text(parent, "its `parent`")?),
+        Some(_) | None => None,
     };
-    Ok((
-        key,
-        SnapshotRow {
-            id: SnapshotId(id),
-            kind,
-            parent,
-        },
-    ))
+    let row_of = SnapshotRow {
+        id: SnapshotId(id),
+        kind,
+        parent,
+    };
+    Ok((text(&mut row.key, "its key")?, row_of))
+}
+
+/// Takes the bytes out as text; they stay where they are no text.
+fn text(bytes: &mut Vec<u8>, what: &str) -> Result<String, String> {
+    String::from_utf8(std::mem::take(bytes)).map_err(|error| {
+        *bytes = error.into_bytes();
+        format!("{what} is not UTF-8: `{}`", bytes.escape_ascii())
+    })
 }
 
 /// Go's `binary.Uvarint`, for bytes that hold nothing else: seven bits per byte, low ones first, at most ten bytes.
@@ -328,7 +354,7 @@ mod tests {
             kind: kind.map(<[u8]>::to_vec),
             parent: parent.map(<[u8]>::to_vec),
         };
-        let good = decode_row(&row(Some(&[2]), Some(&[2]), Some(b"ns/2/c")))
+        let good = decode_row(&mut row(Some(&[2]), Some(&[2]), Some(b"ns/2/c")))
             .unwrap()
             .1;
         assert_eq!(
@@ -340,26 +366,26 @@ mod tests {
             }
         );
         assert_eq!(
-            decode_row(&row(Some(&[2]), Some(&[9]), None)).unwrap().1.kind,
+            decode_row(&mut row(Some(&[2]), Some(&[9]), None)).unwrap().1.kind,
             SnapshotKind::Other(9)
         );
         assert!(
-            decode_row(&row(None, Some(&[2]), None))
+            decode_row(&mut row(None, Some(&[2]), None))
                 .unwrap_err()
                 .contains("`id`")
         );
         assert!(
-            decode_row(&row(Some(&[2]), None, None))
+            decode_row(&mut row(Some(&[2]), None, None))
                 .unwrap_err()
                 .contains("`kind`")
         );
         assert!(
-            decode_row(&row(Some(&[2]), Some(&[2, 2]), None))
+            decode_row(&mut row(Some(&[2]), Some(&[2, 2]), None))
                 .unwrap_err()
                 .contains("`kind`")
         );
         assert!(
-            decode_row(&row(Some(&[2]), Some(&[2]), Some(&[0xff])))
+            decode_row(&mut row(Some(&[2]), Some(&[2]), Some(&[0xff])))
                 .unwrap_err()
                 .contains("`parent`")
         );

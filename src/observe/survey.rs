@@ -16,7 +16,7 @@ use std::{
 
 pub use super::privileges::lacking;
 use super::{
-    bbolt::BboltError,
+    bbolt::{BboltError, Database},
     containerd::{at_work, holder_of},
     core_db::CoreDbError,
     device_mapper::{DeviceMapper, DeviceMapperError},
@@ -62,11 +62,45 @@ pub fn read_reserving(
     roots: &BTreeSet<ThinId>,
     reserving: Option<Reserving<'_>>,
 ) -> Result<Survey, WorldError> {
+    consistent(places, roots, reserving, Names::Read)
+}
+
+/// The same without the names of users: of containerd's own database only its newest transaction is looked at. No finding
+/// comes or goes for want of names, only what is told of one; [`add_names`] reads them.
+pub fn read_without_names(
+    places: &SurveyPlaces,
+    roots: &BTreeSet<ThinId>,
+    reserving: Option<Reserving<'_>>,
+) -> Result<Survey, WorldError> {
+    consistent(places, roots, reserving, Names::LookedAt)
+}
+
+/// Reads the names of users into a survey that was read without them. False when containerd has changed the snapshotter's
+/// databases since: then the names are of another state, nothing was added, and everything is to be read again.
+pub fn add_names(survey: &mut Survey, places: &SurveyPlaces) -> Result<bool, WorldError> {
+    let mut unread = Vec::new();
+    let core = Names::Read.of(places.core_db.as_deref(), &mut unread);
+    if world::transactions(&places.places)? != survey.transactions() {
+        return Ok(false);
+    }
+    // What the look at it had to say is said by its reader now.
+    survey.unread.retain(|one| one.what != CORE_DB);
+    survey.unread.extend(unread);
+    survey.core = core;
+    Ok(true)
+}
+
+fn consistent(
+    places: &SurveyPlaces,
+    roots: &BTreeSet<ThinId>,
+    reserving: Option<Reserving<'_>>,
+    names: Names,
+) -> Result<Survey, WorldError> {
     let mut pause = PAUSE;
     for _ in 0..TRIES {
         // What can not be read is told by its own reader, in better words.
         let before = world::transactions(&places.places).ok();
-        let survey = once(places, roots, reserving).map_err(with_privilege)?;
+        let survey = once(places, roots, reserving, names).map_err(with_privilege)?;
         let now = Some(survey.transactions());
         if before == now && Some(world::transactions(&places.places)?) == now {
             return Ok(survey);
@@ -126,6 +160,7 @@ fn once(
     places: &SurveyPlaces,
     roots: &BTreeSet<ThinId>,
     reserving: Option<Reserving<'_>>,
+    names: Names,
 ) -> Result<Survey, WorldError> {
     let begun = SystemTime::now().into();
     scope(|scope| {
@@ -133,7 +168,10 @@ fn once(
         let pool_db = spawn(scope, "pool database", move || PoolDb::read(pool_path))?;
         let snapshots = spawn(scope, "snapshot storage", move || SnapshotDb::read(snapshot_path))?;
         let core = places.core_db.as_deref();
-        let core = spawn(scope, "meta.db", move || core.map(CoreDb::read))?;
+        let core = spawn(scope, "meta.db", move || {
+            let mut unread = Vec::new();
+            (names.of(core, &mut unread), unread)
+        })?;
 
         let mut live = Live::default();
         live.read(places, roots, reserving);
@@ -141,7 +179,8 @@ fn once(
         let devices = live.nodes.iter().map(|node| node.device).collect();
         let mounts = mounts::read(&devices);
 
-        let core = core_of(places.core_db.as_deref(), join(core), &mut live.unread);
+        let (core, unread) = join(core);
+        live.unread.extend(unread);
         Ok(Survey {
             begun,
             pool_name: places.places.pool.clone(),
@@ -282,30 +321,48 @@ fn is_device(path: &Path, pool: &Pool) -> bool {
     })
 }
 
-/// containerd's own database. Without it only names of users are missing.
-fn core_of(
-    path: Option<&Path>,
-    read: Option<Result<CoreDb, CoreDbError>>,
-    unread: &mut Vec<Unread>,
-) -> Option<CoreDb> {
-    let why = match read {
-        Some(Ok(core)) => return Some(core),
-        // containerd makes it at its first start.
-        Some(Err(CoreDbError::Database(BboltError::Missing { .. } | BboltError::Empty { .. }))) => format!(
-            "{} is not there, or empty: who uses a snapshot is not told",
-            path.unwrap_or(Path::new("meta.db")).display()
-        ),
-        Some(Err(error)) => explain_denied(&error, Privilege::Files),
-        None => {
-            "where it is, containerd's configuration would tell: who uses a snapshot is not told".to_owned()
-        }
-    };
-    unread.push(Unread {
-        what: "containerd's own database, meta.db".to_owned(),
-        why,
-        matters: false,
-    });
-    None
+/// How a survey calls containerd's own database where it says what it lacks.
+const CORE_DB: &str = "containerd's own database, meta.db";
+
+/// What is done about containerd's own database, which names the users of snapshots and nothing else.
+#[derive(Debug, Clone, Copy)]
+enum Names {
+    /// All of it is read.
+    Read,
+    /// Only whether it can be read is looked at: it is as large as all else together.
+    LookedAt,
+}
+
+impl Names {
+    /// containerd's own database; nothing where it is not read. Without it only names of users are missing.
+    fn of(self, path: Option<&Path>, unread: &mut Vec<Unread>) -> Option<CoreDb> {
+        let read = path.map(|path| match self {
+            Self::Read => CoreDb::read(path).map(Some),
+            Self::LookedAt => {
+                let looked = Database::open(path).and_then(|database| database.newest_txid());
+                looked.map(|_| None).map_err(CoreDbError::from)
+            }
+        });
+        let why = match read {
+            Some(Ok(core)) => return core,
+            // containerd makes it at its first start.
+            Some(Err(CoreDbError::Database(BboltError::Missing { .. } | BboltError::Empty { .. }))) => {
+                format!(
+                    "{} is not there, or empty: who uses a snapshot is not told",
+                    path.unwrap_or(Path::new("meta.db")).display()
+                )
+            }
+            Some(Err(error)) => explain_denied(&error, Privilege::Files),
+            None => "where it is, containerd's configuration would tell: who uses a snapshot is not told"
+                .to_owned(),
+        };
+        unread.push(Unread {
+            what: CORE_DB.to_owned(),
+            why,
+            matters: false,
+        });
+        None
+    }
 }
 
 fn containerd(places: &Places, nodes: &[Node]) -> ContainerdState {

@@ -44,7 +44,10 @@ impl Stage {
         let root = self.folder.path().to_str().unwrap();
         let ledger = self.path("ledger.db");
         let socket = self.path("suture.sock");
-        let mut arguments = vec![command, "--pool", "pool", "--root-path", root];
+        let mut arguments = vec![command, "--pool", "pool"];
+        if !more.contains(&"--root-path") {
+            arguments.extend(["--root-path", root]);
+        }
         arguments.extend(["--ledger", &ledger, "--socket", &socket]);
         arguments.extend(more);
         suture(&arguments)
@@ -150,6 +153,42 @@ fn what_is_wrong_is_named_with_the_command_and_its_exit_code() {
         error.contains("no finding wedge") && error.contains("foreign-thin/pool/9"),
         "{error}"
     );
+}
+
+#[test]
+fn the_names_of_users_are_read_where_there_is_somebody_of_whom_they_are_told() {
+    for (thin, found) in [(&[1, 2][..], false), (&[2, 9], true)] {
+        let stage = Stage::new(thin);
+        // containerd's own database lies beside the snapshotter's folder.
+        let root = stage.folder.path().join("devmapper");
+        let core = stage.folder.path().join("io.containerd.metadata.v1.bolt/meta.db");
+        fs::create_dir(&root).unwrap();
+        fs::create_dir(core.parent().unwrap()).unwrap();
+        for name in ["pool.db", "metadata.db"] {
+            fs::rename(stage.path(name), root.join(name)).unwrap();
+        }
+        let fixtures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        fs::copy(fixtures.join("meta.db"), &core).unwrap();
+        let root = root.to_str().unwrap();
+        let world = |command| {
+            let more = ["--root-path", root, "--output", "json"];
+            json(&stage.with_metadata(command, &more))["world"].clone()
+        };
+        let check = world("check");
+        assert_eq!(check["counts"]["containers"].is_u64(), found, "{check}");
+        assert_eq!(
+            check["transactions"]["containerd_database"].is_u64(),
+            found,
+            "{check}"
+        );
+        assert!(world("inspect")["counts"]["containers"].is_u64());
+        // That it can not be read is told in any case, once.
+        fs::write(&core, "other bytes").unwrap();
+        let unread = world("check")["unread"].clone();
+        let told = unread.as_array().unwrap().iter();
+        let told = told.filter(|one| one["what"].as_str().unwrap().contains("meta.db"));
+        assert_eq!(told.count(), 1, "{unread}");
+    }
 }
 
 #[test]

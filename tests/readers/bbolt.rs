@@ -9,7 +9,8 @@ use suture::model::TxId;
 use suture::observe::bbolt::{BboltError, Database, Value};
 
 use crate::bbolt_file::{
-    BboltFile, Item, Layout, Moving, Tree, Write, apply, dump_all, header, meta, read_still,
+    BboltFile, Item, Layout, Moving, READ_AHEAD, Tree, Write, apply, dump_all, dump_in_file_order, header,
+    meta, read_still,
 };
 
 const LAYOUT: Layout = Layout {
@@ -120,6 +121,32 @@ proptest! {
     }
 
     #[test]
+    fn buckets_in_the_order_of_the_file_hold_what_they_hold_one_by_one(
+        layout in layouts(),
+        tree in trees(),
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        words in proptest::collection::vec((any::<prop::sample::Index>(), prop_oneof![Just(1_u32), 0..64_u32]), 0..3),
+    ) {
+        let mut bytes = BboltFile::new(layout, &tree).bytes;
+        let data = 2 * layout.page_size..bytes.len();
+        for (place, value) in damage {
+            bytes[data.start + place.index(data.len())] = value;
+        }
+        for (place, value) in words {
+            let at = (data.start + place.index(data.len())) & !3;
+            apply(&mut bytes, &(at, value.to_le_bytes().to_vec()));
+        }
+        let size = bytes.len();
+        let one_by_one = read_still(bytes.clone()).0;
+        let source = Moving::still(bytes);
+        let in_order = Database::new(&source).snapshot(dump_in_file_order).map(|(tree, _)| tree);
+        // Of several kinds of damage either may come first.
+        prop_assert_eq!(in_order.ok(), one_by_one.ok());
+        let read = source.bytes_read.get();
+        prop_assert!(read <= size + 6000 + usize::try_from(READ_AHEAD).unwrap(), "{read} bytes read of {size}");
+    }
+
+    #[test]
     fn garbage_is_refused(bytes in proptest::collection::vec(any::<u8>(), 1..10_000)) {
         let refused = matches!(read_still(bytes).0, Err(BboltError::NoMeta { .. }));
         prop_assert!(refused);
@@ -134,6 +161,28 @@ proptest! {
         let writes = uniform_commits(&mut file, 12);
         check_uniform(&Moving::new(first, schedule, writes));
     }
+}
+
+#[test]
+fn neighbours_are_read_in_one_go_and_only_those_that_were_read_are_kept() {
+    let mut root = Tree::default();
+    for number in 0..100 {
+        let mut row = Tree::default();
+        row.put(b"id", &[number]);
+        root.nest(format!("row {number:03}").as_bytes(), row);
+    }
+    let bytes = BboltFile::new(Layout { inline: 0, ..LAYOUT }, &root).bytes;
+    let reads = |bytes: Vec<u8>, in_order: bool| {
+        let source = Moving::still(bytes);
+        let database = Database::keeping(&source);
+        let read = if in_order { dump_in_file_order } else { dump_all };
+        assert_eq!(database.snapshot(read).unwrap().0, root);
+        (source.reads.get(), database.into_kept())
+    };
+    let (one_by_one, kept) = reads(bytes.clone(), false);
+    let (in_order, kept_in_order) = reads(bytes, true);
+    assert!(one_by_one - in_order > 60, "{one_by_one} and {in_order} reads");
+    assert_eq!(kept_in_order, kept);
 }
 
 /// A tree whose every value and sequence is the id of the transaction that writes it.

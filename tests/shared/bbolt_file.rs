@@ -380,6 +380,9 @@ pub(crate) fn dump_all<S: PageSource>(snapshot: &Snapshot<'_, S>) -> Result<Tree
     dump(&snapshot.root())
 }
 
+/// What a file in memory has read in one go, in bytes: a few of its smaller pages.
+pub(crate) const READ_AHEAD: u64 = 5000;
+
 /// A file in memory that others write to between two reads, and that counts what is read.
 #[derive(Debug)]
 pub(crate) struct Moving {
@@ -423,6 +426,10 @@ impl PageSource for &Moving {
         self.bytes.borrow().size()
     }
 
+    fn read_ahead(&self) -> u64 {
+        READ_AHEAD
+    }
+
     fn is_current(&self) -> io::Result<bool> {
         Ok(true)
     }
@@ -430,6 +437,34 @@ impl PageSource for &Moving {
     fn name(&self) -> String {
         "test".to_owned()
     }
+}
+
+/// The same, the buckets of the root in the order in which they lie in the file.
+pub(crate) fn dump_in_file_order<S: PageSource>(snapshot: &Snapshot<'_, S>) -> Result<Tree, BboltError> {
+    let root = snapshot.root();
+    let mut tree = Tree {
+        sequence: root.sequence(),
+        items: BTreeMap::new(),
+    };
+    let (mut keys, mut buckets) = (Vec::new(), Vec::new());
+    root.for_each(|key, value| {
+        match value {
+            Value::Bytes(bytes) => drop(tree.items.insert(key.to_vec(), Item::Bytes(bytes.into_owned()))),
+            Value::Bucket(inner) => {
+                keys.push(key.to_vec());
+                buckets.push(inner);
+            }
+        }
+        Ok::<_, BboltError>(())
+    })?;
+    snapshot.in_file_order(&buckets, |place, bucket| {
+        let before = tree
+            .items
+            .insert(keys[place].clone(), Item::Bucket(dump(bucket)?));
+        assert!(before.is_none(), "a bucket came twice");
+        Ok::<_, BboltError>(())
+    })?;
+    Ok(tree)
 }
 
 /// Reads everything from bytes that hold still, and how many bytes that took.

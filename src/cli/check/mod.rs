@@ -51,7 +51,7 @@ pub(super) fn run(arguments: &CheckArguments) -> ExitCode {
 }
 
 fn check(arguments: &CheckArguments) -> Result<ExitCode, CliError> {
-    let look = look::look(&arguments.look)?;
+    let look = look::look(&arguments.look, look::Names::WhenFound)?;
     let mut out = io::stdout().lock();
     match arguments.output {
         Output::Json => {
@@ -62,5 +62,8 @@ fn check(arguments: &CheckArguments) -> Result<ExitCode, CliError> {
     }
     .and_then(|()| out.flush())
     .map_err(CliError::Print)?;
-    Ok(look.verdict().code())
+    let code = look.verdict().code();
+    // The process ends now: what it holds need not be given back piece by piece.
+    std::mem::forget(look);
+    Ok(code)
 }

@@ -78,7 +78,7 @@ struct Counts {
     /// None where the pool's metadata could not be read.
     thin_devices: Option<usize>,
     dm_devices: usize,
-    /// None where containerd's own database could not be read.
+    /// None where containerd's own database was not read: there is nobody to tell of, or it could not be.
     containers: Option<usize>,
     images: Option<usize>,
 }

@@ -57,7 +57,7 @@ fn explain(arguments: &ExplainArguments) -> Result<ExitCode, CliError> {
     let ledger = look::readable_ledger(&arguments.look.ledger.ledger);
     let name = arguments.finding.as_str();
     let paper = Paper::stdout();
-    let look = match look::look(&arguments.look) {
+    let look = match look::look(&arguments.look, look::Names::Always) {
         Ok(look) => look,
         // The past can be told of without the present, and what a class is without either.
         Err(error) => {

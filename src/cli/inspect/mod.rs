@@ -62,7 +62,7 @@ pub(super) fn run(arguments: &InspectArguments) -> ExitCode {
 }
 
 fn inspect(arguments: &InspectArguments) -> Result<ExitCode, CliError> {
-    let look = look::look(&arguments.look)?;
+    let look = look::look(&arguments.look, look::Names::Always)?;
     let devices = join::devices(&look);
     let shown: Vec<&Device<'_>> = match &arguments.name {
         Some(name) => find::find(&devices, name).map_err(CliError::Named)?,

@@ -135,8 +135,17 @@ impl Look {
     }
 }
 
+/// When the names of users are read, which is half of all the reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names {
+    /// With the rest.
+    Always,
+    /// Once there is something of which they would be told.
+    WhenFound,
+}
+
 /// Looks until everything is settled.
-pub(super) fn look(arguments: &LookArguments) -> Result<Look, CliError> {
+pub(super) fn look(arguments: &LookArguments, mut names: Names) -> Result<Look, CliError> {
     let places = arguments.survey.survey_places()?;
     let pool = &places.places.pool;
     let mut sources = Sources::new(
@@ -153,12 +162,24 @@ pub(super) fn look(arguments: &LookArguments) -> Result<Look, CliError> {
         let left_open = sources.left_open(pool);
         let mut roots: BTreeSet<ThinId> = knowledge.claims.keys().copied().collect();
         roots.extend(left_open.iter().flat_map(|row| row.intent.deletes()));
-        let mut survey =
-            patiently(|| survey::read_reserving(&places, &roots, Some(arguments.reserving(&hand))))?;
+        let reserving = Some(arguments.reserving(&hand));
+        let mut survey = patiently(|| match names {
+            Names::Always => survey::read_reserving(&places, &roots, reserving),
+            Names::WhenFound => survey::read_without_names(&places, &roots, reserving),
+        })?;
         // As the next repair will see it: what a killed one can still prove is no stranger's.
         knowledge.claims.extend(claims_left(&left_open, &survey));
         say_what_is_missing(&mut survey, &places);
-        let settled = settling.look(&survey, &knowledge, SystemTime::now().into());
+        let now = SystemTime::now().into();
+        let mut settled = settling.look(&survey, &knowledge, now);
+        if names == Names::WhenFound && settled.tells_of_users() {
+            if !survey::add_names(&mut survey, &places)? {
+                // From here on they are read with the rest, so that containerd can not be in between for ever.
+                names = Names::Always;
+                continue;
+            }
+            settled = settling.look(&survey, &knowledge, now);
+        }
         match settled {
             Settled::LookAgain { after } => sleep(after),
             Settled::Done(diagnoses, in_flight) => {

@@ -63,7 +63,7 @@ pub(super) fn not_understood(scene: &Scene<'_>) -> Vec<String> {
                 .pool_db
                 .devices
                 .values()
-                .filter(|record| matches!(survey.id_state(record.device_id), Some(IdState::Free) | None))
+                .filter(|record| matches!(index.id_state(record.device_id), Some(IdState::Free) | None))
                 .map(|record| words::name(&record.name)),
         ),
         sentence(

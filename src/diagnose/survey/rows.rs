@@ -28,7 +28,7 @@ pub(super) fn findings(scene: &Scene<'_>, spare: &mut Spare) -> Vec<Diagnosis> {
             found.push(without_record(scene, *id, *row, spare));
             continue;
         };
-        match scene.survey.has_thin(record.device_id) {
+        match scene.index.has_thin(record.device_id) {
             Some(true) if record.state == DeviceState::Faulty => {
                 found.push(faulty_live(scene, *id, *row, record));
             }
@@ -86,7 +86,7 @@ fn without_record(scene: &Scene<'_>, id: SnapshotId, row: Row<'_>, spare: &mut S
         "containerd's pool database has no record {}",
         words::name(&name)
     ));
-    if scene.index.parents.has(row.key) {
+    if scene.index.is_parent(row.key) {
         case.evidence.push("other snapshots are built on it".to_owned());
     }
     case.consequence = format!(
@@ -131,7 +131,7 @@ fn insertion(
     if scene.survey.thin.is_none() {
         return Err("the pool's metadata could not be read, so no unused id can be told".to_owned());
     }
-    if scene.index.parents.has(row.key) {
+    if scene.index.is_parent(row.key) {
         return Err(
             "an interrupted removal leaves no snapshot that others are built on: the pool database was probably lost"
                 .to_owned(),

@@ -27,6 +27,18 @@ pub enum Settled {
     },
 }
 
+impl Settled {
+    /// Whether there is anything of which users are told: only then does it matter that a survey has their names. The same
+    /// survey with names settles the same way, looked at once more at the same time.
+    #[must_use]
+    pub fn tells_of_users(&self) -> bool {
+        match self {
+            Self::Done(diagnoses, in_flight) => !diagnoses.found.is_empty() || !in_flight.is_empty(),
+            Self::LookAgain { .. } => false,
+        }
+    }
+}
+
 /// What successive surveys have shown so far.
 #[derive(Debug, Clone)]
 pub struct Settling {

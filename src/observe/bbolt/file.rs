@@ -74,6 +74,11 @@ impl PageSource for FileSource {
         self.file.metadata().map(|metadata| metadata.len())
     }
 
+    /// As much as stays in a processor's own cache until it is looked at.
+    fn read_ahead(&self) -> u64 {
+        256 << 10
+    }
+
     fn is_current(&self) -> io::Result<bool> {
         match std::fs::metadata(&self.path) {
             Ok(now) => Ok(now.dev() == self.device && now.ino() == self.inode),

@@ -15,6 +15,8 @@
 //! Commits are seen when they reach the page cache, before `fdatasync` returned: a power cut can take back what was
 //! read here.
 
+mod ahead;
+mod claims;
 mod error;
 #[cfg(feature = "readers")]
 mod file;

@@ -18,6 +18,12 @@ pub trait PageSource {
         Ok(offset.checked_add(length).is_some_and(|end| end <= size))
     }
 
+    /// How many bytes may well be read in one go where their pages lie beside each other: less than two pages, and each is
+    /// read by itself.
+    fn read_ahead(&self) -> u64 {
+        0
+    }
+
     /// Whether the name still leads to these bytes. False once the file was removed or another one put in its place.
     fn is_current(&self) -> io::Result<bool>;
 
@@ -38,6 +44,11 @@ impl PageSource for Vec<u8> {
 
     fn size(&self) -> io::Result<u64> {
         u64::try_from(self.len()).map_err(io::Error::other)
+    }
+
+    /// A few pages, so that whatever is read from memory is read as it is from a file.
+    fn read_ahead(&self) -> u64 {
+        16384
     }
 
     fn is_current(&self) -> io::Result<bool> {

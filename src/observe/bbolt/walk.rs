@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
 use super::super::little_endian::u64_at;
+use super::ahead::Ahead;
+use super::claims::Claims;
+pub(crate) use super::claims::Origin;
 use super::error::BboltError;
 use super::page::{BUCKET, HEADER, Header, Meta, Node};
 use super::source::PageSource;
@@ -15,36 +16,23 @@ use crate::model::TxId;
 /// Deepest tree that is followed. A tree of this depth with two entries per page would already need 2^64 pages.
 pub(crate) const MAX_DEPTH: u32 = 64;
 
-/// Who points at a page: the page number of the pointer, and its place there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Origin {
-    pub(crate) page: u64,
-    pub(crate) slot: usize,
-}
-
 /// The origin of the root bucket's page. No real page can be the pointer: page 0 holds no elements.
 const FROM_META: Origin = Origin { page: 0, slot: 0 };
-
-/// One page run that was read: who owns the page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Claim {
-    head: u64,
-    origin: Origin,
-}
 
 /// The database as one transaction left it. Only valid inside [`super::Database::snapshot`], which throws the
 /// result away when the file moved on meanwhile.
 #[derive(Debug)]
 pub struct Snapshot<'d, S> {
-    source: &'d S,
+    pub(super) source: &'d S,
     /// Size of the file when the snapshot began; nothing beyond belongs to its transaction.
     pub(crate) size: u64,
     pub(crate) meta: Meta,
     /// What the other meta page held as this one was found, where that was a meta.
     pub(super) older: Option<Meta>,
-    /// Every page read so far, with its owner. In a tree each page has one, so a second owner is damage; this is
-    /// what makes loops, shared subtrees and overlapping overflow runs end at once.
-    claims: RefCell<HashMap<u64, Claim>>,
+    /// Every page read so far, with its owner.
+    claims: RefCell<Claims>,
+    /// Pages that were read before they were asked for.
+    pub(super) ahead: RefCell<Ahead>,
     /// The bytes of every page read so far, with its overflow, where they are to be kept.
     reached: Option<RefCell<BTreeMap<u64, Vec<u8>>>>,
 }
@@ -57,6 +45,7 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
             meta,
             older,
             claims: RefCell::default(),
+            ahead: RefCell::default(),
             reached: keep.then(RefCell::default),
         }
     }
@@ -105,7 +94,7 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
 
     /// The numbers of all pages read so far.
     pub(crate) fn loaded(&self) -> Vec<u64> {
-        self.claims.borrow().keys().copied().collect()
+        self.claims.borrow().pages()
     }
 
     pub(crate) fn damaged(&self, page: u64, reading: &'static str, problem: impl Into<String>) -> BboltError {
@@ -177,26 +166,11 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
     }
 
     fn claim(&self, reading: &'static str, head: u64, pages: u64, origin: Origin) -> Result<(), BboltError> {
-        let claim = Claim { head, origin };
-        let mut claims = self.claims.borrow_mut();
-        for page in head..head.saturating_add(pages) {
-            match claims.entry(page) {
-                Entry::Vacant(free) => {
-                    free.insert(claim);
-                }
-                // The same pointer followed again, by a second look at the same bucket.
-                Entry::Occupied(taken) if *taken.get() == claim => {}
-                Entry::Occupied(taken) => {
-                    let problem = format!(
-                        "in use twice: from page {} and from page {}",
-                        taken.get().origin.page,
-                        origin.page
-                    );
-                    return Err(self.damaged(page, reading, problem));
-                }
-            }
-        }
-        Ok(())
+        let claimed = self.claims.borrow_mut().claim(head, pages, origin);
+        claimed.map_err(|(page, other)| {
+            let problem = format!("in use twice: from page {other} and from page {}", origin.page);
+            self.damaged(page, reading, problem)
+        })
     }
 
     fn holds(&self, offset: u64, length: u64) -> Result<bool, BboltError> {
@@ -219,6 +193,9 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
         let length = usize::try_from(length)
             .map_err(std::io::Error::other)
             .map_err(failed)?;
+        if let Some(bytes) = self.ahead.borrow().get(offset, length) {
+            return Ok(bytes.to_vec());
+        }
         let mut bytes = vec![0; length];
         self.source.read_at(offset, &mut bytes).map_err(failed)?;
         Ok(bytes)

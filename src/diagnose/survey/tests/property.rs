@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Provenance, Severity, Subject};
+use crate::model::{
+    CoreDb, Provenance, Severity, Subject,
+    survey::{Container, CoreSnapshot},
+};
 
 /// Numbers are few, so that they meet.
 fn small() -> impl Strategy<Value = u32> {
@@ -95,6 +98,29 @@ prop_compose! {
             if !set_up { survey.pool = None; }
             if !read { survey.thin = None; }
         })
+    }
+}
+
+prop_compose! {
+    /// containerd's own database: it knows some snapshots, of which the snapshot storage may have none, and one container.
+    fn cores()(known in prop::collection::btree_map(0..9_u64, prop::option::of(0..9_u64), 0..9), on in 0..9_u64) -> CoreDb {
+        let client = |id: u64| format!("key-{id}");
+        CoreDb {
+            snapshots: known.into_iter().map(|(id, parent)| (key(id), CoreSnapshot {
+                namespace: "k8s.io".to_owned(),
+                key: client(id),
+                parent: parent.map(client),
+                leases: Vec::new(),
+            })).collect(),
+            containers: vec![Container {
+                namespace: "k8s.io".to_owned(),
+                id: "c".to_owned(),
+                image: None,
+                snapshot_key: client(on),
+                pod: None,
+            }],
+            ..CoreDb::default()
+        }
     }
 }
 
@@ -276,6 +302,29 @@ proptest! {
         for one in healed.judge().found {
             prop_assert!(one.remedy.acts.is_empty(), "{one:?}");
             prop_assert!(one.severity == Severity::Notice || one.remedy.when == When::Never, "{one:?}");
+        }
+    }
+
+    /// A check reads the names of users only where there is somebody of whom they are told.
+    #[test]
+    fn reading_names_only_where_they_are_told_changes_no_answer(
+        stages in prop::collection::vec((surveys(), prop::option::weighted(0.9, cores())), 1..4)
+    ) {
+        let settling = crate::diagnose::Settling::new(std::time::Duration::from_secs(2));
+        let (mut always, mut when_found) = (settling.clone(), settling);
+        for (look, (stage, core)) in stages.into_iter().cycle().take(300).enumerate() {
+            let now = testing::at(u64::try_from(look).unwrap());
+            let without = Survey { core: None, ..stage.survey.clone() };
+            let with = Survey { core, ..stage.survey };
+            let expected = always.look(&with, &stage.knowledge, now);
+            let mut told = when_found.look(&without, &stage.knowledge, now);
+            if told.tells_of_users() {
+                told = when_found.look(&with, &stage.knowledge, now);
+            }
+            prop_assert_eq!(&told, &expected);
+            if matches!(told, crate::diagnose::Settled::Done(..)) {
+                break;
+            }
         }
     }
 
