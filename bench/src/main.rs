@@ -10,6 +10,7 @@
 #[path = "../../tests/readers/bbolt_file.rs"]
 mod bbolt_file;
 mod calls;
+mod ended;
 mod fold;
 mod latency;
 mod machine;
