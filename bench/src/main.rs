@@ -10,6 +10,7 @@
 #[path = "../../tests/shared/bbolt_file.rs"]
 mod bbolt_file;
 mod calls;
+mod ended;
 mod fold;
 mod latency;
 mod machine;

@@ -146,11 +146,13 @@ fn what_is_wrong_is_named_with_the_command_and_its_exit_code() {
         code == Some(0) && text.contains("foreign-thin: thin device 9"),
         "{text}"
     );
-    let output = stage.with_metadata("explain", &["wedge"]);
+    let (text, code) = told(&stage.with_metadata("explain", &["wedge"]));
+    assert!(code == Some(0) && text.contains("wedge"), "{text}");
+    let output = stage.with_metadata("explain", &["wegde"]);
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(8));
     assert!(
-        error.contains("no finding wedge") && error.contains("foreign-thin/pool/9"),
+        error.contains("no finding wegde") && error.contains("foreign-thin/pool/9"),
         "{error}"
     );
 }
