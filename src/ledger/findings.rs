@@ -1,8 +1,8 @@
 //! Findings: when each was first and last seen, what was decided about it, and when it was gone.
 
-use rusqlite::{Row, params};
+use rusqlite::{Connection, Row, params};
 
-use super::{Ledger, LedgerError};
+use super::{Ledger, LedgerError, late::Late};
 use crate::{brain::Standing, model::Timestamp};
 
 /// A stored finding.
@@ -17,35 +17,7 @@ pub struct FindingRow {
 impl Ledger {
     /// Stores a finding, or what became of it.
     pub fn save_finding(&self, row: &FindingRow) -> Result<(), LedgerError> {
-        const WHAT: &str = "storing a finding";
-        let Standing {
-            finding,
-            first_seen,
-            last_seen,
-            resolved,
-            decision,
-        } = &row.standing;
-        let json = serde_json::to_string(finding).map_err(LedgerError::value(WHAT))?;
-        self.connection
-            .prepare_cached(
-                "INSERT INTO findings (id, first_seen, last_seen, resolved, finding, decision, traceparent)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-                 ON CONFLICT (id) DO UPDATE SET last_seen = ?3, resolved = ?4, finding = ?5, decision = ?6,
-                 traceparent = coalesce(?7, traceparent)",
-            )
-            .and_then(|mut sql| {
-                sql.execute(params![
-                    finding.id.0,
-                    text(*first_seen),
-                    text(*last_seen),
-                    resolved.map(text),
-                    json,
-                    decision,
-                    row.traceparent
-                ])
-            })
-            .map_err(LedgerError::sql(WHAT))?;
-        Ok(())
+        self.write_or_keep("storing a finding", vec![Late::Finding(Box::new(row.clone()))])
     }
 
     /// Findings that were not resolved when they were stored.
@@ -91,6 +63,39 @@ impl Ledger {
         })
         .collect()
     }
+}
+
+/// Stores a finding in the transaction of the caller.
+pub(super) fn store(connection: &Connection, row: &FindingRow) -> Result<(), LedgerError> {
+    const WHAT: &str = "storing a finding";
+    let Standing {
+        finding,
+        first_seen,
+        last_seen,
+        resolved,
+        decision,
+    } = &row.standing;
+    let json = serde_json::to_string(finding).map_err(LedgerError::value(WHAT))?;
+    connection
+        .prepare_cached(
+            "INSERT INTO findings (id, first_seen, last_seen, resolved, finding, decision, traceparent)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT (id) DO UPDATE SET last_seen = ?3, resolved = ?4, finding = ?5, decision = ?6,
+             traceparent = coalesce(?7, traceparent)",
+        )
+        .and_then(|mut sql| {
+            sql.execute(params![
+                finding.id.0,
+                text(*first_seen),
+                text(*last_seen),
+                resolved.map(text),
+                json,
+                decision,
+                row.traceparent
+            ])
+        })
+        .map_err(LedgerError::sql(WHAT))?;
+    Ok(())
 }
 
 /// A time as it is stored.

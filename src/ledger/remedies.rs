@@ -1,11 +1,12 @@
 //! Intents and outcomes. An intent without an outcome means that suture died in between: then it is settled by looking.
 
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Serialize;
 
 use super::{
     Ledger, LedgerError,
     findings::{parse, text},
+    late::Late,
 };
 use crate::model::{FindingId, GuardReading, Outcome, Plan, Timestamp};
 
@@ -79,26 +80,29 @@ impl Ledger {
             .map(|outcome| json(serde_json::to_string(outcome)))
             .transpose()?;
         let ended = outcome.map(|_| text(at));
-        self.connection
-            .execute(
-                "INSERT INTO remedies (finding, plan, guards, intended, outcome, ended) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                params![plan.finding.0, plan_json, guards_json, text(at), outcome_json, ended],
-            )
-            .map_err(LedgerError::sql(what))?;
-        Ok(RemedyId(self.connection.last_insert_rowid()))
+        self.write(what, |connection| {
+            connection
+                .execute(
+                    "INSERT INTO remedies (finding, plan, guards, intended, outcome, ended)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    params![
+                        plan.finding.0,
+                        plan_json,
+                        guards_json,
+                        text(at),
+                        outcome_json,
+                        ended
+                    ],
+                )
+                .map_err(LedgerError::sql(what))?;
+            Ok(RemedyId(connection.last_insert_rowid()))
+        })
     }
 
-    /// Stores what came of an intent.
+    /// Stores what came of an intent. Where that does not work now it is stored as soon as it does; should suture end
+    /// before, the next one settles the intent by looking.
     pub fn conclude(&mut self, id: RemedyId, outcome: &Outcome, at: Timestamp) -> Result<(), LedgerError> {
-        const WHAT: &str = "storing an outcome";
-        let json = serde_json::to_string(outcome).map_err(LedgerError::value(WHAT))?;
-        self.connection
-            .execute(
-                "UPDATE remedies SET outcome = ?2, ended = ?3 WHERE id = ?1 AND outcome IS NULL",
-                params![id.0, json, text(at)],
-            )
-            .map_err(LedgerError::sql(WHAT))?;
-        Ok(())
+        self.write_or_keep("storing an outcome", vec![Late::Outcome(id, outcome.clone(), at)])
     }
 
     /// Intents whose outcome is not known, oldest first.
@@ -171,4 +175,22 @@ impl Ledger {
         })
         .collect()
     }
+}
+
+/// Stores an outcome in the transaction of the caller.
+pub(super) fn conclude(
+    connection: &Connection,
+    id: RemedyId,
+    outcome: &Outcome,
+    at: Timestamp,
+) -> Result<(), LedgerError> {
+    const WHAT: &str = "storing an outcome";
+    let json = serde_json::to_string(outcome).map_err(LedgerError::value(WHAT))?;
+    connection
+        .execute(
+            "UPDATE remedies SET outcome = ?2, ended = ?3 WHERE id = ?1 AND outcome IS NULL",
+            params![id.0, json, text(at)],
+        )
+        .map_err(LedgerError::sql(WHAT))?;
+    Ok(())
 }

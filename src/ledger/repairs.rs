@@ -7,13 +7,11 @@ use serde::Serialize;
 use super::{
     Ledger, LedgerError,
     findings::{parse, text},
+    late::Late,
 };
 use crate::model::{
     FindingId, OperationState, RepairIntent, RepairOutcome, ThinId, Timestamp, survey::Claim,
 };
-
-/// Repairs with an outcome that are kept for the history. One offline repair may be of 10,000 records.
-const KEEP: u32 = 50_000;
 
 /// Names one repair in the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -47,7 +45,7 @@ impl Ledger {
         at: Timestamp,
     ) -> Result<Vec<RepairId>, LedgerError> {
         const WHAT: &str = "storing the intent of a repair";
-        self.together(WHAT, |connection| {
+        self.write(WHAT, |connection| {
             let insert = "INSERT INTO repairs (finding, intent, intended, unfinished) VALUES (?1, ?2, ?3, 1)";
             let mut sql = connection.prepare(insert).map_err(LedgerError::sql(WHAT))?;
             intents
@@ -68,25 +66,10 @@ impl Ledger {
         outcomes: &[(RepairId, RepairOutcome, bool)],
         at: Timestamp,
     ) -> Result<(), LedgerError> {
-        const WHAT: &str = "storing the outcome of a repair";
-        if outcomes.is_empty() {
-            return Ok(());
-        }
-        self.together(WHAT, |connection| {
-            let update = "UPDATE repairs SET outcome = ?2, ended = ?3, unfinished = ?4 WHERE id = ?1";
-            let mut sql = connection.prepare(update).map_err(LedgerError::sql(WHAT))?;
-            for (id, outcome, unfinished) in outcomes {
-                let json = serde_json::to_string(outcome).map_err(LedgerError::value(WHAT))?;
-                sql.execute(params![id.0, json, text(at), unfinished])
-                    .map_err(LedgerError::sql(WHAT))?;
-            }
-            let prune = "DELETE FROM repairs WHERE NOT unfinished AND id NOT IN
-                         (SELECT id FROM repairs WHERE NOT unfinished ORDER BY id DESC LIMIT ?1)";
-            connection
-                .execute(prune, params![KEEP])
-                .map_err(LedgerError::sql(WHAT))?;
-            Ok(())
-        })
+        let late = outcomes
+            .iter()
+            .map(|(id, outcome, unfinished)| Late::RepairOutcome(*id, outcome.clone(), *unfinished, at));
+        self.write_or_keep("storing the outcome of a repair", late.collect())
     }
 
     /// Repairs without an outcome, and those of which something may be left, oldest first.
@@ -124,21 +107,6 @@ impl Ledger {
         Ok(claims.collect())
     }
 
-    /// Several statements as one transaction.
-    fn together<T>(
-        &mut self,
-        what: &'static str,
-        work: impl FnOnce(&Connection) -> Result<T, LedgerError>,
-    ) -> Result<T, LedgerError> {
-        let transaction = self
-            .connection
-            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
-            .map_err(LedgerError::sql(what))?;
-        let done = work(&transaction)?;
-        transaction.commit().map_err(LedgerError::sql(what))?;
-        Ok(done)
-    }
-
     fn repairs(&self, query: &str, finding: Option<&str>) -> Result<Vec<RepairRow>, LedgerError> {
         const WHAT: &str = "reading repairs";
         let mut sql = self.connection.prepare(query).map_err(LedgerError::sql(WHAT))?;
@@ -169,4 +137,21 @@ impl Ledger {
         })
         .collect()
     }
+}
+
+/// Stores an outcome in the transaction of the caller.
+pub(super) fn conclude(
+    connection: &Connection,
+    id: RepairId,
+    outcome: &RepairOutcome,
+    unfinished: bool,
+    at: Timestamp,
+) -> Result<(), LedgerError> {
+    const WHAT: &str = "storing the outcome of a repair";
+    let json = serde_json::to_string(outcome).map_err(LedgerError::value(WHAT))?;
+    connection
+        .prepare_cached("UPDATE repairs SET outcome = ?2, ended = ?3, unfinished = ?4 WHERE id = ?1")
+        .and_then(|mut sql| sql.execute(params![id.0, json, text(at), unfinished]))
+        .map_err(LedgerError::sql(WHAT))?;
+    Ok(())
 }

@@ -15,7 +15,7 @@ use crate::{
     cli::Output,
     decide,
     diagnose::{self, Settled, Settling},
-    ledger::Ledger,
+    ledger::{Ledger, LedgerError},
     model::{Diagnoses, Diagnosis, Knowledge, RepairMode, RepairPlan, Severity, Survey, Timestamp},
     observe::{pool_db::PoolDbError, survey::SurveyPlaces, world::WorldError},
     remedy::{
@@ -66,10 +66,10 @@ fn work(arguments: &RepairArguments) -> Result<u8, Failure> {
     let mut ledger = match (path.exists(), arguments.plan) {
         (false, _) => None,
         (true, true) => readable(path),
-        (true, false) => Some(Ledger::open_beside(path)?),
+        (true, false) => Some(for_repair(path)?),
     };
     if let Some(folder) = &arguments.undo {
-        let ledger = ledger.get_or_insert(Ledger::open_beside(path)?);
+        let ledger = ledger.get_or_insert(for_repair(path)?);
         let mut repairer = repairer(
             &sight,
             &places,
@@ -111,7 +111,7 @@ fn work(arguments: &RepairArguments) -> Result<u8, Failure> {
     if acts && !arguments.plan {
         let ledger = match &mut ledger {
             Some(ledger) => ledger,
-            none => none.insert(Ledger::open_beside(path)?),
+            none => none.insert(for_repair(path)?),
         };
         let mut repairer = repairer(&sight, &places, ledger, knowledge, arguments, &tell, until);
         results = match arguments.mode() {
@@ -169,6 +169,15 @@ fn planned(plan: RepairPlan) -> crate::remedy::repair::PlanResult {
         readings: Vec::new(),
         outcome: None,
     }
+}
+
+/// The ledger to write to. A damaged one must not keep a node from being repaired before containerd starts.
+fn for_repair(path: &std::path::Path) -> Result<Ledger, LedgerError> {
+    let opened = Ledger::open_beside_or_begin_anew(path)?;
+    if let Some(set_aside) = opened.set_aside {
+        eprintln!("suture: {set_aside}");
+    }
+    Ok(opened.ledger)
 }
 
 /// The ledger for a look at it; without one that can be read a plan knows less.
