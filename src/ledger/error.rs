@@ -33,6 +33,14 @@ pub enum LedgerError {
         /// The file.
         path: PathBuf,
     },
+    /// A running suture of an older version has it.
+    #[error(
+        "the ledger {path} is an older suture's, which is running; restart that as this version, then try again"
+    )]
+    OlderInUse {
+        /// The file.
+        path: PathBuf,
+    },
     /// There is none.
     #[error("there is no ledger at {path}: suture has not run here yet, or keeps it elsewhere (--ledger)")]
     Missing {
@@ -153,7 +161,7 @@ impl LedgerError {
                 io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Trouble::ReadOnly,
                 _ => Trouble::Disk,
             },
-            Self::InUse { .. } => Trouble::Busy,
+            Self::InUse { .. } | Self::OlderInUse { .. } => Trouble::Busy,
             Self::Damaged { .. } | Self::DamagedInUse { .. } => Trouble::Damaged,
             Self::NotWritable { why, .. } => *why,
             Self::Missing { .. } | Self::Version { .. } | Self::Value { .. } => Trouble::Other,

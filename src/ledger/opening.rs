@@ -153,7 +153,14 @@ impl Ledger {
             .pragma_update(None, "temp_store", "MEMORY")
             .map_err(failed)?;
         seal::function(&connection).map_err(failed)?;
-        schema::migrate(&mut connection, path)?;
+        let alone = || match only_writer {
+            Some(_) => Ok(None),
+            None => lock(path, ".lock").map(Some).map_err(|error| match error {
+                LedgerError::InUse { path } => LedgerError::OlderInUse { path },
+                other => other,
+            }),
+        };
+        schema::migrate(&mut connection, path, alone)?;
         look_into(&mut connection, look)?;
         seal::every_write(&connection).map_err(failed)?;
         Ok(Self::new(connection, path, only_writer))

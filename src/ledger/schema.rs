@@ -151,12 +151,19 @@ fn found(connection: &Connection, path: &Path) -> Result<i64, LedgerError> {
     })
 }
 
-/// Brings the tables to the version this suture knows.
-pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), LedgerError> {
+/// Brings the tables to the version this suture knows. `alone` keeps an older suture out, which would go on writing as its
+/// version does, and every row that it wrote would look damaged.
+pub(super) fn migrate<T>(
+    connection: &mut Connection,
+    path: &Path,
+    alone: impl FnOnce() -> Result<T, LedgerError>,
+) -> Result<(), LedgerError> {
     let failed = LedgerError::sql("making the tables");
-    if found(connection, path)? == known() {
+    let version = found(connection, path)?;
+    if version == known() {
         return expect_tables(connection);
     }
+    let _alone = (version > 0).then(alone).transpose()?;
     // The version is read again with the write lock: a repair and a sidecar may open an old ledger at the same time.
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)

@@ -41,6 +41,30 @@ fn a_ledger_of_before_the_seals_is_taken_up_whole() {
 }
 
 #[test]
+fn a_repair_does_not_bring_the_ledger_of_a_running_older_suture_to_a_new_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    version_4(&path);
+    let sidecar = File::create(folder.path().join("ledger.db.lock")).unwrap();
+    sidecar.try_lock().unwrap();
+    let refused = Ledger::open_beside_or_begin_anew(&path);
+    assert!(
+        matches!(refused, Err(LedgerError::OlderInUse { .. })),
+        "{refused:?}"
+    );
+    let connection = Connection::open(&path).unwrap();
+    let version: i64 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .unwrap();
+    assert_eq!(version, 4);
+    drop((connection, sidecar));
+    assert_eq!(
+        Ledger::open_beside(&path).unwrap().open_operations().unwrap(),
+        [abandoned(1)]
+    );
+}
+
+#[test]
 fn a_newer_ledger_is_refused_and_neither_changed_nor_set_aside() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.db");
