@@ -35,9 +35,11 @@ impl Agent {
         self.read_at = Instant::now() + PERIOD;
         self.tell_delivery();
         self.save_steps();
+        self.keep_ledger();
         self.say_watching(false);
         if let Some(world) = self.read_world().await? {
             self.settle_intents(&world);
+            self.see_devices(&world);
             self.judge(&world).await?;
         } else if let Some(view) = self.read_pool().await {
             self.take(&Input::PoolRead { at: now(), view });

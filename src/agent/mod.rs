@@ -3,6 +3,7 @@
 //! (`heal`). All of it can be recorded (`record`), and replayed elsewhere.
 
 mod heal;
+mod keeping;
 mod look;
 mod pulse;
 mod record;
@@ -18,6 +19,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use keeping::Keeping;
 use look::Reading;
 use pulse::Pulse;
 use sensors::{Commits, ContainerdWatch, Sensed};
@@ -29,7 +31,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 use crate::{
     brain::{Brain, Input, Report, Rules},
     decide::Policy,
-    ledger::{Ledger, LedgerError, OperationRow},
+    ledger::{Health, Ledger, LedgerError, Opened, OperationRow, Trouble},
     model::{
         Observation, OperationId, PoolName, PoolView, Timestamp, dm::Caller, observation::LossKind,
         sense::Sense,
@@ -137,7 +139,9 @@ pub struct Agent {
     /// When the ledger was told last that somebody is watching.
     said_watching: Option<Instant>,
     intents_settled: bool,
-    ledger_trouble: Option<String>,
+    /// What was told last that the ledger can not be written.
+    ledger_trouble: Option<(Trouble, String)>,
+    keeping: Keeping,
     undelivered: bool,
     pulse: Pulse,
     listeners: Listeners,
@@ -162,7 +166,11 @@ impl Agent {
         let mut traces = Traces::default();
         let mut no_ledger = None;
         let ledger = options.ledger.as_ref().and_then(|path| {
-            let opened = Ledger::open(path).and_then(|ledger| {
+            let opened = Ledger::open_or_begin_anew(path).and_then(|Opened { ledger, set_aside }| {
+                if let Some(set_aside) = set_aside {
+                    let what = set_aside.to_string();
+                    tell(&mut reporter, now(), &Report::Trouble { what });
+                }
                 take_up(&ledger, &options.places.pool, &mut brain, &mut traces)?;
                 Ok(ledger)
             });
@@ -206,6 +214,7 @@ impl Agent {
             tell(&mut reporter, now(), &degraded);
         }
         let recorder = record::start(&options, &brain, &mut reporter)?;
+        let unwritable = ledger.as_ref().map(Ledger::health);
         let mut agent = Self {
             options,
             brain,
@@ -229,11 +238,15 @@ impl Agent {
             said_watching: None,
             intents_settled: false,
             ledger_trouble: None,
+            keeping: Keeping::default(),
             undelivered: false,
             pulse,
             listeners,
         };
         agent.senses_are(senses);
+        if let Some(Health::Degraded { since, why, .. }) = unwritable {
+            agent.ledger_failed(&LedgerError::NotWritable { since, why });
+        }
         agent.was_not_watching();
         agent.publish();
         Ok(agent)
@@ -261,6 +274,7 @@ impl Agent {
         if let Some(error) = self.recording_failed.take() {
             return Err(error.into());
         }
+        self.store_observations(true);
         self.say_watching(true);
         self.tell(&Report::Stopped);
         // The thread may be waiting to hand something over: without a receiver it stops.
@@ -294,6 +308,7 @@ impl Agent {
     /// One fact, from the kernel or the databases.
     fn take_in(&mut self, observation: Observation) {
         self.count(&observation);
+        self.keeping.note(&observation);
         if let Observation::DmIoctl(call) = &observation
             && !call.command.is_query()
         {
@@ -363,6 +378,7 @@ impl Agent {
 
     fn containerd_changed(&mut self, observation: Observation) {
         self.count(&observation);
+        self.keeping.note(&observation);
         self.containerd.note(&observation);
         self.take(&Input::Observed { observation });
     }
@@ -379,7 +395,6 @@ fn take_up(
     brain: &mut Brain,
     traces: &mut Traces,
 ) -> Result<(), LedgerError> {
-    ledger.prune()?;
     for OperationRow {
         operation,
         traceparent,

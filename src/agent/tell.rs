@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{Agent, SETTLE, now};
 use crate::{
     brain::{Input, Look, Output, Report, Standing},
-    ledger::{FindingRow, LedgerError, OperationRow},
+    ledger::{FindingRow, LedgerError, OperationRow, Trouble},
     model::{Finding, FindingId, Operation, OperationId, Plan, Provenance, Timestamp},
     reporter::Reporter,
 };
@@ -98,7 +98,7 @@ impl Agent {
         self.stored(stored);
     }
 
-    fn stored(&mut self, result: Option<Result<(), LedgerError>>) {
+    pub(super) fn stored(&mut self, result: Option<Result<(), LedgerError>>) {
         match result {
             Some(Err(error)) => self.ledger_failed(&error),
             Some(Ok(())) => {
@@ -182,14 +182,17 @@ impl Agent {
         self.stored(Some(said));
     }
 
-    /// Told once, until it is another failure: a full disk fails every write.
+    /// Told once, until it is another trouble: a full disk fails every write, each in words of its own.
     pub(super) fn ledger_failed(&mut self, error: &LedgerError) {
         let what = format!("the ledger: {}", crate::words::explain(error));
         self.pulse.ledger(Some(what.clone()));
-        if self.ledger_trouble.as_ref() != Some(&what) {
+        let trouble = error.trouble();
+        let told = self.ledger_trouble.as_ref();
+        if told.is_none_or(|(known, said)| *known != trouble || (trouble == Trouble::Other && *said != what))
+        {
             self.tell(&Report::Trouble { what: what.clone() });
-            self.ledger_trouble = Some(what);
         }
+        self.ledger_trouble = Some((trouble, what));
     }
 
     pub(super) fn tell_delivery(&mut self) {

@@ -48,6 +48,11 @@ pub enum Report {
     NoLedger {
         why: String,
     },
+    LedgerWorks {
+        since: Timestamp,
+        stored: usize,
+        lost: u64,
+    },
     NoTraces {
         why: String,
     },
@@ -158,6 +163,7 @@ impl fmt::Display for Report {
                 f,
                 "NO LEDGER: {why}; suture only tells, because nothing is done without a durable intent"
             ),
+            Self::LedgerWorks { since, stored, lost } => tell_ledger_works(*since, *stored, *lost, f),
             Self::NoTraces { why } => write!(f, "traces are not exported: {why}"),
             Self::NotAskable { place, why } => write!(f, "nobody can ask this suture at {place}: {why}"),
             Self::Trouble { what } => write!(f, "TROUBLE: {what}"),
@@ -218,6 +224,20 @@ fn tell_found(finding: &Finding, traceparent: Option<&str>, f: &mut fmt::Formatt
     match traceparent {
         Some(traceparent) => write!(f, "\n      trace {}", trace_id(traceparent)),
         None => Ok(()),
+    }
+}
+
+fn tell_ledger_works(since: Timestamp, stored: usize, lost: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "the ledger is written again; it was not since {since}")?;
+    match stored {
+        0 => {}
+        1 => f.write_str(", and one thing that had waited is stored")?,
+        many => write!(f, ", and {many} things that had waited are stored")?,
+    }
+    match lost {
+        0 => Ok(()),
+        1 => f.write_str("; one more was too much to wait, and is not"),
+        many => write!(f, "; {many} more were too much to wait, and are not"),
     }
 }
 

@@ -1,11 +1,12 @@
 //! Intents and outcomes. An intent without an outcome means that suture died in between: then it is settled by looking.
 
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Serialize;
 
 use super::{
     Ledger, LedgerError,
-    findings::{outcome, parse, text},
+    findings::{parse, text},
+    late::Late,
 };
 use crate::model::{FindingId, GuardReading, Outcome, Plan, Timestamp};
 
@@ -79,26 +80,29 @@ impl Ledger {
             .map(|outcome| json(serde_json::to_string(outcome)))
             .transpose()?;
         let ended = outcome.map(|_| text(at));
-        self.connection
-            .execute(
-                "INSERT INTO remedies (finding, plan, guards, intended, outcome, ended) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                params![plan.finding.0, plan_json, guards_json, text(at), outcome_json, ended],
-            )
-            .map_err(LedgerError::sql(what))?;
-        Ok(RemedyId(self.connection.last_insert_rowid()))
+        self.write(what, |connection| {
+            connection
+                .execute(
+                    "INSERT INTO remedies (finding, plan, guards, intended, outcome, ended)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    params![
+                        plan.finding.0,
+                        plan_json,
+                        guards_json,
+                        text(at),
+                        outcome_json,
+                        ended
+                    ],
+                )
+                .map_err(LedgerError::sql(what))?;
+            Ok(RemedyId(connection.last_insert_rowid()))
+        })
     }
 
-    /// Stores what came of an intent.
+    /// Stores what came of an intent. Where that does not work now it is stored as soon as it does; should suture end
+    /// before, the next one settles the intent by looking.
     pub fn conclude(&mut self, id: RemedyId, outcome: &Outcome, at: Timestamp) -> Result<(), LedgerError> {
-        const WHAT: &str = "storing an outcome";
-        let json = serde_json::to_string(outcome).map_err(LedgerError::value(WHAT))?;
-        self.connection
-            .execute(
-                "UPDATE remedies SET outcome = ?2, ended = ?3 WHERE id = ?1 AND outcome IS NULL",
-                params![id.0, json, text(at)],
-            )
-            .map_err(LedgerError::sql(WHAT))?;
-        Ok(())
+        self.write_or_keep("storing an outcome", vec![Late::Outcome(id, outcome.clone(), at)])
     }
 
     /// Intents whose outcome is not known, oldest first.
@@ -118,7 +122,7 @@ impl Ledger {
     pub fn remedies_of(&self, finding: &FindingId) -> Result<Vec<RemedyRow>, LedgerError> {
         self.remedies(
             "SELECT id, plan, guards, intended, outcome, ended FROM remedies WHERE finding = ?1 ORDER BY id",
-            Some(finding),
+            Some(&finding.0),
         )
     }
 
@@ -139,18 +143,54 @@ impl Ledger {
             .transpose()
     }
 
-    fn remedies(&self, query: &str, finding: Option<&FindingId>) -> Result<Vec<RemedyRow>, LedgerError> {
-        type Columns = (i64, String, String, String, Option<String>, Option<String>);
-        let decode = |(id, plan, guards, intended, ended_so, ended): Columns| {
+    fn remedies(&self, query: &str, finding: Option<&str>) -> Result<Vec<RemedyRow>, LedgerError> {
+        const WHAT: &str = "reading remedies";
+        let mut sql = self.connection.prepare(query).map_err(LedgerError::sql(WHAT))?;
+        let rows = sql
+            .query_map(rusqlite::params_from_iter(finding), |row| {
+                Ok((
+                    row.get::<_, i64>(0)?,
+                    row.get::<_, String>(1)?,
+                    row.get::<_, String>(2)?,
+                    row.get::<_, String>(3)?,
+                    row.get::<_, Option<String>>(4)?,
+                    row.get::<_, Option<String>>(5)?,
+                ))
+            })
+            .map_err(LedgerError::sql(WHAT))?;
+        rows.map(|row| {
+            let (id, plan, guards, intended, outcome, ended) = row.map_err(LedgerError::sql(WHAT))?;
+            let value = LedgerError::value(WHAT);
             Ok(RemedyRow {
                 id: RemedyId(id),
-                plan: serde_json::from_str(&plan)?,
-                guards: serde_json::from_str(&guards)?,
-                intended: parse(intended)?,
-                outcome: outcome(ended_so)?,
-                ended: ended.map(parse).transpose()?,
+                plan: serde_json::from_str(&plan).map_err(&value)?,
+                guards: serde_json::from_str(&guards).map_err(&value)?,
+                intended: parse(intended).map_err(&value)?,
+                outcome: outcome
+                    .map(|json| serde_json::from_str(&json))
+                    .transpose()
+                    .map_err(&value)?,
+                ended: ended.map(parse).transpose().map_err(&value)?,
             })
-        };
-        self.rows("reading remedies", query, finding, decode)
+        })
+        .collect()
     }
+}
+
+/// Stores an outcome in the transaction of the caller.
+pub(super) fn conclude(
+    connection: &Connection,
+    id: RemedyId,
+    outcome: &Outcome,
+    at: Timestamp,
+) -> Result<(), LedgerError> {
+    const WHAT: &str = "storing an outcome";
+    let json = serde_json::to_string(outcome).map_err(LedgerError::value(WHAT))?;
+    connection
+        .execute(
+            "UPDATE remedies SET outcome = ?2, ended = ?3 WHERE id = ?1 AND outcome IS NULL",
+            params![id.0, json, text(at)],
+        )
+        .map_err(LedgerError::sql(WHAT))?;
+    Ok(())
 }

@@ -6,15 +6,12 @@ use serde::Serialize;
 
 use super::{
     Ledger, LedgerError,
-    findings::{outcome, parse, text},
+    findings::{parse, text},
+    late::Late,
 };
 use crate::model::{
     FindingId, OperationState, RepairIntent, RepairOutcome, ThinId, Timestamp, survey::Claim,
 };
-
-/// So many of the newest repairs are kept for the history, and what is unfinished of older ones. One offline repair may be
-/// of 10,000 records.
-const KEEP: u32 = 50_000;
 
 /// Names one repair in the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -48,7 +45,7 @@ impl Ledger {
         at: Timestamp,
     ) -> Result<Vec<RepairId>, LedgerError> {
         const WHAT: &str = "storing the intent of a repair";
-        self.together(WHAT, |connection| {
+        self.write(WHAT, |connection| {
             let insert = "INSERT INTO repairs (finding, intent, intended, unfinished) VALUES (?1, ?2, ?3, 1)";
             let mut sql = connection.prepare(insert).map_err(LedgerError::sql(WHAT))?;
             intents
@@ -69,20 +66,10 @@ impl Ledger {
         outcomes: &[(RepairId, RepairOutcome, bool)],
         at: Timestamp,
     ) -> Result<(), LedgerError> {
-        const WHAT: &str = "storing the outcome of a repair";
-        if outcomes.is_empty() {
-            return Ok(());
-        }
-        self.together(WHAT, |connection| {
-            let update = "UPDATE repairs SET outcome = ?2, ended = ?3, unfinished = ?4 WHERE id = ?1";
-            let mut sql = connection.prepare(update).map_err(LedgerError::sql(WHAT))?;
-            for (id, outcome, unfinished) in outcomes {
-                let json = serde_json::to_string(outcome).map_err(LedgerError::value(WHAT))?;
-                sql.execute(params![id.0, json, text(at), unfinished])
-                    .map_err(LedgerError::sql(WHAT))?;
-            }
-            prune(connection, KEEP)
-        })
+        let late = outcomes
+            .iter()
+            .map(|(id, outcome, unfinished)| Late::RepairOutcome(*id, outcome.clone(), *unfinished, at));
+        self.write_or_keep("storing the outcome of a repair", late.collect())
     }
 
     /// Repairs without an outcome, and those of which something may be left, oldest first.
@@ -94,7 +81,7 @@ impl Ledger {
     pub fn repairs_of(&self, finding: &FindingId) -> Result<Vec<RepairRow>, LedgerError> {
         self.repairs(
             &format!("{COLUMNS} WHERE finding = ?1 ORDER BY id"),
-            Some(finding),
+            Some(&finding.0),
         )
     }
 
@@ -120,82 +107,51 @@ impl Ledger {
         Ok(claims.collect())
     }
 
-    /// Several statements as one transaction.
-    fn together<T>(
-        &mut self,
-        what: &'static str,
-        work: impl FnOnce(&Connection) -> Result<T, LedgerError>,
-    ) -> Result<T, LedgerError> {
-        let transaction = self
-            .connection
-            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
-            .map_err(LedgerError::sql(what))?;
-        let done = work(&transaction)?;
-        transaction.commit().map_err(LedgerError::sql(what))?;
-        Ok(done)
-    }
-
-    fn repairs(&self, query: &str, finding: Option<&FindingId>) -> Result<Vec<RepairRow>, LedgerError> {
-        type Columns = (i64, String, String, Option<String>, Option<String>);
-        let decode = |(id, intent, intended, ended_so, ended): Columns| {
+    fn repairs(&self, query: &str, finding: Option<&str>) -> Result<Vec<RepairRow>, LedgerError> {
+        const WHAT: &str = "reading repairs";
+        let mut sql = self.connection.prepare(query).map_err(LedgerError::sql(WHAT))?;
+        let rows = sql
+            .query_map(rusqlite::params_from_iter(finding), |row| {
+                Ok((
+                    row.get::<_, i64>(0)?,
+                    row.get::<_, String>(1)?,
+                    row.get::<_, String>(2)?,
+                    row.get::<_, Option<String>>(3)?,
+                    row.get::<_, Option<String>>(4)?,
+                ))
+            })
+            .map_err(LedgerError::sql(WHAT))?;
+        rows.map(|row| {
+            let (id, intent, intended, outcome, ended) = row.map_err(LedgerError::sql(WHAT))?;
+            let value = LedgerError::value(WHAT);
             Ok(RepairRow {
                 id: RepairId(id),
-                intent: serde_json::from_str(&intent)?,
-                intended: parse(intended)?,
-                outcome: outcome(ended_so)?,
-                ended: ended.map(parse).transpose()?,
+                intent: serde_json::from_str(&intent).map_err(&value)?,
+                intended: parse(intended).map_err(&value)?,
+                outcome: outcome
+                    .map(|json| serde_json::from_str(&json))
+                    .transpose()
+                    .map_err(&value)?,
+                ended: ended.map(parse).transpose().map_err(&value)?,
             })
-        };
-        self.rows("reading repairs", query, finding, decode)
+        })
+        .collect()
     }
 }
 
-/// Drops all but the newest, and what is unfinished. SQLite gives out one number after the other, so only what goes is read:
-/// a scan of them all would take as long as the repair.
-fn prune(connection: &Connection, keep: u32) -> Result<(), LedgerError> {
-    let sql = "DELETE FROM repairs WHERE NOT unfinished AND id <= (SELECT max(id) FROM repairs) - ?1";
-    let done = connection.execute(sql, params![keep]);
-    done.map(drop).map_err(LedgerError::sql("dropping old repairs"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        model::{PoolName, RepairMode, Subject, TxId},
-        testing::at,
-    };
-
-    #[test]
-    fn the_newest_are_kept_and_what_is_unfinished() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut ledger = Ledger::open_beside(&folder.path().join("ledger.db")).unwrap();
-        let intent = RepairIntent {
-            pool: PoolName::new("pool"),
-            mode: RepairMode::Offline,
-            finding: FindingId("pool/pool".to_owned()),
-            class: None,
-            subject: Subject::Pool,
-            action: None,
-            acts: Vec::new(),
-            undoes: None,
-            pool_txid: TxId(1),
-            snapshot_txid: None,
-            backup: None,
-            marks: std::collections::BTreeMap::new(),
-        };
-        let ids = ledger.intend_repairs(&vec![intent; 6], at(1)).unwrap();
-        let ended = ids.iter().skip(1);
-        let outcomes: Vec<_> = ended.map(|id| (*id, RepairOutcome::Done, false)).collect();
-        ledger.conclude_repairs(&outcomes, at(2)).unwrap();
-        let kept = |ledger: &Ledger| {
-            let rows = ledger.newest_repairs(10).unwrap();
-            rows.into_iter().map(|row| row.id.0).collect::<Vec<_>>()
-        };
-        assert_eq!(kept(&ledger), [1, 2, 3, 4, 5, 6]);
-        prune(&ledger.connection, 2).unwrap();
-        assert_eq!(kept(&ledger), [1, 5, 6]);
-        prune(&ledger.connection, 2).unwrap();
-        assert_eq!(kept(&ledger), [1, 5, 6]);
-    }
+/// Stores an outcome in the transaction of the caller.
+pub(super) fn conclude(
+    connection: &Connection,
+    id: RepairId,
+    outcome: &RepairOutcome,
+    unfinished: bool,
+    at: Timestamp,
+) -> Result<(), LedgerError> {
+    const WHAT: &str = "storing the outcome of a repair";
+    let json = serde_json::to_string(outcome).map_err(LedgerError::value(WHAT))?;
+    connection
+        .prepare_cached("UPDATE repairs SET outcome = ?2, ended = ?3, unfinished = ?4 WHERE id = ?1")
+        .and_then(|mut sql| sql.execute(params![id.0, json, text(at), unfinished]))
+        .map_err(LedgerError::sql(WHAT))?;
+    Ok(())
 }

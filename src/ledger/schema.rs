@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior};
 
-use super::LedgerError;
+use super::{LedgerError, seal};
 
 /// Raised with every change of the tables; each step of [`MIGRATIONS`] brings a file one version on.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     "
     CREATE TABLE operations (
         id          TEXT PRIMARY KEY,
@@ -60,6 +60,82 @@ const MIGRATIONS: [&str; 4] = [
     ) STRICT;
     CREATE INDEX repairs_unfinished ON repairs (id) WHERE unfinished;
     CREATE INDEX repairs_finding ON repairs (finding);",
+    // `sum` seals a row (see `seal`). `about` has the version a second time: a header that lost a bit is told from a newer
+    // suture's. `devices` says who made each thin device, as long as it may be in its pool. `engine` has one row.
+    "CREATE TABLE about (
+        one     INTEGER PRIMARY KEY CHECK (one = 1),
+        version INTEGER NOT NULL
+    ) STRICT;
+    ALTER TABLE operations ADD COLUMN sum INTEGER;
+    ALTER TABLE findings ADD COLUMN sum INTEGER;
+    ALTER TABLE remedies ADD COLUMN sum INTEGER;
+    ALTER TABLE watching ADD COLUMN sum INTEGER;
+    ALTER TABLE repairs ADD COLUMN sum INTEGER;
+    CREATE TABLE devices (
+        operation TEXT PRIMARY KEY,
+        pool      TEXT NOT NULL,
+        thin_id   INTEGER NOT NULL,
+        made      TEXT NOT NULL,
+        maker     TEXT NOT NULL,
+        origin    INTEGER,
+        name      TEXT,
+        snapshot  INTEGER,
+        mark      TEXT,
+        state     TEXT NOT NULL,
+        gone      TEXT,
+        sum       INTEGER
+    ) STRICT;
+    CREATE INDEX devices_thin ON devices (pool, thin_id);
+    CREATE INDEX devices_there ON devices (pool) WHERE gone IS NULL;
+    CREATE TABLE observations (
+        id     INTEGER PRIMARY KEY,
+        at     TEXT NOT NULL,
+        source TEXT NOT NULL,
+        kind   TEXT NOT NULL,
+        text   TEXT NOT NULL,
+        detail TEXT,
+        sum    INTEGER
+    ) STRICT;
+    CREATE TABLE plans (
+        id       TEXT PRIMARY KEY,
+        finding  TEXT NOT NULL,
+        plan     TEXT NOT NULL,
+        proposed TEXT NOT NULL,
+        state    TEXT NOT NULL,
+        who      TEXT,
+        why      TEXT,
+        decided  TEXT,
+        sum      INTEGER
+    ) STRICT;
+    CREATE INDEX plans_finding ON plans (finding);
+    CREATE TABLE engine (
+        one   INTEGER PRIMARY KEY CHECK (one = 1),
+        at    TEXT NOT NULL,
+        state TEXT NOT NULL,
+        sum   INTEGER
+    ) STRICT;",
+];
+
+/// The tables of this version with their columns, `sum` apart.
+pub(super) const TABLES: [(&str, &str); 9] = [
+    ("operations", "id, began, open, operation, traceparent"),
+    (
+        "findings",
+        "id, first_seen, last_seen, resolved, finding, decision, traceparent",
+    ),
+    ("remedies", "id, finding, plan, guards, intended, outcome, ended"),
+    ("watching", "one, until"),
+    (
+        "repairs",
+        "id, finding, intent, intended, outcome, ended, unfinished",
+    ),
+    (
+        "devices",
+        "operation, pool, thin_id, made, maker, origin, name, snapshot, mark, state, gone",
+    ),
+    ("observations", "id, at, source, kind, text, detail"),
+    ("plans", "id, finding, plan, proposed, state, who, why, decided"),
+    ("engine", "one, at, state"),
 ];
 
 fn known() -> i64 {
@@ -75,17 +151,27 @@ fn found(connection: &Connection, path: &Path) -> Result<i64, LedgerError> {
     })
 }
 
-/// Brings the tables to the version this suture knows.
-pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), LedgerError> {
+/// Brings the tables to the version this suture knows. `alone` keeps an older suture out, which would go on writing as its
+/// version does, and every row that it wrote would look damaged.
+pub(super) fn migrate<T>(
+    connection: &mut Connection,
+    path: &Path,
+    alone: impl FnOnce() -> Result<T, LedgerError>,
+) -> Result<(), LedgerError> {
     let failed = LedgerError::sql("making the tables");
-    if found(connection, path)? == known() {
-        return Ok(());
+    let version = found(connection, path)?;
+    if version == known() {
+        return expect_tables(connection);
     }
+    let _alone = (version > 0).then(alone).transpose()?;
     // The version is read again with the write lock: a repair and a sidecar may open an old ledger at the same time.
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(&failed)?;
     let version = found(&transaction, path)?;
+    if let Some(why) = contradiction(&transaction, version).map_err(&failed)? {
+        return Err(LedgerError::damaged(why));
+    }
     if version > known() {
         return Err(LedgerError::Version {
             path: path.to_owned(),
@@ -95,8 +181,20 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Le
     }
     let done = usize::try_from(version).unwrap_or_default();
     for step in MIGRATIONS.iter().skip(done) {
-        transaction.execute_batch(step).map_err(&failed)?;
+        transaction
+            .execute_batch(step)
+            .map_err(|error| match error.sqlite_error_code() {
+                // Nothing is wrong with the steps: the file is not of the version that it says.
+                Some(ErrorCode::Unknown) => LedgerError::damaged(format!(
+                    "its tables are not those of version {version}, which its header names: {error}"
+                )),
+                _ => failed(error),
+            })?;
     }
+    transaction
+        .execute("INSERT INTO about (one, version) VALUES (1, ?1)", [known()])
+        .map_err(&failed)?;
+    seal::all(&transaction).map_err(&failed)?;
     transaction
         .pragma_update(None, "user_version", known())
         .map_err(&failed)?;
@@ -106,11 +204,47 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Le
 /// Refuses a file of another version: whoever only reads does not migrate.
 pub(super) fn expect_current(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
     match found(connection, path)? {
-        version if version == known() => Ok(()),
+        version if version == known() => expect_tables(connection),
         version => Err(LedgerError::Version {
             path: path.to_owned(),
             found: version,
             known: known(),
         }),
     }
+}
+
+/// Why the version in the file's header can not be true; nothing where it can.
+fn contradiction(connection: &Connection, header: i64) -> rusqlite::Result<Option<String>> {
+    let has_about: bool = connection.query_row(
+        "SELECT count(*) > 0 FROM sqlite_schema WHERE name = 'about'",
+        [],
+        |row| row.get(0),
+    )?;
+    if !has_about {
+        let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        let lost = (header == 0) != (tables == 0) && header <= known();
+        return Ok(
+            lost.then(|| format!("its header says version {header}, and it has {tables} tables and indexes"))
+        );
+    }
+    let told: Option<i64> = connection
+        .query_row("SELECT version FROM about", [], |row| row.get(0))
+        .optional()?;
+    Ok((told != Some(header))
+        .then(|| format!("its header says version {header}, its table `about` another one")))
+}
+
+/// Refuses a file of this version without its tables.
+fn expect_tables(connection: &Connection) -> Result<(), LedgerError> {
+    let failed = LedgerError::sql("looking for the tables");
+    if let Some(why) = contradiction(connection, known()).map_err(&failed)? {
+        return Err(LedgerError::damaged(why));
+    }
+    for (table, columns) in TABLES {
+        let look = format!("SELECT {columns}, sum FROM {table} LIMIT 0");
+        connection.prepare(&look).map_err(|error| {
+            LedgerError::damaged(format!("its table `{table}` is not as it was made: {error}"))
+        })?;
+    }
+    Ok(())
 }

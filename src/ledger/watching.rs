@@ -1,10 +1,11 @@
 //! Until when a suture was watching: what a later one has to say about the time in between.
 
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
     Ledger, LedgerError,
     findings::{parse, text},
+    late::Late,
 };
 use crate::model::Timestamp;
 
@@ -22,12 +23,17 @@ impl Ledger {
 
     /// Says that suture is watching.
     pub fn is_watching(&self, at: Timestamp) -> Result<(), LedgerError> {
-        self.connection
-            .execute(
-                "INSERT INTO watching (one, until) VALUES (1, ?1) ON CONFLICT (one) DO UPDATE SET until = ?1",
-                params![text(at)],
-            )
-            .map_err(LedgerError::sql("storing that suture is watching"))?;
-        Ok(())
+        self.write_or_keep("storing that suture is watching", vec![Late::Watching(at)])
     }
+}
+
+/// Stores it in the transaction of the caller.
+pub(super) fn store(connection: &Connection, at: Timestamp) -> Result<(), LedgerError> {
+    connection
+        .execute(
+            "INSERT INTO watching (one, until) VALUES (1, ?1) ON CONFLICT (one) DO UPDATE SET until = ?1",
+            params![text(at)],
+        )
+        .map_err(LedgerError::sql("storing that suture is watching"))?;
+    Ok(())
 }

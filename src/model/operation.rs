@@ -21,6 +21,12 @@ impl OperationId {
         Self(format!("create-{id}-{:x}", began.nanoseconds()))
     }
 
+    /// As it was stored.
+    #[must_use]
+    pub fn stored(text: String) -> Self {
+        Self(text)
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -15,7 +15,7 @@ use crate::{
     cli::{CliError, Output, look::only_meant},
     decide::{self, Selection},
     diagnose::{self, Settled, Settling},
-    ledger::Ledger,
+    ledger::{Ledger, LedgerError},
     model::{
         Diagnoses, Diagnosis, FindingId, Knowledge, RepairMode, RepairPlan, Severity, Survey, survey::Unread,
     },
@@ -60,7 +60,7 @@ fn work(arguments: &RepairArguments) -> Result<u8, Failure> {
     let places = arguments.places.survey_places()?;
     let path = &arguments.ledger.ledger;
     let _only_one = (!arguments.plan)
-        .then(|| OnlyOne::take(&places.places))
+        .then(|| OnlyOne::take(&places.places, path))
         .transpose()?;
 
     if arguments.mode() == RepairMode::Offline {
@@ -72,12 +72,12 @@ fn work(arguments: &RepairArguments) -> Result<u8, Failure> {
         (false, _) => None,
         // What is wrong with it is told below, where it is read for a look.
         (true, true) => Ledger::open_to_read(path).ok(),
-        (true, false) => Some(Ledger::open_beside(path)?),
+        (true, false) => Some(for_repair(path)?),
     };
     let socket = &arguments.socket.socket;
     let sight = NodeSight::new(&places, path, socket, arguments.asking(), arguments.reserve);
     if let Some(folder) = &arguments.undo {
-        let ledger = ledger.get_or_insert(Ledger::open_beside(path)?);
+        let ledger = ledger.get_or_insert(for_repair(path)?);
         let none = Knowledge::default();
         let mut repairer = repairer(&sight, &places, ledger, none, arguments, &tell, until);
         let undone = repairer.undo(folder.first().map(PathBuf::as_path))?;
@@ -113,7 +113,7 @@ fn work(arguments: &RepairArguments) -> Result<u8, Failure> {
     if acts && !arguments.plan {
         let ledger = match &mut ledger {
             Some(ledger) => ledger,
-            none => none.insert(Ledger::open_beside(path)?),
+            none => none.insert(for_repair(path)?),
         };
         let knowledge = looked.knowledge.clone();
         let mut repairer = repairer(&sight, &places, ledger, knowledge, arguments, &tell, until);
@@ -188,6 +188,15 @@ fn planned(plan: RepairPlan) -> crate::remedy::repair::PlanResult {
         readings: Vec::new(),
         outcome: None,
     }
+}
+
+/// The ledger to write to. A damaged one must not keep a node from being repaired before containerd starts.
+fn for_repair(path: &std::path::Path) -> Result<Ledger, LedgerError> {
+    let opened = Ledger::open_beside_or_begin_anew(path)?;
+    if let Some(set_aside) = opened.set_aside {
+        eprintln!("suture: {set_aside}");
+    }
+    Ok(opened.ledger)
 }
 
 fn stopped(sight: &RealSight) -> Result<(), Failure> {

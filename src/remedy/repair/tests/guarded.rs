@@ -83,7 +83,9 @@ fn a_containerd_that_starts_meanwhile_ends_what_the_kernel_does() {
 fn two_repairs_at_once_are_one() {
     let stage = Stage::new();
     burned_id(&stage);
-    let other = OnlyOne::take(&stage.places).unwrap();
+    // Whatever ledger it keeps.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other = OnlyOne::take(&stage.places, &elsewhere.path().join("ledger.db")).unwrap();
     let result = stage.repair();
     assert!(
         matches!(result, Err(RepairError::AnotherRepair { .. })),
@@ -102,8 +104,16 @@ fn where_there_is_no_folder_no_repair_is_in_the_way_of_another() {
         root: "/nonexistent/devmapper".into(),
         ..Stage::new().places
     };
-    let _first = OnlyOne::take(&nowhere).unwrap();
-    OnlyOne::take(&nowhere).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = |name: &str| folder.path().join(name);
+    let _first = OnlyOne::take(&nowhere, &ledger("one")).unwrap();
+    OnlyOne::take(&nowhere, &ledger("other")).unwrap();
+    // But not with the same ledger.
+    let second = OnlyOne::take(&nowhere, &ledger("one"));
+    assert!(
+        matches!(second, Err(RepairError::AnotherRepair { .. })),
+        "{second:?}"
+    );
 }
 
 #[test]

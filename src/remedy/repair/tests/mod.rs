@@ -227,7 +227,7 @@ impl Stage {
 
     /// What `suture repair` does, but for the settling that waits.
     fn repair(&self) -> Result<(Results, Vec<Settlement>), RepairError> {
-        let _only_one = OnlyOne::take(&self.places)?;
+        let _only_one = OnlyOne::take(&self.places, &self.ledger_path())?;
         let mut ledger = Ledger::open_beside(&self.ledger_path()).map_err(RepairError::Ledger)?;
         self.repair_with(&mut ledger)
     }
