@@ -10,6 +10,7 @@ use super::{
     inside::Inside,
     lineage::{Containerds, Running},
     next_record::{NextRecord, Standing},
+    saga::Sagas,
 };
 use crate::model::{
     DeviceNumber, Incarnation, Observation, Operation, OperationId, OperationState, PoolName, Questions,
@@ -82,6 +83,9 @@ pub struct Correlator {
     given_up: u64,
     blocks: BlockErrors,
     next_record: NextRecord,
+    /// Recordings of before these were kept have none.
+    #[serde(default)]
+    sagas: Sagas,
 }
 
 impl Correlator {
@@ -106,6 +110,7 @@ impl Correlator {
             given_up: 0,
             blocks: BlockErrors::default(),
             next_record: NextRecord::default(),
+            sagas: Sagas::new(now),
         }
     }
 
@@ -182,8 +187,21 @@ impl Correlator {
         self.containerds.last_death()
     }
 
+    /// Every operation of the snapshotter's, and the calls of containerd's that fail.
+    #[must_use]
+    pub fn sagas(&self) -> &Sagas {
+        &self.sagas
+    }
+
     /// Takes in one observation.
     pub fn observe(&mut self, observation: &Observation) -> Vec<Change> {
+        let changes = self.take_in(observation);
+        self.sagas
+            .observe(observation, &self.pool, self.pool_device, &self.containerds);
+        changes
+    }
+
+    fn take_in(&mut self, observation: &Observation) -> Vec<Change> {
         match observation {
             Observation::DmIoctl(call) => self.call(call),
             Observation::ContainerdUp { who, .. } => {
@@ -242,6 +260,7 @@ impl Correlator {
 
     /// Declares that what happened until `noticed` can not be relied on to have been seen.
     pub fn open_gap(&mut self, noticed: Timestamp, why: String) -> Vec<Change> {
+        self.sagas.missed(noticed);
         let told = Gap { noticed, why };
         let mut gap = told.clone();
         if let Some(open) = &self.gap {
@@ -274,6 +293,7 @@ impl Correlator {
         self.metadata_device = Some(world.pool.metadata_device);
         self.blocks.world(world);
         self.next_record.world(world);
+        self.sagas.world(world);
         // A gap is closed by a world that questions every open operation, and by no older one.
         let questions_all = self
             .operations
@@ -312,6 +332,7 @@ impl Correlator {
     /// once it was looked who runs.
     pub fn bury_unknown_actors(&mut self, at: Timestamp) -> Vec<Change> {
         self.containerds.looked();
+        self.sagas.bury(at, &self.containerds);
         let strangers: Vec<Incarnation> = self
             .operations
             .values()
