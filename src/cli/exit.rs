@@ -12,4 +12,4 @@ pub(super) const OPERATIONAL: u8 = 8;
 pub(super) const USAGE: u8 = 16;
 
 /// Subcommands that end so; in the others 1 and 2 mean something else.
-pub(super) const AS_FSCK: [&str; 4] = ["check", "inspect", "explain", "repair"];
+pub(super) const AS_FSCK: [&str; 5] = ["check", "inspect", "explain", "repair", "config"];

@@ -5,6 +5,8 @@ mod absent;
 #[cfg(feature = "node")]
 mod check;
 mod completions;
+#[cfg(feature = "node")]
+mod config;
 mod error;
 #[cfg_attr(
     not(feature = "node"),
@@ -72,6 +74,7 @@ enum Command {
     History(history::HistoryArguments),
     Record(record::RecordArguments),
     Repair(repair::RepairArguments),
+    Config(config::ConfigArguments),
     Replay(replay::ReplayArguments),
     Completions(completions::CompletionsArguments),
     Man(man::ManArguments),
@@ -98,6 +101,8 @@ enum Command {
     Record(NodeArguments),
     /// Not in this build: heal what a check finds.
     Repair(NodeArguments),
+    /// Not in this build: print and check suture's configuration.
+    Config(NodeArguments),
     Replay(replay::ReplayArguments),
     Completions(completions::CompletionsArguments),
     Man(man::ManArguments),
@@ -169,6 +174,8 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "node")]
         Command::Repair(arguments) => Ok(repair::run(&arguments)),
         #[cfg(feature = "node")]
+        Command::Config(arguments) => config::run(&arguments),
+        #[cfg(feature = "node")]
         Command::Status(arguments) => status::run(&arguments),
         #[cfg(not(feature = "node"))]
         Command::Check(_)
@@ -179,7 +186,8 @@ pub fn main() -> ExitCode {
         | Command::Watch(_)
         | Command::History(_)
         | Command::Record(_)
-        | Command::Repair(_) => Err(CliError::WithoutNode),
+        | Command::Repair(_)
+        | Command::Config(_) => Err(CliError::WithoutNode),
         Command::Replay(arguments) => replay::run(&arguments).map(success),
         Command::Completions(arguments) => completions::run(&arguments).map(success),
         Command::Man(arguments) => man::run(&arguments).map(success),
