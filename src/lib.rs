@@ -18,6 +18,8 @@ pub mod diagnose;
 #[cfg(feature = "node")]
 mod files;
 #[cfg(feature = "node")]
+pub mod healer;
+#[cfg(feature = "node")]
 pub mod ledger;
 pub mod model;
 pub mod observe;

@@ -34,6 +34,13 @@ impl Agent {
             return Ok(());
         };
         let readings = self.brain.guards(plan, &world);
+        let leave = match self.leave(plan, &world) {
+            Ok(leave) => leave,
+            Err(held) => {
+                self.take(&held);
+                return Ok(());
+            }
+        };
         let Some(ledger) = self.ledger.as_mut() else {
             return Ok(());
         };
@@ -47,6 +54,7 @@ impl Agent {
             // Milliseconds; the runtime has nothing else to do that could not wait for them.
             remedy::carry_out(plan, &readings, world.transactions(), &eyes, &KernelHands, ledger)
         });
+        self.left(leave.as_ref(), result.as_ref().map(|(outcome, _)| outcome));
         match result {
             Ok((outcome, readings)) => {
                 story::conclude(&span, &readings, &outcome);

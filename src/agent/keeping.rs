@@ -47,6 +47,17 @@ impl Keeping {
 }
 
 impl Agent {
+    /// Keeps what the configuration says from now on.
+    pub(super) fn keep_as_configured(&mut self) {
+        if let Some(healing) = &self.options.healing {
+            let settings = &healing.config.ledger;
+            self.keeping.retention = Retention {
+                age: settings.keep_for,
+                bytes: settings.largest.0,
+            };
+        }
+    }
+
     /// With every look.
     pub(super) fn keep_ledger(&mut self) {
         let Some(ledger) = self.ledger.as_mut() else {

@@ -3,10 +3,13 @@
 //! (`heal`). All of it can be recorded (`record`), and replayed elsewhere.
 
 mod heal;
+mod healing;
 mod keeping;
 mod look;
+mod policy;
 mod pulse;
 mod record;
+mod rounds;
 mod senses;
 mod sensors;
 mod status;
@@ -21,7 +24,9 @@ use std::{
 
 use keeping::Keeping;
 use look::Reading;
+use policy::PolicyWatch;
 use pulse::Pulse;
+use rounds::{Rounds, Woken};
 use sensors::{Commits, ContainerdWatch, Sensed};
 use status::Listeners;
 pub use status::{Bounds, Listen};
@@ -29,8 +34,11 @@ use tell::{Traces, tell};
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
 use crate::{
-    brain::{Brain, Input, Report, Rules},
-    decide::Policy,
+    brain::{Brain, Input, Report, Rules, Standing},
+    config::Config,
+    decide::{Engine, EngineState, Policy},
+    diagnose,
+    healer::Begin,
     ledger::{Health, Ledger, LedgerError, Opened, OperationRow, Trouble},
     model::{
         Observation, OperationId, PoolName, PoolView, Timestamp, dm::Caller, observation::LossKind,
@@ -40,9 +48,11 @@ use crate::{
         containerd,
         kernel_watch::{KernelWatch, KernelWatchError, UseBpf},
         probes::{ProbeOptions, Seen},
+        survey::SurveyPlaces,
         world::{Places, WorldError},
     },
     recording::{RecordError, Recorder, RecordingOptions},
+    remedy::repair::BACKUPS,
     reporter::{Format, Reporter},
     telemetry::{Telemetry, TelemetryError},
     words::explain,
@@ -78,6 +88,8 @@ pub struct Options {
     pub listen: Listen,
     /// Where the ledger is; none to do without, and never to act.
     pub ledger: Option<PathBuf>,
+    /// What heals more than the brain does; nothing for a suture that only records.
+    pub healing: Option<Healing>,
     /// Where to record everything that is seen.
     pub record: Option<RecordingOptions>,
     /// Whether it runs for the recording only: then it ends with it.
@@ -86,6 +98,19 @@ pub struct Options {
     pub format: Format,
     /// Whether to tell of operations that go well too.
     pub verbose: bool,
+}
+
+/// What the healing rounds go by.
+#[derive(Debug, Clone)]
+pub struct Healing {
+    /// What is read.
+    pub places: SurveyPlaces,
+    /// The configuration that the policy comes from; it is read again when it changes, and on SIGHUP.
+    pub file: PathBuf,
+    /// The grace of every class, where the command line says it.
+    pub grace: Option<Duration>,
+    /// What it says.
+    pub config: Config,
 }
 
 /// Why the agent can not go on.
@@ -145,6 +170,10 @@ pub struct Agent {
     undelivered: bool,
     pulse: Pulse,
     listeners: Listeners,
+    /// The healing rounds, where there are any.
+    rounds: Option<Rounds>,
+    /// Tells when the policy is to be read again.
+    policy: PolicyWatch,
 }
 
 impl Agent {
@@ -165,13 +194,14 @@ impl Agent {
         let mut brain = Brain::new(options.places.pool.clone(), rules, now());
         let mut traces = Traces::default();
         let mut no_ledger = None;
+        let mut rounds_of = Vec::new();
         let ledger = options.ledger.as_ref().and_then(|path| {
             let opened = Ledger::open_or_begin_anew(path).and_then(|Opened { ledger, set_aside }| {
                 if let Some(set_aside) = set_aside {
                     let what = set_aside.to_string();
                     tell(&mut reporter, now(), &Report::Trouble { what });
                 }
-                take_up(&ledger, &options.places.pool, &mut brain, &mut traces)?;
+                rounds_of = take_up(&ledger, &options.places.pool, &mut brain, &mut traces)?;
                 Ok(ledger)
             });
             // Without a ledger suture sees and tells, and never acts.
@@ -214,6 +244,7 @@ impl Agent {
             tell(&mut reporter, now(), &degraded);
         }
         let recorder = record::start(&options, &brain, &mut reporter)?;
+        let (rounds, policy) = begin_rounds(&options, ledger.as_ref(), rounds_of, &mut reporter)?;
         let unwritable = ledger.as_ref().map(Ledger::health);
         let mut agent = Self {
             options,
@@ -242,7 +273,10 @@ impl Agent {
             undelivered: false,
             pulse,
             listeners,
+            rounds,
+            policy,
         };
+        agent.keep_as_configured();
         agent.senses_are(senses);
         if let Some(Health::Degraded { since, why, .. }) = unwritable {
             agent.ledger_failed(&LedgerError::NotWritable { since, why });
@@ -268,6 +302,11 @@ impl Agent {
                 () = tokio::time::sleep_until(flush_at) => self.flush_recording(),
                 () = tokio::time::sleep_until(self.read_at) => self.look().await?,
                 () = self.pulse.due() => self.publish(),
+                woken = rounds_wake(self.rounds.as_mut()) => match woken {
+                    Woken::Due => self.begin_round(),
+                    Woken::Returned(returned) => self.round_returned(returned),
+                },
+                changed = self.policy.changed() => self.read_policy(changed),
             }
         }
         self.end_recording();
@@ -381,6 +420,9 @@ impl Agent {
         self.keeping.note(&observation);
         self.containerd.note(&observation);
         self.take(&Input::Observed { observation });
+        if let Some(rounds) = self.rounds.as_mut() {
+            rounds.soon();
+        }
     }
 
     fn look_by(&mut self, at: Instant) {
@@ -394,7 +436,8 @@ fn take_up(
     pool: &PoolName,
     brain: &mut Brain,
     traces: &mut Traces,
-) -> Result<(), LedgerError> {
+) -> Result<Vec<Standing>, LedgerError> {
+    let mut of_rounds = Vec::new();
     for OperationRow {
         operation,
         traceparent,
@@ -414,10 +457,54 @@ fn take_up(
                     .findings
                     .insert(row.standing.finding.id.clone(), traceparent);
             }
-            brain.remember_finding(row.standing);
+            if diagnose::is_of_events(row.standing.finding.class) {
+                brain.remember_finding(row.standing);
+            } else {
+                of_rounds.push(row.standing);
+            }
         }
     }
-    Ok(())
+    Ok(of_rounds)
+}
+
+/// The healing rounds, with what an earlier suture left.
+fn begin_rounds(
+    options: &Options,
+    ledger: Option<&Ledger>,
+    standings: Vec<Standing>,
+    reporter: &mut Reporter<io::Stdout>,
+) -> Result<(Option<Rounds>, PolicyWatch), AgentError> {
+    let Some(healing) = &options.healing else {
+        return Ok((None, PolicyWatch::never()));
+    };
+    let mut engine = Engine::new(healing.policy());
+    match ledger.map(Ledger::load_engine_state::<EngineState>) {
+        Some(Ok(Some(state))) => engine.restore(state),
+        Some(Err(error)) => {
+            let what = format!("what suture had to remember is lost: {}", explain(&error));
+            tell(reporter, now(), &Report::Trouble { what });
+        }
+        Some(Ok(None)) | None => {}
+    }
+    let begin = Begin {
+        places: healing.places.clone(),
+        ledger: options.ledger.clone().unwrap_or_default(),
+        backups: BACKUPS.into(),
+    };
+    let mut rounds = Rounds::new(engine, begin);
+    for standing in standings {
+        rounds.remember(standing);
+    }
+    let policy = PolicyWatch::start(&healing.file).map_err(AgentError::Thread)?;
+    Ok((Some(rounds), policy))
+}
+
+/// Wakes when the rounds have something to do.
+async fn rounds_wake(rounds: Option<&mut Rounds>) -> Woken {
+    match rounds {
+        Some(rounds) => rounds.wake().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The one clock of the agent.

@@ -251,6 +251,7 @@ mod tests {
                 grace: Duration::ZERO,
             },
             core_db: None,
+            healing: None,
             use_bpf: crate::observe::kernel_watch::UseBpf::IfPossible,
             probes: ProbeOptions::default(),
             bounds: Bounds::default(),

@@ -109,7 +109,7 @@ impl Agent {
         }
     }
 
-    fn found(&mut self, at: Timestamp, finding: Finding) {
+    pub(super) fn found(&mut self, at: Timestamp, finding: Finding) {
         let operation = match &finding.provenance {
             Provenance::SeenByProbe { operation } => {
                 self.traces.operations.get(operation).map(String::as_str)
@@ -127,9 +127,16 @@ impl Agent {
         tell(&mut self.reporter, at, &report);
     }
 
-    fn store_finding(&mut self, standing: Standing) {
+    pub(super) fn store_finding(&mut self, standing: Standing) {
         let id = standing.finding.id.clone();
         let is_over = standing.resolved.is_some();
+        if let Some(rounds) = self.rounds.as_mut() {
+            if is_over {
+                rounds.seen.remove(&id);
+            } else {
+                rounds.seen.entry(id.clone()).or_insert_with(Instant::now);
+            }
+        }
         let row = FindingRow {
             traceparent: self.traces.findings.get(&id).cloned(),
             standing,

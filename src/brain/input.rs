@@ -76,6 +76,22 @@ pub enum Input {
         /// Why.
         why: String,
     },
+    /// A plan was not carried out, because the policy does not let it be now.
+    Held {
+        /// When.
+        at: Timestamp,
+        /// Which.
+        plan: Plan,
+        /// When it is worth while to ask again.
+        until: Timestamp,
+        /// Why, as people read it.
+        why: String,
+    },
+    /// Somebody, or a new policy, may have changed what may be done.
+    Reconsider {
+        /// When.
+        at: Timestamp,
+    },
     /// What an earlier suture intended and did not conclude was settled by looking.
     Settled {
         /// When.
@@ -102,6 +118,8 @@ impl Input {
             | Self::Asked { at }
             | Self::Remedied { at, .. }
             | Self::NotDone { at, .. }
+            | Self::Held { at, .. }
+            | Self::Reconsider { at }
             | Self::Settled { at, .. } => *at,
         }
     }

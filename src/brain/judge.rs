@@ -50,6 +50,9 @@ pub(super) struct OpenFinding {
     not_before: Timestamp,
     /// How often in a row a remedy changed nothing.
     in_vain: u32,
+    /// Why the policy holds its plan back, while it does.
+    #[serde(default)]
+    held: Option<String>,
     /// What was told of it last, not to tell it twice.
     told: Option<String>,
     /// When its evidence was stored last; nothing where only an earlier suture has found it.
@@ -63,6 +66,7 @@ impl OpenFinding {
             standing,
             not_before: Timestamp::default(),
             in_vain: 0,
+            held: None,
             told: None,
             stored: None,
         }
@@ -131,7 +135,10 @@ impl Brain {
         match decision {
             Decision::Act(_) if at < open.not_before => Decision::Wait {
                 until: open.not_before,
-                why: "its last remedy was refused a moment ago".to_owned(),
+                why: match &open.held {
+                    Some(why) => why.clone(),
+                    None => "its last remedy was refused a moment ago".to_owned(),
+                },
             },
             other => other,
         }
@@ -239,6 +246,27 @@ impl Brain {
         vec![Output::tell(at, Report::NotDone { plan, why })]
     }
 
+    /// A plan that the policy holds back is asked about again then, and not before.
+    pub(super) fn held(&mut self, at: Timestamp, plan: &Plan, until: Timestamp, why: &str) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        if let Some(open) = self.finding(&plan.finding) {
+            open.not_before = until;
+            open.held = Some(why.to_owned());
+            open.say("held", why.to_owned(), Some(plan.clone()), at, &mut outputs);
+        }
+        outputs.push(Output::Look(Look::By(until)));
+        outputs
+    }
+
+    /// What the policy held back is asked about again at once. What was refused waits as long as before.
+    pub(super) fn reconsider(&mut self, at: Timestamp) -> Vec<Output> {
+        for open in self.findings.iter_mut().filter(|open| open.held.is_some()) {
+            open.not_before = at;
+            open.held = None;
+        }
+        vec![Output::Look(Look::Soon)]
+    }
+
     /// What was tried in vain is not tried again for a while, and for longer each time.
     fn leave_alone(&mut self, finding: &FindingId, at: Timestamp) {
         let Some(open) = self.finding(finding) else { return };
@@ -267,9 +295,21 @@ impl OpenFinding {
                 "propose",
                 format!("would {}; start with --act to allow it", plan.action),
             ),
+            Decision::Wait { .. } if self.held.is_some() && at < self.not_before => return,
             Decision::Wait { why, .. } => ("wait", format!("waits: {why}")),
             Decision::Tell { why } => ("tell", format!("left to a person: {why}")),
         };
+        self.say(kind, text, decision.plan().cloned(), at, outputs);
+    }
+
+    fn say(
+        &mut self,
+        kind: &'static str,
+        text: String,
+        plan: Option<Plan>,
+        at: Timestamp,
+        outputs: &mut Vec<Output>,
+    ) {
         if self.told.as_ref() == Some(&text) {
             return;
         }
@@ -281,7 +321,7 @@ impl OpenFinding {
                 finding: self.standing.finding.clone(),
                 kind,
                 text,
-                plan: decision.plan().cloned(),
+                plan,
             },
         ));
         outputs.push(Output::Standing(Box::new(self.standing.clone())));

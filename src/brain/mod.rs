@@ -166,6 +166,8 @@ impl Brain {
                 outcome,
             } => self.remedied(*at, plan, guards, outcome),
             Input::NotDone { at, plan, why } => self.not_done(*at, plan, why),
+            Input::Held { at, plan, until, why } => self.held(*at, plan, *until, why),
+            Input::Reconsider { at } => self.reconsider(*at),
             Input::Settled { at, plan, outcome } => vec![Output::Remedied {
                 at: *at,
                 plan: Box::new(plan.clone()),

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::{
     model::{
-        Finding, GuardReading, Observation, Operation, OperationState, Outcome, Plan, PoolName, Timestamp,
-        observation::BlockError, sense::Sense,
+        ConditionReading, Finding, FindingId, GuardReading, Observation, Operation, OperationState, Outcome,
+        Plan, PoolName, RepairOutcome, RepairPlan, Timestamp, observation::BlockError, sense::Sense,
     },
     words::{one_or, trace_id},
 };
@@ -107,6 +107,40 @@ pub enum Report {
     NotDone {
         plan: Plan,
         why: String,
+    },
+    /// What the engine decided about a finding of a healing round.
+    Judged {
+        finding: Finding,
+        kind: &'static str,
+        text: String,
+        plan: Option<RepairPlan>,
+    },
+    /// What came of a plan of a healing round.
+    Repair {
+        plan: RepairPlan,
+        conditions: Vec<ConditionReading>,
+        outcome: RepairOutcome,
+        traceparent: Option<String>,
+    },
+    /// What had come of a repair that was cut off.
+    RepairSettled {
+        finding: FindingId,
+        outcome: RepairOutcome,
+    },
+    /// The policy was read anew.
+    PolicyRead {
+        file: PathBuf,
+    },
+    /// A new policy can not be used, and the one before stays.
+    PolicyRefused {
+        file: PathBuf,
+        why: String,
+    },
+    /// A person said what is to be done.
+    Commanded {
+        who: String,
+        what: String,
+        effect: String,
     },
     Resolved {
         finding: Finding,
@@ -210,6 +244,33 @@ impl fmt::Display for Report {
                 Ok(())
             }
             Self::NotDone { plan, why } => write!(f, "NOT DONE {}: {why}", plan.action),
+            Self::Judged { finding, text, .. } => write!(f, "decision on {finding}: {text}"),
+            Self::Repair {
+                plan,
+                conditions,
+                outcome,
+                ..
+            } => {
+                write!(f, "REPAIR of {}: {outcome}", plan.finding)?;
+                for act in &plan.acts {
+                    write!(f, "\n      - {act}")?;
+                }
+                for reading in conditions {
+                    let sign = if reading.holds { "holds" } else { "DOES NOT HOLD" };
+                    write!(f, "\n      {} {sign}: {}", reading.condition, reading.detail)?;
+                }
+                Ok(())
+            }
+            Self::RepairSettled { finding, outcome } => {
+                write!(f, "a repair of {finding} had been cut off: {outcome}")
+            }
+            Self::PolicyRead { file } => write!(f, "the policy in {} holds from now on", file.display()),
+            Self::PolicyRefused { file, why } => write!(
+                f,
+                "POLICY NOT READ from {}: {why}; the one before stays",
+                file.display()
+            ),
+            Self::Commanded { who, what, effect } => write!(f, "{who} said: {what}; {effect}"),
             Self::Resolved { finding } => write!(f, "resolved {finding}"),
         }
     }

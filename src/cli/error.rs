@@ -6,6 +6,7 @@ use crate::recording::{Damage, NotARecording};
 #[cfg(feature = "node")]
 use crate::{
     agent::AgentError,
+    config::ConfigFileError,
     control::AskError,
     ledger::LedgerError,
     observe::{containerd::ConfigError, kernel_watch::KernelWatchError, world::WorldError},
@@ -22,6 +23,10 @@ pub enum CliError {
     #[cfg(feature = "node")]
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// suture's own configuration can not be used.
+    #[cfg(feature = "node")]
+    #[error(transparent)]
+    ConfigFile(#[from] ConfigFileError),
     /// The ledger could not be read.
     #[cfg(feature = "node")]
     #[error(transparent)]

@@ -16,6 +16,8 @@ mod exit;
 #[cfg(feature = "node")]
 mod explain;
 #[cfg(feature = "node")]
+mod heal;
+#[cfg(feature = "node")]
 mod history;
 #[cfg(feature = "node")]
 mod inspect;
@@ -75,6 +77,12 @@ enum Command {
     Record(record::RecordArguments),
     Repair(repair::RepairArguments),
     Config(config::ConfigArguments),
+    /// Looks and acts for a running sidecar.
+    #[command(hide = true, name = crate::healer::WORKER)]
+    HealWorker,
+    /// Stops containerd, repairs, and starts it again, for a running sidecar.
+    #[command(hide = true, name = crate::healer::RESTART)]
+    RestartAndRepair(heal::RestartArguments),
     Replay(replay::ReplayArguments),
     Completions(completions::CompletionsArguments),
     Man(man::ManArguments),
@@ -176,6 +184,10 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "node")]
         Command::Config(arguments) => config::run(&arguments),
         #[cfg(feature = "node")]
+        Command::HealWorker => Ok(heal::work()),
+        #[cfg(feature = "node")]
+        Command::RestartAndRepair(arguments) => Ok(heal::restart(arguments)),
+        #[cfg(feature = "node")]
         Command::Status(arguments) => status::run(&arguments),
         #[cfg(not(feature = "node"))]
         Command::Check(_)
@@ -205,5 +217,27 @@ pub fn main() -> ExitCode {
                 _ => ExitCode::FAILURE,
             }
         }
+    }
+}
+
+/// Nodes for the tests of other rooms.
+#[cfg(all(test, feature = "node"))]
+pub(crate) mod samples {
+    use super::check::{look_with_everything, quiet_look};
+    use crate::{
+        model::{Diagnoses, Survey},
+        observe::survey::SurveyPlaces,
+    };
+
+    /// One on which nothing is wrong, and where that is.
+    pub(crate) fn quiet() -> (Survey, SurveyPlaces) {
+        let look = quiet_look();
+        (look.survey, look.at)
+    }
+
+    /// One with a finding of every class.
+    pub(crate) fn everything() -> (Survey, Diagnoses) {
+        let look = look_with_everything();
+        (look.survey, look.diagnoses)
     }
 }

@@ -70,6 +70,7 @@ pub(super) fn run(arguments: RecordArguments) -> Result<(), CliError> {
     let Databases { places, core } = arguments.places.required()?;
     start(Options {
         core_db: core,
+        healing: None,
         places,
         policy: Policy {
             act: false,

@@ -14,8 +14,10 @@ use super::{
     watch::RingArguments,
 };
 use crate::{
-    agent::{Agent, Bounds, Listen, Options},
+    agent::{Agent, Bounds, Healing, Listen, Options},
+    config,
     decide::Policy,
+    model::FindingClass,
     observe::kernel_watch::UseBpf,
 };
 
@@ -29,9 +31,12 @@ pub(super) struct RunArguments {
     /// Heal. Without it suture only tells.
     #[arg(long)]
     act: bool,
-    /// How long a finding must have stood unchanged before it is acted on, in seconds.
-    #[arg(long, default_value_t = 15.0, value_name = "SECONDS", value_parser = seconds)]
-    grace: f64,
+    /// How long a finding must have stood unchanged before it is acted on, in seconds, whatever the configuration says.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    grace: Option<f64>,
+    /// suture's configuration, with the policy; it is read again when it changes, and on SIGHUP.
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
     /// Tell of every operation of containerd's, not only of those that were left half done.
     #[arg(long, short)]
     verbose: bool,
@@ -107,13 +112,27 @@ fn queue_default() -> u32 {
 }
 
 pub(super) fn run(arguments: RunArguments) -> Result<(), CliError> {
+    let survey = arguments.places.survey_places()?;
     let Databases { places, core } = arguments.places.required()?;
+    let read = if arguments.config == std::path::Path::new(config::DEFAULT_PATH) {
+        config::Config::read_default()?
+    } else {
+        config::Config::read(&arguments.config)?
+    };
+    let said = arguments.grace.map(Duration::from_secs_f64);
+    let shipped = read.policy.of(FindingClass::LeakedThin).grace;
     start(Options {
+        healing: Some(Healing {
+            places: survey,
+            file: arguments.config,
+            grace: said,
+            config: read,
+        }),
         core_db: core,
         places,
         policy: Policy {
             act: arguments.act,
-            grace: Duration::from_secs_f64(arguments.grace),
+            grace: said.unwrap_or(shipped),
         },
         use_bpf: arguments.bpf.into(),
         probes: arguments.rings.into(),

@@ -97,6 +97,22 @@ pub struct Checked {
     pub result: Result<(Config, Vec<Fault>), Vec<Fault>>,
 }
 
+/// The kill switch, while it is there or can not be looked for: a plain sentence.
+#[must_use]
+pub fn kill_switch(path: &Path) -> Option<String> {
+    match path.try_exists() {
+        Ok(false) => None,
+        Ok(true) => Some(format!(
+            "the kill switch {} is there; remove it to let suture go on",
+            path.display()
+        )),
+        Err(error) => Some(format!(
+            "whether the kill switch {} is there can not be told: {error}",
+            path.display()
+        )),
+    }
+}
+
 impl Config {
     /// Reads a file that a person named.
     pub fn read(path: &Path) -> Result<Self, ConfigFileError> {

@@ -18,4 +18,4 @@ pub use conditions::Evidence;
 pub use engine::{Engine, EngineState, Facts, HealingPolicy, PolicyParts};
 pub use modes::{Handling, RepairPolicy};
 pub use policy::{Policy, decide, without_world};
-pub use repair::{Selection, plan, whole};
+pub use repair::{Selection, plan, still_approved, whole};

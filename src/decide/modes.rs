@@ -29,6 +29,12 @@ impl RepairPolicy {
         self.0.get(&class).copied().unwrap_or(shipped(class))
     }
 
+    /// A policy that lets everything be planned; who decides is somebody else.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self::default().with(FindingClass::ForeignThin, Handling::Auto)
+    }
+
     /// A policy that does nothing by itself.
     #[must_use]
     pub fn nothing() -> Self {

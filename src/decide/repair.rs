@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{Handling, RepairPolicy};
 use crate::model::{
-    Act, Condition, Diagnoses, Diagnosis, FindingClass, FindingId, RepairMode, RepairPlan, Subject, ThinId,
-    Treatment, When,
+    Act, Condition, Diagnoses, Diagnosis, FindingClass, FindingId, PlanId, RepairMode, RepairPlan, Subject,
+    ThinId, Treatment, When,
 };
 
 /// What a repair is to look after.
@@ -19,6 +19,9 @@ pub struct Selection {
     pub classes: BTreeSet<FindingClass>,
     /// Findings that a person named: the policy does not keep them from being healed.
     pub findings: BTreeSet<FindingId>,
+    /// Findings whose very plan a person approved before: the policy does not keep them from being healed either, and others
+    /// are looked after all the same.
+    pub approved: BTreeSet<FindingId>,
     /// Thin devices of unknown origin that a person named to be deleted.
     pub delete_thin: BTreeSet<ThinId>,
 }
@@ -32,13 +35,15 @@ impl Selection {
             policy,
             classes: BTreeSet::new(),
             findings: BTreeSet::new(),
+            approved: BTreeSet::new(),
             delete_thin: BTreeSet::new(),
         }
     }
 
     /// Whether a person named this finding.
     fn names(&self, diagnosis: &Diagnosis) -> bool {
-        self.findings.contains(&diagnosis.finding.id) || self.deletes(diagnosis).is_some()
+        let id = &diagnosis.finding.id;
+        self.findings.contains(id) || self.approved.contains(id) || self.deletes(diagnosis).is_some()
     }
 
     /// The thin device that it is to delete on a person's word. What is proven to be containerd's needs none.
@@ -61,7 +66,11 @@ impl Selection {
             diagnosis.finding.class == FindingClass::LeakedThin
                 && thin.is_some_and(|id| self.delete_thin.contains(&id))
         };
-        everything || self.classes.contains(&diagnosis.finding.class) || self.names(diagnosis) || named_leak()
+        everything
+            || self.classes.contains(&diagnosis.finding.class)
+            || self.findings.contains(&diagnosis.finding.id)
+            || self.deletes(diagnosis).is_some()
+            || named_leak()
     }
 
     /// What was named and is not there, in a sentence each: whoever named it expects something to be done.
@@ -98,6 +107,23 @@ pub fn plan(diagnoses: &Diagnoses, selection: &Selection) -> Vec<RepairPlan> {
     let mut plans: Vec<_> = covered.map(|diagnosis| one(diagnosis, selection)).collect();
     plans.sort_by_key(|plan| (rank(plan), plan.severity));
     plans
+}
+
+/// The findings whose plan, as it would be made now, is one of these that were approved. A plan that came to be another one has
+/// another name, and nobody has approved that.
+#[must_use]
+pub fn still_approved(
+    diagnoses: &Diagnoses,
+    mode: RepairMode,
+    approved: &BTreeSet<PlanId>,
+) -> BTreeSet<FindingId> {
+    if approved.is_empty() {
+        return BTreeSet::new();
+    }
+    let everything = RepairPolicy::everything();
+    let plans = plan(diagnoses, &Selection::all(mode, everything)).into_iter();
+    let approved = plans.filter(|plan| approved.contains(&PlanId::of(plan)));
+    approved.map(|plan| plan.finding).collect()
 }
 
 /// When it is its turn.

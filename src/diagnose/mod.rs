@@ -46,6 +46,15 @@ pub fn of_pool(view: &PoolView, known: &Correlator, now: Timestamp) -> Vec<Findi
     findings
 }
 
+/// Whether a finding of this class is found by [`all`], from one world and the kernel's events. The others take a survey.
+#[must_use]
+pub fn is_of_events(class: FindingClass) -> bool {
+    matches!(
+        class,
+        FindingClass::LeakedThin | FindingClass::ForeignThin | FindingClass::Wedge
+    ) || is_of_pool(class)
+}
+
 /// Whether the pool and what it stands on are enough to tell that a finding of this class is there, or is gone.
 #[must_use]
 pub fn is_of_pool(class: FindingClass) -> bool {

@@ -307,7 +307,7 @@ pub struct Treat {
 }
 
 /// A finding as a person needs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diagnosis {
     /// The finding.
     pub finding: Finding,
@@ -326,7 +326,7 @@ pub struct Diagnosis {
 }
 
 /// What a survey shows.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Diagnoses {
     /// The findings, the worst first.
     pub found: Vec<Diagnosis>,

@@ -233,6 +233,49 @@ impl Verdict {
     }
 }
 
+/// As a person reads it.
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let acts = |plan: &RepairPlan| {
+            let acts: Vec<String> = plan.acts.iter().map(ToString::to_string).collect();
+            acts.join(", then ")
+        };
+        match self {
+            Self::Observe { why } => write!(f, "left to a person: {why}"),
+            Self::Propose { plan, why, .. } => write!(f, "would {}, but only tells: {why}", acts(plan)),
+            Self::AwaitApproval { plan, id, why } => write!(
+                f,
+                "waits for `suture approve {id}`, and would then {}: {why}",
+                acts(plan)
+            ),
+            Self::Wait { why, .. } => write!(f, "waits: {why}"),
+            Self::Act { plan, .. } => write!(f, "{}, if its conditions hold", acts(plan)),
+            Self::Blocked { why } => write!(f, "nothing is done: {why}"),
+            Self::LeftToContainerd { why } => write!(f, "left to containerd: {why}"),
+            Self::Offline { id, why, arm, .. } => {
+                write!(f, "{why}")?;
+                if *arm {
+                    Ok(())
+                } else {
+                    write!(f, " (`suture approve {id}`)")
+                }
+            }
+            Self::RestartAndRepair {
+                plan, approved: true, ..
+            } => write!(
+                f,
+                "stops containerd, repairs ({}), and starts it again; containers go on running meanwhile",
+                acts(plan)
+            ),
+            Self::RestartAndRepair { plan, id, .. } => write!(
+                f,
+                "waits for `suture approve {id}`, and would then stop containerd, {}, and start it again; containers go on running meanwhile",
+                acts(plan)
+            ),
+        }
+    }
+}
+
 /// What a person tells a running suture.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// One consistent read of everything.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Survey {
     /// When reading began.
     pub begun: Timestamp,
@@ -120,7 +120,7 @@ pub struct Mount {
 }
 
 /// What containerd's own database (`meta.db`) knows of the devmapper snapshotter's snapshots and of who uses them.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CoreDb {
     /// Snapshots by backend key.
     pub snapshots: BTreeMap<String, CoreSnapshot>,
@@ -201,7 +201,7 @@ pub struct Users {
 }
 
 /// What is known beside a survey: from the ledger and the running sidecar.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Knowledge {
     /// Thin devices that suture saw containerd make and abandon.
     pub claims: BTreeMap<ThinId, Claim>,
@@ -214,7 +214,7 @@ pub struct Knowledge {
 }
 
 /// A thin device that suture saw containerd make and abandon.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// The operation that made it.
     pub operation: OperationId,

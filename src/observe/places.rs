@@ -1,11 +1,13 @@
 //! Where the files are that are read.
 
+use serde::{Deserialize, Serialize};
+
 use std::path::PathBuf;
 
 use crate::model::PoolName;
 
 /// Where the snapshotter keeps its things.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Places {
     /// The thin pool.
     pub pool: PoolName,

@@ -14,6 +14,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde::{Deserialize, Serialize};
+
 pub use super::privileges::lacking;
 use super::{
     bbolt::{BboltError, Database},
@@ -38,7 +40,7 @@ const TRIES: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Where everything is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SurveyPlaces {
     /// The pool and the snapshotter's databases.
     pub places: Places,

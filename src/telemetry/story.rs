@@ -11,7 +11,8 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::{TARGET, Telemetry};
 use crate::model::{
-    Action, Finding, GuardReading, Operation, OperationState, Outcome, Plan, Provenance, Timestamp,
+    Action, ConditionReading, Finding, GuardReading, Operation, OperationState, Outcome, Plan, Provenance,
+    RepairOutcome, RepairPlan, Timestamp,
     operation::{Side, Step},
 };
 
@@ -183,6 +184,39 @@ pub fn conclude(span: &tracing::Span, guards: &[GuardReading], outcome: &Outcome
             span.set_status(Status::error(why.clone()));
         }
         Outcome::Refused { .. } => span.set_attribute("error.type", "refused"),
+        _ => {}
+    }
+}
+
+/// Tells of a repair that a worker made: a child of the finding, with each condition as it was read.
+pub fn repair(
+    plan: &RepairPlan,
+    readings: &[ConditionReading],
+    outcome: &RepairOutcome,
+    finding: Option<&str>,
+) {
+    let span = tracing::info_span!(target: TARGET, "suture.remedy");
+    // Fails only where no bridge is installed or the span is filtered out: then there is no trace to join.
+    let _ = span.set_parent(under(finding));
+    let acts: Vec<String> = plan.acts.iter().map(ToString::to_string).collect();
+    span.set_attribute("suture.finding.id", plan.finding.to_string());
+    span.set_attribute("suture.finding.class", plan.class.to_string());
+    span.set_attribute("suture.remedy.action", acts.join("; "));
+    for reading in readings {
+        let attributes = vec![
+            KeyValue::new("suture.guard.name", reading.condition.to_string()),
+            KeyValue::new("suture.guard.holds", reading.holds),
+            KeyValue::new("suture.guard.detail", reading.detail.clone()),
+        ];
+        span.add_event("suture.guard", attributes);
+    }
+    span.set_attribute("suture.remedy.outcome", outcome.to_string());
+    match outcome {
+        RepairOutcome::Failed { why } | RepairOutcome::Partly { why, .. } => {
+            span.set_attribute("error.type", "failed");
+            span.set_status(Status::error(why.clone()));
+        }
+        RepairOutcome::Refused { .. } => span.set_attribute("error.type", "refused"),
         _ => {}
     }
 }

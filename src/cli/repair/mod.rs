@@ -148,13 +148,23 @@ impl RepairArguments {
         }
     }
 
+    fn config(&self) -> Result<config::Config, config::ConfigFileError> {
+        match &self.policy {
+            Some(path) => config::Config::read(path),
+            None => config::Config::read_default(),
+        }
+    }
+
+    /// The kill switch, where it is there: it holds for whoever would change something.
+    fn switched_off(&self) -> Result<Option<String>, config::ConfigFileError> {
+        Ok(config::kill_switch(&self.config()?.policy.kill_switch))
+    }
+
     /// What it is to look after; findings as they were named.
     fn selection(&self) -> Result<Selection, config::ConfigFileError> {
-        let config = match &self.policy {
-            Some(path) => config::Config::read(path)?,
-            None => config::Config::read_default()?,
-        };
+        let config = self.config()?;
         Ok(Selection {
+            approved: BTreeSet::new(),
             mode: self.mode(),
             policy: config.repair,
             classes: self.only.iter().copied().collect(),

@@ -15,14 +15,15 @@ use crate::{
     cli::{CliError, Output, look::only_meant},
     decide::{self, Selection},
     diagnose::{self, Settled, Settling},
-    ledger::{Ledger, LedgerError},
+    ledger::{Ledger, LedgerError, PlanFilter, PlanState},
     model::{
-        Diagnoses, Diagnosis, FindingId, Knowledge, RepairMode, RepairPlan, Severity, Survey, survey::Unread,
+        Diagnoses, Diagnosis, FindingId, Knowledge, PlanId, RepairMode, RepairPlan, Severity, Survey,
+        survey::Unread,
     },
     observe::{pool_db::PoolDbError, survey::SurveyPlaces, world::WorldError},
     remedy::{
         KernelHands,
-        repair::{OnlyOne, RealSight, Repairer, Results, Settlement, Sight as _},
+        repair::{OnlyOne, RealSight, Repairer, Results, Settlement, Sight as _, life_of},
     },
     words::explain,
 };
@@ -56,6 +57,12 @@ fn work(arguments: &RepairArguments) -> Result<u8, Failure> {
     };
     tell("reading the policy");
     let selection = arguments.selection()?;
+    if let Some(why) = arguments.switched_off()?
+        && !arguments.plan
+    {
+        eprintln!("suture: nothing is changed: {why}");
+        return Ok(OPERATIONAL);
+    }
     tell("finding containerd's configuration");
     let places = arguments.places.survey_places()?;
     let path = &arguments.ledger.ledger;
@@ -99,8 +106,10 @@ fn work(arguments: &RepairArguments) -> Result<u8, Failure> {
         }
         other => other?,
     };
+    let approved = approved(ledger.as_ref());
     let selection = Selection {
         findings: named(&arguments.finding, &looked)?,
+        approved: decide::still_approved(&looked.diagnoses, arguments.mode(), &approved),
         ..selection
     };
     let plans = decide::plan(&looked.diagnoses, &selection);
@@ -118,7 +127,7 @@ fn work(arguments: &RepairArguments) -> Result<u8, Failure> {
         let knowledge = looked.knowledge.clone();
         let mut repairer = repairer(&sight, &places, ledger, knowledge, arguments, &tell, until);
         results = match arguments.mode() {
-            RepairMode::Online => repairer.online(plans, &looked.survey)?,
+            RepairMode::Online => repairer.online(plans, life_of(&looked.survey).as_ref())?,
             RepairMode::Offline => repairer.offline(plans, &looked.survey)?,
         };
         tell("looking at what is left");
@@ -180,6 +189,20 @@ fn repairer<'a>(
         tell,
         until: Some(until),
     }
+}
+
+/// Plans that a person told the running sidecar to carry out, and that only a repair like this one can.
+fn approved(ledger: Option<&Ledger>) -> BTreeSet<PlanId> {
+    let plans = match ledger.map(|ledger| ledger.plans(&PlanFilter::Live)) {
+        None => Vec::new(),
+        Some(Ok(plans)) => plans,
+        Some(Err(error)) => {
+            eprintln!("suture: without what was approved: {}", explain(&error));
+            Vec::new()
+        }
+    };
+    let approved = plans.iter().filter(|row| row.state == PlanState::Approved);
+    approved.map(|row| PlanId::typed(&row.id)).collect()
 }
 
 fn planned(plan: RepairPlan) -> crate::remedy::repair::PlanResult {

@@ -39,10 +39,9 @@ pub use time::Elapsed;
 use judge::{Case, Round};
 use kin::{Families, Footprint};
 
-use super::{Handling, RepairPolicy, Selection, plan};
+use super::{RepairPolicy, Selection, plan};
 use crate::model::{
-    Command, Diagnoses, Effect, FindingClass, FindingId, PlanId, Refusal, RepairMode, Survey, Timestamp,
-    Verdict,
+    Command, Diagnoses, Diagnosis, Effect, FindingId, PlanId, Refusal, RepairMode, Survey, Timestamp, Verdict,
 };
 
 /// What is known beside the findings, read by whoever asks.
@@ -87,6 +86,8 @@ pub struct Engine {
     /// Since suture began to look: what it did not see, it does not count.
     stands: BTreeMap<FindingId, Stand>,
     offers: BTreeMap<PlanId, Offer>,
+    /// Offers of findings that are decided about one by one ([`Engine::one`]).
+    apart: BTreeMap<PlanId, Offer>,
     footprints: BTreeMap<PlanId, Footprint>,
     /// Plans that were being carried out when an earlier suture ended.
     cut_off: BTreeSet<PlanId>,
@@ -101,6 +102,7 @@ impl Engine {
             state: EngineState::default(),
             stands: BTreeMap::new(),
             offers: BTreeMap::new(),
+            apart: BTreeMap::new(),
             footprints: BTreeMap::new(),
             cut_off: BTreeSet::new(),
         }
@@ -164,6 +166,48 @@ impl Engine {
             .collect()
     }
 
+    /// Decides about one finding that somebody else watches, and carries out: it has stood for so long. Whatever is to be done
+    /// is booked as in a round.
+    pub fn one(
+        &mut self,
+        diagnosis: &Diagnosis,
+        stood: Duration,
+        facts: &Facts<'_>,
+        now: Timestamp,
+    ) -> Verdict {
+        let elapsed = self.state.clock.advance(facts.boot, facts.monotonic);
+        self.take_in(elapsed);
+        self.pass(elapsed, now);
+        let families = Families::new(facts.survey);
+        let diagnoses = Diagnoses {
+            found: vec![diagnosis.clone()],
+            ..Diagnoses::default()
+        };
+        let Some(case) = cases(&diagnoses, &families).pop() else {
+            return Verdict::Observe {
+                why: "nothing is known to be done about it".to_owned(),
+            };
+        };
+        let finding = diagnosis.finding.id.clone();
+        let stand = Stand {
+            plan: case.id.clone(),
+            since: elapsed.before(stood),
+        };
+        self.stands.insert(finding.clone(), stand);
+        // A round forgets what it did not offer; this is no part of one.
+        self.apart.retain(|_, offer| offer.finding != finding);
+        std::mem::swap(&mut self.offers, &mut self.apart);
+        let mut round = Round::new(facts, elapsed, now, self.claims());
+        let verdict = self.judge(&case, &mut round);
+        std::mem::swap(&mut self.offers, &mut self.apart);
+        verdict
+    }
+
+    /// Forgets what was offered apart from rounds about findings that are gone.
+    pub fn forget_apart(&mut self, is_there: impl Fn(&FindingId) -> bool) {
+        self.apart.retain(|_, offer| is_there(&offer.finding));
+    }
+
     /// Takes in what a person says. What came of it is to be stored before the person is told.
     pub fn command(&mut self, command: Command, now: Timestamp) -> Result<Effect, Refusal> {
         let elapsed = self.state.clock.reading();
@@ -201,7 +245,7 @@ impl Engine {
         if self.state.running.contains_key(id) {
             return Err(Refusal::BeingCarriedOut { id: id.clone() });
         }
-        let offer = self.offers.get(id).cloned();
+        let offer = self.offers.get(id).or_else(|| self.apart.get(id)).cloned();
         offer.ok_or_else(|| Refusal::NoSuchPlan { id: id.clone() })
     }
 
@@ -234,7 +278,7 @@ impl Engine {
 /// Every finding with its plan: what may be done while containerd runs, or else what needs it stopped.
 fn cases<'a>(diagnoses: &'a Diagnoses, families: &Families<'_>) -> Vec<Case<'a>> {
     // The engine's own policy decides later; this one only lets every plan be made.
-    let everything = RepairPolicy::default().with(FindingClass::ForeignThin, Handling::Auto);
+    let everything = RepairPolicy::everything();
     let by_finding = |mode| {
         let plans = plan(diagnoses, &Selection::all(mode, everything.clone()));
         let named = plans.into_iter().map(|plan| (plan.finding.clone(), plan));

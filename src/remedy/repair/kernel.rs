@@ -226,7 +226,8 @@ fn end_all(items: &mut [Item], which: impl Iterator<Item = usize>, why: &str) {
     pick(items, &which).for_each(|item| item.end(why.to_owned(), true));
 }
 
-/// The life of the pool that a survey was made in, owned.
-pub(super) fn life_of(survey: &Survey) -> Option<PoolActivation> {
+/// The life of the pool that a survey is of; nothing where the pool is not set up.
+#[must_use]
+pub fn life_of(survey: &Survey) -> Option<PoolActivation> {
     activation(survey)
 }

@@ -32,7 +32,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
+
 pub use backup::{Backup, BackupError, Manifest};
+pub use kernel::life_of;
 pub use only_one::OnlyOne;
 pub use settle::{Settlement, claims_left};
 pub use sight::{RealSight, Sight};
@@ -107,7 +110,7 @@ pub enum RepairError {
 }
 
 /// What became of one plan.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanResult {
     /// The plan.
     pub plan: RepairPlan,

@@ -1,11 +1,15 @@
 //! Repairs beside a running containerd: only what the kernel does, and never with containerd's lock.
 
-use super::{Item, RepairError, Repairer, Results, kernel::life_of, results};
-use crate::model::{RepairMode, RepairPlan, Survey};
+use super::{Item, RepairError, Repairer, Results, results};
+use crate::model::{PoolActivation, RepairMode, RepairPlan};
 
 impl Repairer<'_> {
-    /// Carries out plans that were made of `found`.
-    pub fn online(&mut self, plans: Vec<RepairPlan>, found: &Survey) -> Result<Results, RepairError> {
+    /// Carries out plans that were made in this life of the pool.
+    pub fn online(
+        &mut self,
+        plans: Vec<RepairPlan>,
+        life: Option<&PoolActivation>,
+    ) -> Result<Results, RepairError> {
         let mut items: Vec<Item> = plans.into_iter().map(Item::new).collect();
         for item in items
             .iter_mut()
@@ -16,8 +20,7 @@ impl Repairer<'_> {
                 true,
             );
         }
-        let life = life_of(found);
-        self.kernel_part(&mut items, RepairMode::Online, life.as_ref(), None)?;
+        self.kernel_part(&mut items, RepairMode::Online, life, None)?;
         Ok(Results {
             plans: results(items),
             ..Results::default()

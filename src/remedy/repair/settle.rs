@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use super::{RepairError, Repairer, acts::is_done};
 use crate::{
     ledger::RepairRow,
@@ -9,7 +11,7 @@ use crate::{
 };
 
 /// How an earlier repair was settled.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settlement {
     /// What it had set out to do.
     pub intent: RepairIntent,

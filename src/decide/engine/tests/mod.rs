@@ -9,6 +9,7 @@ mod property;
 use std::{collections::BTreeMap, time::Duration};
 
 use super::*;
+use crate::{decide::Handling, model::FindingClass};
 use crate::{
     diagnose,
     model::{

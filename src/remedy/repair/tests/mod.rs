@@ -243,7 +243,7 @@ impl Stage {
         let selection = self.selection.borrow().clone();
         let plans = decide::plan(&diagnoses, &selection);
         let results = match selection.mode {
-            RepairMode::Online => repairer.online(plans, &found)?,
+            RepairMode::Online => repairer.online(plans, life_of(&found).as_ref())?,
             RepairMode::Offline => repairer.offline(plans, &found)?,
         };
         Ok((results, settled))

@@ -1,0 +1,146 @@
+//! The policy, read again when its file changes and when somebody asks for it by SIGHUP. One that is not understood changes
+//! nothing.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, sleep_until},
+};
+
+use super::{Agent, Healing, now};
+use crate::{
+    brain::{Input, Report},
+    config::Config,
+    decide::HealingPolicy,
+    words::explain,
+};
+
+/// How often it is looked whether the file changed.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// What tells one state of the file from another; nothing where there is none.
+type Stamp = Option<(SystemTime, u64, u64)>;
+
+/// Tells when the policy is to be read again.
+pub(super) struct PolicyWatch {
+    file: PathBuf,
+    asked: Option<Signal>,
+    known: Stamp,
+    look_at: Instant,
+}
+
+/// Why it is to be read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Changed {
+    /// The file changed.
+    File,
+    /// Somebody sent SIGHUP.
+    Asked,
+}
+
+impl PolicyWatch {
+    /// Watches a file that was read a moment ago, or is not there. Needs a tokio runtime around it.
+    pub(super) fn start(file: &Path) -> io::Result<Self> {
+        Ok(Self {
+            known: stamp(file),
+            file: file.to_owned(),
+            asked: Some(signal(SignalKind::hangup())?),
+            look_at: Instant::now() + LOOK,
+        })
+    }
+
+    /// There is no policy.
+    pub(super) fn never() -> Self {
+        Self {
+            file: PathBuf::new(),
+            asked: None,
+            known: None,
+            look_at: Instant::now(),
+        }
+    }
+
+    /// Waits until it is to be read again.
+    pub(super) async fn changed(&mut self) -> Changed {
+        let Some(asked) = self.asked.as_mut() else {
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::select! {
+                Some(()) = asked.recv() => {
+                    self.known = stamp(&self.file);
+                    return Changed::Asked;
+                }
+                () = sleep_until(self.look_at) => {
+                    self.look_at = Instant::now() + LOOK;
+                    let now = stamp(&self.file);
+                    if now != self.known {
+                        self.known = now;
+                        return Changed::File;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn stamp(file: &Path) -> Stamp {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = std::fs::metadata(file).ok()?;
+    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+}
+
+impl Healing {
+    /// What it says, with what the command line says.
+    pub(super) fn policy(&self) -> HealingPolicy {
+        policy(&self.config, self.grace)
+    }
+
+    /// The configuration as it is now.
+    fn read(&self) -> Result<Config, String> {
+        if self.file == Path::new(crate::config::DEFAULT_PATH) {
+            Config::read_default()
+        } else {
+            Config::read(&self.file)
+        }
+        .map_err(|error| explain(&error))
+    }
+}
+
+/// The policy of a configuration; a grace that the command line says holds for every class.
+fn policy(config: &Config, grace: Option<Duration>) -> HealingPolicy {
+    let Some(grace) = grace else {
+        return config.policy.clone();
+    };
+    let mut parts = config.policy.clone().into_parts();
+    parts.classes.values_mut().for_each(|class| class.grace = grace);
+    // Only a grace was changed, and one that the command line takes is never too long.
+    HealingPolicy::new(parts).unwrap_or_else(|_| config.policy.clone())
+}
+
+impl Agent {
+    /// Reads the policy again. One that is not understood changes nothing, and is told.
+    pub(super) fn read_policy(&mut self, changed: Changed) {
+        let (Some(healing), Some(rounds)) = (self.options.healing.as_mut(), self.rounds.as_mut()) else {
+            return;
+        };
+        let file = healing.file.clone();
+        match healing.read() {
+            Ok(config) if config == healing.config && changed == Changed::File => return,
+            Ok(config) => {
+                healing.config = config;
+                rounds.engine.set_policy(healing.policy());
+                rounds.soon();
+                self.keep_as_configured();
+                self.tell(&Report::PolicyRead { file });
+                self.take(&Input::Reconsider { at: now() });
+            }
+            Err(why) => self.tell(&Report::PolicyRefused { file, why }),
+        }
+        self.publish();
+    }
+}

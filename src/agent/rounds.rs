@@ -1,0 +1,220 @@
+//! Healing rounds: everything is read and diagnosed by a worker, the engine decides, the worker acts. Here is where a round
+//! stands and what was told of it; `healing` does what follows.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::{sync::mpsc, time::Instant};
+
+use crate::{
+    brain::Standing,
+    decide::engine::Engine,
+    healer::{Answer, Ask, Begin, Healer, HealerError, Looked, Restart},
+    model::{FindingId, Knowledge, PlanId, RepairPlan, Timestamp},
+};
+
+/// How often a round is made when nothing happens.
+const PERIOD: Duration = Duration::from_mins(5);
+/// After something happened; bursts end meanwhile.
+const SOON: Duration = Duration::from_secs(2);
+/// Never more often than this: a round reads everything.
+const REST: Duration = Duration::from_secs(1);
+/// Errands that may wait: one is made at a time.
+const ERRANDS: usize = 2;
+
+/// What the worker's task is sent for.
+#[derive(Debug)]
+enum Errand {
+    /// A question, and how long to wait for the answer.
+    Ask(Box<Ask>, Duration),
+    /// containerd is to be stopped, repaired and started again.
+    Restart(Restart),
+    /// Nothing more for now.
+    Rest,
+}
+
+/// Why the rounds wake.
+#[derive(Debug)]
+pub(super) enum Woken {
+    /// The next round is due.
+    Due,
+    /// An errand came to something.
+    Returned(Return),
+}
+
+/// What an errand came to.
+#[derive(Debug)]
+pub(super) enum Return {
+    /// The worker's answer.
+    Answer(Result<Answer, HealerError>),
+    /// The exit code of the repair between stop and start.
+    Restarted(Result<i32, HealerError>),
+}
+
+/// Where a round stands.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// There is none.
+    Resting,
+    /// What dead ones left is being settled.
+    Settling,
+    /// Everything is being read.
+    Looking,
+    /// These are being carried out.
+    Acting(Vec<(PlanId, RepairPlan)>),
+    /// containerd is being stopped, repaired and started again for these.
+    Restarting(Vec<(PlanId, RepairPlan)>, Timestamp),
+}
+
+/// A finding of the rounds that stands, and what was told of it.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) standing: Standing,
+    /// Set where the brain has the same finding, and tells and stores it.
+    pub(super) of_brain: bool,
+}
+
+/// The rounds.
+pub(super) struct Rounds {
+    pub(super) engine: Engine,
+    pub(super) stage: Stage,
+    /// What the last look came to, until its plans are done.
+    pub(super) looked: Option<Box<Looked>>,
+    pub(super) open: BTreeMap<FindingId, Open>,
+    /// Since when each finding of the brain's stands, by a clock that nobody sets.
+    pub(super) seen: BTreeMap<FindingId, Instant>,
+    /// What only the intents of dead workers prove.
+    pub(super) settled: Knowledge,
+    pub(super) is_settled: bool,
+    /// Why the last round came to nothing, as it was told.
+    pub(super) trouble: Option<String>,
+    errands: mpsc::Sender<Errand>,
+    answers: mpsc::Receiver<Return>,
+    due: Instant,
+    not_before: Instant,
+}
+
+impl Rounds {
+    /// Rounds that begin as soon as somebody asks for one. Needs a tokio runtime around it.
+    pub(super) fn new(engine: Engine, begin: Begin) -> Self {
+        let (errands, from) = mpsc::channel(ERRANDS);
+        let (to, answers) = mpsc::channel(ERRANDS);
+        tokio::spawn(run_errands(begin, from, to));
+        Self {
+            engine,
+            stage: Stage::Resting,
+            looked: None,
+            open: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            settled: Knowledge::default(),
+            is_settled: false,
+            trouble: None,
+            errands,
+            answers,
+            due: Instant::now() + PERIOD,
+            not_before: Instant::now(),
+        }
+    }
+
+    /// Waits until a round is due, where none is made, or an errand came to something. Nothing is lost where the waiting is
+    /// given up.
+    pub(super) async fn wake(&mut self) -> Woken {
+        let due = match self.stage {
+            Stage::Resting => Some(self.due.max(self.not_before)),
+            _ => None,
+        };
+        let is_due = async move {
+            match due {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(returned) = self.answers.recv() => Woken::Returned(returned),
+            () = is_due => Woken::Due,
+            // The task that makes the errands ends with suture only.
+            else => std::future::pending().await,
+        }
+    }
+
+    /// Asks for a round at the latest then.
+    pub(super) fn by(&mut self, at: Instant) {
+        self.due = self.due.min(at);
+    }
+
+    /// Something happened.
+    pub(super) fn soon(&mut self) {
+        self.by(Instant::now() + SOON);
+    }
+
+    /// At once.
+    pub(super) fn now(&mut self) {
+        self.by(Instant::now());
+    }
+
+    /// Sends the worker; says whether it could be sent.
+    pub(super) fn send(&mut self, ask: Ask, within: Duration) -> bool {
+        self.errands.try_send(Errand::Ask(Box::new(ask), within)).is_ok()
+    }
+
+    /// Sends for a restart; says whether it could be sent.
+    pub(super) fn restart(&mut self, restart: Restart) -> bool {
+        self.errands.try_send(Errand::Restart(restart)).is_ok()
+    }
+
+    /// The round is over. The worker goes home, and gives its memory back.
+    pub(super) fn rest(&mut self) {
+        self.stage = Stage::Resting;
+        self.looked = None;
+        self.not_before = Instant::now() + REST;
+        // Where it can not be told now, the next question finds it waiting, which is as well.
+        let _ = self.errands.try_send(Errand::Rest);
+    }
+
+    /// A round begins: until somebody asks for another one, the next is a period away.
+    pub(super) fn begun(&mut self) {
+        self.due = Instant::now() + PERIOD;
+    }
+
+    /// Takes up a finding that stood open when an earlier suture ended.
+    pub(super) fn remember(&mut self, standing: Standing) {
+        let open = Open {
+            standing,
+            of_brain: false,
+        };
+        self.open.insert(open.standing.finding.id.clone(), open);
+    }
+
+    /// What was found and stands, as far as the brain does not tell of it.
+    pub(super) fn standings(&self) -> impl Iterator<Item = &Standing> {
+        let own = self.open.values().filter(|open| !open.of_brain);
+        own.map(|open| &open.standing)
+    }
+
+    /// When a time of the wall clock is.
+    pub(super) fn by_wall(&mut self, until: Timestamp, now: Timestamp) {
+        self.by(Instant::now() + until.since(now));
+    }
+}
+
+/// Asks one worker after the other, so that whoever waits for it goes on with everything else.
+async fn run_errands(begin: Begin, mut errands: mpsc::Receiver<Errand>, answers: mpsc::Sender<Return>) {
+    let mut healer = Healer::new(begin);
+    while let Some(errand) = errands.recv().await {
+        match errand {
+            Errand::Ask(ask, within) => {
+                let answer = healer.ask(&ask, within).await;
+                if answers.send(Return::Answer(answer)).await.is_err() {
+                    break;
+                }
+            }
+            Errand::Restart(restart) => {
+                let done = healer.restart(&restart).await;
+                if answers.send(Return::Restarted(done)).await.is_err() {
+                    break;
+                }
+            }
+            Errand::Rest => healer.rest().await,
+        }
+    }
+    healer.rest().await;
+}

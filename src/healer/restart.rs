@@ -1,0 +1,191 @@
+//! Stopping containerd for a repair, and starting it again whatever happens. It is done by a process that systemd watches over:
+//! if suture, or that process, is killed in the middle, systemd starts containerd all the same.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use procfs::process::Process;
+
+use crate::model::Incarnation;
+
+/// The hidden word of the command line that does it.
+pub(crate) const WORD: &str = "restart-and-repair";
+/// The name of the unit under which it is done: only one of it can be there.
+const UNIT: &str = "suture-restart-and-repair";
+/// How long containerd may take to stop; then it is not repaired, and started again.
+const STOP: Duration = Duration::from_secs(60);
+/// How long the repair may take.
+const REPAIR: Duration = Duration::from_secs(30);
+/// The whole of it; then systemd ends it, and starts containerd.
+const WHOLE: Duration = Duration::from_secs(150);
+
+/// What to restart, and what to repair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restart {
+    /// containerd's unit.
+    pub unit: String,
+    /// The pool's name.
+    pub pool: String,
+    /// Folder of the databases.
+    pub root: PathBuf,
+    /// The ledger, which has the plans that were approved.
+    pub ledger: PathBuf,
+}
+
+/// The unit that containerd runs in; nothing where it is not systemd that runs it, and would start it again.
+#[must_use]
+pub fn unit_of(who: &Incarnation) -> Option<String> {
+    let process = Process::new(i32::try_from(who.pid).ok()?).ok()?;
+    let groups = process.cgroups().ok()?;
+    groups.0.iter().find_map(|group| unit_in(&group.pathname))
+}
+
+/// The service in the path of a control group: `/system.slice/containerd.service`.
+fn unit_in(path: &str) -> Option<String> {
+    let named = |part: &&str| {
+        let plain = |one: char| one.is_ascii_alphanumeric() || "-_.@:\\".contains(one);
+        part.ends_with(".service") && part.chars().all(plain)
+    };
+    path.split('/').rev().find(named).map(str::to_owned)
+}
+
+impl Restart {
+    /// The command that has systemd do it, and waits for it. `this` is suture's own program.
+    pub(super) fn command(&self, this: &Path) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new("systemd-run");
+        command
+            .args(["--quiet", "--wait", "--collect", "--service-type=exec"])
+            .arg(format!("--unit={UNIT}"))
+            .arg(format!("--property=RuntimeMaxSec={}", WHOLE.as_secs()))
+            .arg(format!("--property=ExecStopPost=systemctl start {}", self.unit))
+            .arg("--")
+            .arg(this)
+            .arg(WORD)
+            .args(["--unit", &self.unit, "--pool", &self.pool])
+            .arg("--root-path")
+            .arg(&self.root)
+            .arg("--ledger")
+            .arg(&self.ledger)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// How long to wait for that command.
+    pub(super) const WAIT: Duration = Duration::from_secs(240);
+
+    /// Does it. The exit code is that of the repair; 8 where containerd could not be stopped.
+    #[must_use]
+    pub fn carry_out(&self) -> u8 {
+        const OPERATIONAL: u8 = 8;
+        let stopped = systemctl("stop", &self.unit, STOP);
+        let code = match stopped {
+            Ok(()) => self.repair().unwrap_or_else(|why| {
+                eprintln!("suture: {why}");
+                OPERATIONAL
+            }),
+            Err(why) => {
+                eprintln!("suture: nothing is repaired: {why}");
+                OPERATIONAL
+            }
+        };
+        // systemd does so once more when this process is gone (ExecStopPost).
+        if let Err(why) = systemctl("start", &self.unit, STOP) {
+            eprintln!("suture: {why}");
+        }
+        code
+    }
+
+    fn repair(&self) -> Result<u8, String> {
+        let status = Command::new("/proc/self/exe")
+            .args(["repair", "--offline", "--pool", &self.pool])
+            .arg("--root-path")
+            .arg(&self.root)
+            .arg("--ledger")
+            .arg(&self.ledger)
+            .arg("--deadline")
+            .arg(REPAIR.as_secs().to_string())
+            .stdin(Stdio::null())
+            .status()
+            .map_err(|error| format!("starting the repair: {error}"))?;
+        let code = status.code().and_then(|code| u8::try_from(code).ok());
+        code.ok_or_else(|| format!("the repair ended with {status}"))
+    }
+}
+
+/// systemctl waits for the unit; `timeout` of coreutils for systemctl.
+fn systemctl(verb: &str, unit: &str, within: Duration) -> Result<(), String> {
+    let status = Command::new("timeout")
+        .arg(within.as_secs().to_string())
+        .args(["systemctl", verb, unit])
+        .stdin(Stdio::null())
+        .status()
+        .map_err(|error| format!("starting `systemctl {verb} {unit}`: {error}"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("`systemctl {verb} {unit}` ended with {status}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unit_is_the_innermost_service_of_the_control_group() {
+        for (path, unit) in [
+            ("/system.slice/containerd.service", Some("containerd.service")),
+            (
+                "/system.slice/k3s.service/containerd.service",
+                Some("containerd.service"),
+            ),
+            (
+                "/system.slice/system-containerd.slice/containerd@1.service",
+                Some("containerd@1.service"),
+            ),
+            ("/user.slice/user-0.slice/session-1.scope", None),
+            ("/system.slice/bad name.service", None),
+            ("/", None),
+            ("", None),
+        ] {
+            assert_eq!(unit_in(path).as_deref(), unit, "{path}");
+        }
+    }
+
+    #[test]
+    fn systemd_starts_containerd_again_whatever_becomes_of_it() {
+        let restart = Restart {
+            unit: "containerd.service".to_owned(),
+            pool: "tp".to_owned(),
+            root: "/var/lib/containerd/dm".into(),
+            ledger: "/var/lib/suture/ledger.db".into(),
+        };
+        let command = restart.command(Path::new("/usr/bin/suture"));
+        let words: Vec<_> = command
+            .as_std()
+            .get_args()
+            .map(|word| word.to_string_lossy())
+            .collect();
+        assert!(
+            words.contains(&"--property=ExecStopPost=systemctl start containerd.service".into()),
+            "{words:?}"
+        );
+        assert!(
+            words
+                .iter()
+                .any(|word| word.starts_with("--property=RuntimeMaxSec=")),
+            "{words:?}"
+        );
+        let own = words.iter().position(|word| word == WORD).unwrap();
+        assert_eq!(words[own - 1], "/usr/bin/suture");
+        assert!(
+            words[own..].windows(2).any(|pair| pair == ["--pool", "tp"]),
+            "{words:?}"
+        );
+    }
+}
