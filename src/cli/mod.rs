@@ -4,6 +4,8 @@
 mod absent;
 #[cfg(feature = "node")]
 mod check;
+#[cfg(feature = "node")]
+mod config;
 mod error;
 #[cfg(feature = "node")]
 mod explain;
@@ -65,6 +67,7 @@ enum Command {
     History(history::HistoryArguments),
     Record(record::RecordArguments),
     Repair(repair::RepairArguments),
+    Config(config::ConfigArguments),
     Replay(replay::ReplayArguments),
 }
 
@@ -89,6 +92,8 @@ enum Command {
     Record(NodeArguments),
     /// Not in this build: heal what a check finds.
     Repair(NodeArguments),
+    /// Not in this build: print and check suture's configuration.
+    Config(NodeArguments),
     Replay(replay::ReplayArguments),
 }
 
@@ -119,7 +124,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 /// Subcommands whose exit codes are those of fsck(8), where 1 and 2 mean something else.
-const AS_FSCK: [&str; 4] = ["check", "inspect", "explain", "repair"];
+const AS_FSCK: [&str; 5] = ["check", "inspect", "explain", "repair", "config"];
 /// fsck(8): usage or syntax error.
 const FSCK_USAGE: u8 = 16;
 
@@ -163,6 +168,8 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "node")]
         Command::Repair(arguments) => Ok(repair::run(&arguments)),
         #[cfg(feature = "node")]
+        Command::Config(arguments) => config::run(&arguments),
+        #[cfg(feature = "node")]
         Command::Status(arguments) => status::run(&arguments),
         #[cfg(not(feature = "node"))]
         Command::Check(_)
@@ -173,7 +180,8 @@ pub fn main() -> ExitCode {
         | Command::Watch(_)
         | Command::History(_)
         | Command::Record(_)
-        | Command::Repair(_) => Err(CliError::WithoutNode),
+        | Command::Repair(_)
+        | Command::Config(_) => Err(CliError::WithoutNode),
         Command::Replay(arguments) => replay::run(&arguments).map(success),
     };
     match result {

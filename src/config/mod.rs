@@ -1,14 +1,28 @@
-//! suture's own configuration, `/etc/suture/suture.toml`. Each table belongs to one subject; what is not understood is
-//! refused with its line, because a word that is misspelt would otherwise mean its opposite.
+//! suture's own configuration, `/etc/suture/suture.toml`. `keys` and `lists` have every key, `read` and `text` go by them;
+//! `fault` says where something is wrong. What is not understood is refused with its line, because a word that is misspelt
+//! would otherwise mean its opposite.
+
+mod fault;
+mod keys;
+mod lists;
+mod read;
+#[cfg(test)]
+mod tests;
+mod text;
+mod values;
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use serde::Deserialize;
+pub use fault::{Fault, Place};
 
-use crate::decide::RepairPolicy;
+use crate::{
+    decide::{HealingPolicy, RepairPolicy},
+    model::Bytes,
+};
 
 /// Where it is unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/suture/suture.toml";
@@ -16,11 +30,41 @@ pub const DEFAULT_PATH: &str = "/etc/suture/suture.toml";
 const LONGEST: u64 = 1 << 20;
 
 /// Everything that can be configured, with what is shipped where the file says nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Config {
-    /// What is done about findings, by class: `wedge = "auto"`, `foreign-thin = "observe"`.
+    /// What `suture repair` does about findings, by class: `wedge = "auto"`, `foreign-thin = "observe"`.
     pub repair: RepairPolicy,
+    /// What the running sidecar heals, how often and when. It has the same `repair`.
+    pub policy: HealingPolicy,
+    /// What is kept.
+    pub ledger: LedgerSettings,
+    /// Who may talk to a running suture.
+    pub control: ControlSettings,
+}
+
+/// What the ledger keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerSettings {
+    /// How long.
+    pub keep_for: Duration,
+    /// How large it may become.
+    pub largest: Bytes,
+}
+
+impl Default for LedgerSettings {
+    fn default() -> Self {
+        Self {
+            keep_for: Duration::from_hours(90 * 24),
+            largest: Bytes(256 << 20),
+        }
+    }
+}
+
+/// Who may talk to a running suture, beside root.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ControlSettings {
+    /// Members of this group; nothing where only root may.
+    pub group: Option<String>,
 }
 
 /// Why the configuration can not be used.
@@ -44,22 +88,34 @@ pub enum ConfigFileError {
     },
 }
 
+/// A configuration file that was looked at: its text, and what is wrong or odd in it.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// Its text.
+    pub text: String,
+    /// What it says and what is odd about it; or everything that is wrong with it.
+    pub result: Result<(Config, Vec<Fault>), Vec<Fault>>,
+}
+
 impl Config {
     /// Reads a file that a person named.
     pub fn read(path: &Path) -> Result<Self, ConfigFileError> {
-        let failed = |source| ConfigFileError::Read {
-            path: path.to_owned(),
-            source,
+        let checked = Self::check(path)?;
+        let problem = |faults: &Vec<Fault>| {
+            let mut lines = faults.iter().map(|fault| fault.line(&checked.text));
+            let first = lines.next().unwrap_or_default();
+            match lines.count() {
+                0 => first,
+                more => format!("{first} (and {more} more: `suture config check`)"),
+            }
         };
-        let size = fs::metadata(path).map_err(failed)?.len();
-        if size > LONGEST {
-            return Err(failed(io::Error::other(format!("it has {size} bytes"))));
+        match &checked.result {
+            Ok((config, _)) => Ok(config.clone()),
+            Err(faults) => Err(ConfigFileError::Parse {
+                path: path.to_owned(),
+                problem: problem(faults),
+            }),
         }
-        let text = fs::read_to_string(path).map_err(failed)?;
-        Self::parse(&text).map_err(|problem| ConfigFileError::Parse {
-            path: path.to_owned(),
-            problem,
-        })
     }
 
     /// Reads the file in its usual place; without one everything is as shipped.
@@ -72,69 +128,26 @@ impl Config {
         }
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|error: toml::de::Error| {
-            let line = error.span().map(|span| {
-                let before = text.get(..span.start).unwrap_or(text);
-                format!("line {}: ", before.matches('\n').count() + 1)
-            });
-            format!(
-                "{}{}",
-                line.unwrap_or_default(),
-                error.message().replace('\n', " ")
-            )
+    /// Reads a file and says everything that is wrong with it.
+    pub fn check(path: &Path) -> Result<Checked, ConfigFileError> {
+        let failed = |source| ConfigFileError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let size = fs::metadata(path).map_err(failed)?.len();
+        if size > LONGEST {
+            return Err(failed(io::Error::other(format!("it has {size} bytes"))));
+        }
+        let text = fs::read_to_string(path).map_err(failed)?;
+        Ok(Checked {
+            result: read::read(&text),
+            text,
         })
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{decide::Handling, model::FindingClass};
-
-    #[test]
-    fn what_is_not_said_is_as_shipped() {
-        let config = Config::parse("").unwrap();
-        assert_eq!(config, Config::default());
-        for class in FindingClass::ALL {
-            let expected = match class {
-                FindingClass::ForeignThin => Handling::Observe,
-                _ => Handling::Auto,
-            };
-            assert_eq!(config.repair.of(class), expected, "{class}");
-        }
-    }
-
-    #[test]
-    fn a_class_is_handled_as_the_file_says() {
-        let config = Config::parse("[repair]\nwedge = \"observe\"\nforeign-thin = \"auto\"\n").unwrap();
-        assert_eq!(config.repair.of(FindingClass::Wedge), Handling::Observe);
-        assert_eq!(config.repair.of(FindingClass::ForeignThin), Handling::Auto);
-        assert_eq!(config.repair.of(FindingClass::BurnedId), Handling::Auto);
-    }
-
-    #[test]
-    fn what_is_not_understood_is_refused_with_its_line() {
-        for (text, line, word) in [
-            ("[repair]\n\nwedge = \"atuo\"\n", "line 3", "atuo"),
-            ("[repair]\nwegde = \"auto\"\n", "line 2", "wegde"),
-            ("\n\n[repairs]\nwedge = \"auto\"\n", "line 3", "repairs"),
-            ("[repair\n", "line 1", ""),
-            ("repair = 3\n", "line 1", ""),
-        ] {
-            let problem = Config::parse(text).unwrap_err();
-            assert!(problem.starts_with(line), "{problem}");
-            assert!(problem.contains(word), "{problem}");
-        }
-    }
-
-    #[test]
-    fn a_file_that_was_named_must_be_there() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("suture.toml");
-        assert!(matches!(Config::read(&path), Err(ConfigFileError::Read { .. })));
-        fs::write(&path, "[repair]\nnothing = 1\n").unwrap();
-        let said = Config::read(&path).unwrap_err().to_string();
-        assert!(said.contains("line 2") && said.contains("suture.toml"), "{said}");
+    /// As the file would say it, every key explained.
+    #[must_use]
+    pub fn text(&self) -> String {
+        text::text(self)
     }
 }

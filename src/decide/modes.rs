@@ -26,10 +26,7 @@ impl RepairPolicy {
     /// containerd made.
     #[must_use]
     pub fn of(&self, class: FindingClass) -> Handling {
-        self.0.get(&class).copied().unwrap_or(match class {
-            FindingClass::ForeignThin => Handling::Observe,
-            _ => Handling::Auto,
-        })
+        self.0.get(&class).copied().unwrap_or(shipped(class))
     }
 
     /// A policy that does nothing by itself.
@@ -41,7 +38,18 @@ impl RepairPolicy {
     /// The same with one class handled differently.
     #[must_use]
     pub fn with(mut self, class: FindingClass, handling: Handling) -> Self {
-        self.0.insert(class, handling);
+        if handling == shipped(class) {
+            self.0.remove(&class);
+        } else {
+            self.0.insert(class, handling);
+        }
         self
+    }
+}
+
+fn shipped(class: FindingClass) -> Handling {
+    match class {
+        FindingClass::ForeignThin => Handling::Observe,
+        _ => Handling::Auto,
     }
 }
