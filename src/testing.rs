@@ -1,6 +1,8 @@
 //! Small makers of observations and worlds for the tests of the pure rooms.
 
 #[cfg(feature = "node")]
+mod plans;
+#[cfg(feature = "node")]
 mod status;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -15,6 +17,8 @@ use crate::model::{
     observation::LossKind,
 };
 
+#[cfg(feature = "node")]
+pub(crate) use plans::plan_status;
 #[cfg(feature = "node")]
 pub(crate) use status::status;
 

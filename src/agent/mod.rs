@@ -199,7 +199,7 @@ impl Agent {
             Commits::start(&options.places, options.core_db.clone()).map_err(AgentError::Thread)?;
         let senses = [probes.senses(), &[senses::holder(), databases.senses()]].concat();
         let pulse = Pulse::new(&options, senses.clone(), no_ledger);
-        let listeners = Listeners::start(&options.listen, &pulse, &mut reporter);
+        let listeners = Listeners::start(&options.listen, &pulse, None, &mut reporter);
         let started = Report::Started {
             pool: options.places.pool.clone(),
             database: options.places.pool_db(),

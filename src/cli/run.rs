@@ -119,6 +119,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<(), CliError> {
         },
         listen: Listen {
             socket: Some(arguments.socket.socket),
+            group: None,
             metrics: arguments.metrics,
         },
         ledger: Some(arguments.ledger.ledger),
