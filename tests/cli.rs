@@ -3,6 +3,8 @@
 
 #[path = "cli/check.rs"]
 mod check;
+#[path = "cli/control.rs"]
+mod control;
 #[path = "readers/thin_image.rs"]
 #[expect(
     dead_code,
@@ -46,6 +48,7 @@ fn path(folder: &tempfile::TempDir, name: &str) -> String {
 fn every_command_has_an_example_in_its_help() {
     for command in [
         "check", "inspect", "explain", "run", "status", "watch", "history", "record", "replay", "repair",
+        "findings", "approve", "reject", "pause", "resume",
     ] {
         let text = String::from_utf8(suture(&[command, "--help"]).stdout).unwrap();
         assert!(text.contains("Example:\n"), "{command}: {text}");

@@ -10,6 +10,7 @@ use super::{
     places::{Databases, PlaceArguments},
     record::SizeArguments,
     seconds,
+    settings::ConfigArgument,
     status::SocketArgument,
     watch::RingArguments,
 };
@@ -17,6 +18,7 @@ use crate::{
     agent::{Agent, Bounds, Listen, Options},
     decide::Policy,
     observe::kernel_watch::UseBpf,
+    words::explain,
 };
 
 /// Watch containerd's devmapper snapshotter, tell what was left half done, and heal it where that is proven safe.
@@ -57,6 +59,8 @@ pub(super) struct RunArguments {
     queue_events: u32,
     #[command(flatten)]
     socket: SocketArgument,
+    #[command(flatten)]
+    config: ConfigArgument,
     /// Serve metrics for Prometheus there, such as 127.0.0.1:9469: /metrics, and /healthz. Anybody who reaches the
     /// address can read them.
     #[arg(long, value_name = "ADDRESS:PORT", env = "SUTURE_METRICS")]
@@ -105,6 +109,14 @@ fn queue_default() -> u32 {
 
 pub(super) fn run(arguments: RunArguments) -> Result<(), CliError> {
     let Databases { places, core } = arguments.places.required()?;
+    // Who may ask is no reason not to watch.
+    let group = match arguments.config.read() {
+        Ok(config) => config.control.group,
+        Err(error) => {
+            eprintln!("suture: only root may talk to it: {}", explain(&error));
+            None
+        }
+    };
     start(Options {
         core_db: core,
         places,
@@ -119,7 +131,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<(), CliError> {
         },
         listen: Listen {
             socket: Some(arguments.socket.socket),
-            group: None,
+            group,
             metrics: arguments.metrics,
         },
         ledger: Some(arguments.ledger.ledger),
