@@ -1,6 +1,8 @@
 //! Small makers of observations and worlds for the tests of the pure rooms.
 
 #[cfg(feature = "node")]
+mod plans;
+#[cfg(feature = "node")]
 mod status;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -16,6 +18,8 @@ use crate::model::{
     survey::Mounts,
 };
 
+#[cfg(feature = "node")]
+pub(crate) use plans::plan_status;
 #[cfg(feature = "node")]
 pub(crate) use status::status;
 

@@ -3,6 +3,8 @@
 
 #[path = "cli/check.rs"]
 mod check;
+#[path = "cli/control.rs"]
+mod control;
 #[path = "shared/thin_image.rs"]
 #[expect(
     dead_code,
@@ -42,7 +44,7 @@ fn path(folder: &tempfile::TempDir, name: &str) -> String {
     folder.path().join(name).to_str().unwrap().to_owned()
 }
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 18] = [
     "check",
     "inspect",
     "explain",
@@ -53,6 +55,12 @@ const COMMANDS: [&str; 12] = [
     "record",
     "replay",
     "repair",
+    "findings",
+    "approve",
+    "reject",
+    "pause",
+    "resume",
+    "config",
     "completions",
     "man",
 ];

@@ -393,6 +393,9 @@ impl Agent {
             return;
         };
         let still = |id: &crate::model::FindingId| judged.found.iter().any(|one| one.finding.id == *id);
+        let of_brain: Vec<_> = self.brain.standings().map(|one| one.finding.id.clone()).collect();
+        rounds.verdicts.retain(|id, _| still(id) || of_brain.contains(id));
+        rounds.engine.forget_apart(|id| of_brain.contains(id));
         let gone: Vec<_> = rounds.open.keys().filter(|id| !still(id)).cloned().collect();
         let gone: Vec<Open> = gone.iter().filter_map(|id| rounds.open.remove(id)).collect();
         for open in gone.into_iter().filter(|open| !open.of_brain) {
@@ -443,6 +446,9 @@ impl Agent {
     fn tell_verdict(&mut self, diagnosis: &Diagnosis, verdict: &Verdict, at: Timestamp) {
         let text = verdict.to_string();
         let finding = &diagnosis.finding;
+        if let Some(rounds) = self.rounds.as_mut() {
+            rounds.note(&finding.id, verdict, diagnosis.severity);
+        }
         let Some(open) = self
             .rounds
             .as_mut()
@@ -499,6 +505,7 @@ impl Agent {
         let survey = survey_of(world);
         let diagnosis = diagnosis_of(finding, plan);
         let verdict = rounds.engine.one(&diagnosis, stood, &facts.of(&survey), at);
+        rounds.note(&plan.finding, &verdict, diagnosis.severity);
         self.keep_engine();
         let proposed = verdict.plan().map(|(plan, id)| (plan.clone(), id.clone()));
         if let (Some(ledger), Some((proposal, id))) = (self.ledger.as_ref(), &proposed) {

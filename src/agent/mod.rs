@@ -2,6 +2,7 @@
 //! is read (`look`); what follows is told and stored (`tell`) and, where that is allowed and proven safe, remedied
 //! (`heal`). All of it can be recorded (`record`), and replayed elsewhere.
 
+mod commands;
 mod heal;
 mod healing;
 mod keeping;
@@ -36,6 +37,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 use crate::{
     brain::{Brain, Input, Report, Rules, Standing},
     config::Config,
+    control::{self, Commands},
     decide::{Engine, EngineState, Policy},
     diagnose,
     healer::Begin,
@@ -172,6 +174,8 @@ pub struct Agent {
     listeners: Listeners,
     /// The healing rounds, where there are any.
     rounds: Option<Rounds>,
+    /// Where commands come from; none are taken by a suture that only records.
+    commands: Option<Commands>,
     /// Tells when the policy is to be read again.
     policy: PolicyWatch,
 }
@@ -229,7 +233,14 @@ impl Agent {
             Commits::start(&options.places, options.core_db.clone()).map_err(AgentError::Thread)?;
         let senses = [probes.senses(), &[senses::holder(), databases.senses()]].concat();
         let pulse = Pulse::new(&options, senses.clone(), no_ledger);
-        let listeners = Listeners::start(&options.listen, &pulse, &mut reporter);
+        let (sender, commands) = match options.healing {
+            Some(_) => {
+                let (sender, commands) = control::commands();
+                (Some(sender), Some(commands))
+            }
+            None => (None, None),
+        };
+        let listeners = Listeners::start(&options.listen, &pulse, sender, &mut reporter);
         let started = Report::Started {
             pool: options.places.pool.clone(),
             database: options.places.pool_db(),
@@ -274,6 +285,7 @@ impl Agent {
             pulse,
             listeners,
             rounds,
+            commands,
             policy,
         };
         agent.keep_as_configured();
@@ -306,6 +318,7 @@ impl Agent {
                     Woken::Due => self.begin_round(),
                     Woken::Returned(returned) => self.round_returned(returned),
                 },
+                asked = commands::next(self.commands.as_mut()) => self.command(asked),
                 changed = self.policy.changed() => self.read_policy(changed),
             }
         }

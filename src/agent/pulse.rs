@@ -63,6 +63,7 @@ impl Pulse {
             bounds: Vec::new(),
             traces: None,
             ledger_trouble: no_ledger,
+            healing: None,
             senses: Vec::new(),
         };
         Self {
@@ -257,6 +258,7 @@ mod tests {
             bounds: Bounds::default(),
             listen: Listen {
                 socket: Some("/nowhere/socket".into()),
+                group: None,
                 metrics: None,
             },
             ledger: Some("/nowhere/ledger".into()),

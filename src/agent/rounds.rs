@@ -1,15 +1,19 @@
 //! Healing rounds: everything is read and diagnosed by a worker, the engine decides, the worker acts. Here is where a round
 //! stands and what was told of it; `healing` does what follows.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     brain::Standing,
+    config,
     decide::engine::Engine,
     healer::{Answer, Ask, Begin, Healer, HealerError, Looked, Restart},
-    model::{FindingId, Knowledge, PlanId, RepairPlan, Timestamp},
+    model::{
+        FindingId, Knowledge, PlanId, RepairPlan, Severity, Timestamp, Verdict,
+        healing::{BreakerStatus, HealingStatus, PausedStatus, PlanStatus, VerdictStatus},
+    },
 };
 
 /// How often a round is made when nothing happens.
@@ -80,6 +84,8 @@ pub(super) struct Rounds {
     /// What the last look came to, until its plans are done.
     pub(super) looked: Option<Box<Looked>>,
     pub(super) open: BTreeMap<FindingId, Open>,
+    /// What was decided last, for who asks.
+    pub(super) verdicts: BTreeMap<FindingId, (VerdictStatus, Option<Arc<PlanStatus>>)>,
     /// Since when each finding of the brain's stands, by a clock that nobody sets.
     pub(super) seen: BTreeMap<FindingId, Instant>,
     /// What only the intents of dead workers prove.
@@ -104,6 +110,7 @@ impl Rounds {
             stage: Stage::Resting,
             looked: None,
             open: BTreeMap::new(),
+            verdicts: BTreeMap::new(),
             seen: BTreeMap::new(),
             settled: Knowledge::default(),
             is_settled: false,
@@ -146,9 +153,41 @@ impl Rounds {
         self.by(Instant::now() + SOON);
     }
 
-    /// At once.
-    pub(super) fn now(&mut self) {
-        self.by(Instant::now());
+    /// Notes a verdict for who asks.
+    pub(super) fn note(&mut self, finding: &FindingId, verdict: &Verdict, severity: Severity) {
+        let mode = None;
+        let status = VerdictStatus::of(verdict, Some(severity), mode);
+        let plan = PlanStatus::of(verdict, mode).map(Arc::new);
+        self.verdicts.insert(finding.clone(), (status, plan));
+    }
+
+    /// How the healing stands.
+    pub(super) fn healing(&self) -> HealingStatus {
+        let state = self.engine.state();
+        HealingStatus {
+            paused: state.people.pause.as_ref().map(|pause| PausedStatus {
+                who: pause.who.clone(),
+                why: pause.why.clone(),
+                since: pause.at,
+                until: pause.until,
+            }),
+            kill_switch: config::kill_switch(&self.engine.policy().kill_switch),
+            breakers: state
+                .breakers
+                .open()
+                .iter()
+                .map(|(remedy, open)| BreakerStatus {
+                    remedy: *remedy,
+                    since: open.at,
+                    why: open.why.clone(),
+                })
+                .collect(),
+            plans: self
+                .verdicts
+                .values()
+                .filter_map(|(_, plan)| plan.clone())
+                .collect(),
+        }
     }
 
     /// Sends the worker; says whether it could be sent.

@@ -10,11 +10,12 @@ use std::{
 use super::{
     Agent, now,
     pulse::{Pulse, reasons},
+    rounds::Rounds,
     tell::tell,
 };
 use crate::{
     brain::Report,
-    control::{ClientCounts, ControlServer, MetricsServer, ServeError},
+    control::{ClientCounts, CommandSender, ControlServer, Group, MetricsServer, ServeError, Serving},
     correlate,
     model::{
         Status,
@@ -45,6 +46,8 @@ impl Default for Bounds {
 pub struct Listen {
     /// The control socket; none for a suture that only records.
     pub socket: Option<PathBuf>,
+    /// The group whose members may ask and command there, beside root.
+    pub group: Option<String>,
     /// Where the metrics are served; nowhere by default.
     pub metrics: Option<SocketAddr>,
 }
@@ -57,7 +60,21 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    pub(super) fn start(listen: &Listen, pulse: &Pulse, reporter: &mut Reporter<io::Stdout>) -> Self {
+    /// `commands` is where the agent takes commands from; none for one that takes none.
+    pub(super) fn start(
+        listen: &Listen,
+        pulse: &Pulse,
+        commands: Option<CommandSender>,
+        reporter: &mut Reporter<io::Stdout>,
+    ) -> Self {
+        let group = listen.group.as_deref().and_then(|name| {
+            Group::named(name)
+                .inspect_err(|error| {
+                    let what = explain(error);
+                    tell(reporter, now(), &Report::Trouble { what });
+                })
+                .ok()
+        });
         let mut told = |socket: &Path, error: &ServeError| {
             let report = Report::NotAskable {
                 place: socket.display().to_string(),
@@ -66,7 +83,12 @@ impl Listeners {
             tell(reporter, now(), &report);
         };
         let control = listen.socket.as_ref().and_then(|socket| {
-            ControlServer::start(socket, pulse.feed())
+            let serving = Serving {
+                status: pulse.feed(),
+                commands,
+                group,
+            };
+            ControlServer::start(socket, serving)
                 .inspect_err(|error| told(socket, error))
                 .ok()
         });
@@ -96,7 +118,12 @@ impl Agent {
         status.containerd.up = self.containerd.up().cloned();
         status.open_operations = count(known.operations().filter(|one| !one.state.is_closed()).count());
         status.finding_counts.clear();
-        let mut findings: Vec<_> = self.brain.standings().collect();
+        let of_rounds = self.rounds.iter().flat_map(Rounds::standings);
+        let mut findings: Vec<_> = self.brain.standings().chain(of_rounds).collect();
+        let verdict_of = |id| {
+            let rounds = self.rounds.as_ref()?;
+            rounds.verdicts.get(id).map(|(verdict, _)| verdict.clone())
+        };
         for standing in &findings {
             *status.finding_counts.entry(standing.finding.class).or_default() += 1;
         }
@@ -110,8 +137,10 @@ impl Agent {
                 subject: row.finding.subject.clone(),
                 first_seen: row.first_seen,
                 decision: row.decision.clone(),
+                verdict: verdict_of(&row.finding.id),
             });
         status.findings = listed.collect();
+        status.healing = self.rounds.as_ref().map(Rounds::healing);
         status.traces = self.telemetry.delivery_status().map(|delivery| TraceDelivery {
             endpoint: delivery.endpoint,
             error: delivery.error,

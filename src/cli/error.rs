@@ -47,6 +47,14 @@ pub enum CliError {
     #[cfg(feature = "node")]
     #[error(transparent)]
     KernelWatch(#[from] KernelWatchError),
+    /// The kill switch could not be made or removed.
+    #[cfg(feature = "node")]
+    #[error(transparent)]
+    KillSwitch(#[from] crate::control::stop::KillSwitchError),
+    /// A person did not agree, or could not be asked. Nothing was changed.
+    #[cfg(feature = "node")]
+    #[error("{0}; nothing was changed")]
+    NotAgreed(&'static str),
     /// A running suture could not be asked.
     #[cfg(feature = "node")]
     #[error(transparent)]

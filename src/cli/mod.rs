@@ -3,6 +3,8 @@
 #[cfg(not(feature = "node"))]
 mod absent;
 #[cfg(feature = "node")]
+mod approve;
+#[cfg(feature = "node")]
 mod check;
 mod completions;
 #[cfg(feature = "node")]
@@ -16,6 +18,8 @@ mod exit;
 #[cfg(feature = "node")]
 mod explain;
 #[cfg(feature = "node")]
+mod findings;
+#[cfg(feature = "node")]
 mod heal;
 #[cfg(feature = "node")]
 mod history;
@@ -27,14 +31,22 @@ mod man;
 #[cfg(feature = "node")]
 mod paper;
 #[cfg(feature = "node")]
+mod pause;
+#[cfg(feature = "node")]
 mod places;
 #[cfg(feature = "node")]
 mod record;
 #[cfg(feature = "node")]
+mod reject;
+#[cfg(feature = "node")]
 mod repair;
 mod replay;
 #[cfg(feature = "node")]
+mod resume;
+#[cfg(feature = "node")]
 mod run;
+#[cfg(feature = "node")]
+mod settings;
 #[cfg(feature = "node")]
 mod status;
 #[cfg(feature = "node")]
@@ -73,6 +85,11 @@ enum Command {
     Run(run::RunArguments),
     Status(status::StatusArguments),
     Watch(watch::WatchArguments),
+    Findings(findings::FindingsArguments),
+    Approve(approve::ApproveArguments),
+    Reject(reject::RejectArguments),
+    Pause(pause::PauseArguments),
+    Resume(resume::ResumeArguments),
     History(history::HistoryArguments),
     Record(record::RecordArguments),
     Repair(repair::RepairArguments),
@@ -101,6 +118,16 @@ enum Command {
     Run(NodeArguments),
     /// Not in this build: show device-mapper calls and block errors as they happen.
     Watch(NodeArguments),
+    /// Not in this build: list what a running suture found.
+    Findings(NodeArguments),
+    /// Not in this build: let a running suture carry out a plan.
+    Approve(NodeArguments),
+    /// Not in this build: keep a running suture from a plan.
+    Reject(NodeArguments),
+    /// Not in this build: keep suture from healing.
+    Pause(NodeArguments),
+    /// Not in this build: let suture heal again.
+    Resume(NodeArguments),
     /// Not in this build: show what was found and done.
     History(NodeArguments),
     /// Not in this build: ask a running suture how it is.
@@ -115,6 +142,10 @@ enum Command {
     Completions(completions::CompletionsArguments),
     Man(man::ManArguments),
 }
+
+/// Exit code where a command was understood and not followed: suture says no, or the person who gave it did.
+#[cfg(feature = "node")]
+const NOT_DONE: u8 = 5;
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -176,6 +207,16 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "node")]
         Command::Watch(arguments) => watch::run(&arguments).map(success),
         #[cfg(feature = "node")]
+        Command::Findings(arguments) => findings::run(&arguments).map(success),
+        #[cfg(feature = "node")]
+        Command::Approve(arguments) => approve::run(&arguments).map(success),
+        #[cfg(feature = "node")]
+        Command::Reject(arguments) => reject::run(&arguments).map(success),
+        #[cfg(feature = "node")]
+        Command::Pause(arguments) => pause::run(&arguments).map(success),
+        #[cfg(feature = "node")]
+        Command::Resume(arguments) => resume::run(&arguments),
+        #[cfg(feature = "node")]
         Command::History(arguments) => history::run(&arguments).map(success),
         #[cfg(feature = "node")]
         Command::Record(arguments) => record::run(arguments).map(success),
@@ -196,6 +237,11 @@ pub fn main() -> ExitCode {
         | Command::Run(_)
         | Command::Status(_)
         | Command::Watch(_)
+        | Command::Findings(_)
+        | Command::Approve(_)
+        | Command::Reject(_)
+        | Command::Pause(_)
+        | Command::Resume(_)
         | Command::History(_)
         | Command::Record(_)
         | Command::Repair(_)
@@ -213,6 +259,8 @@ pub fn main() -> ExitCode {
             match error {
                 #[cfg(feature = "node")]
                 CliError::Ask(AskError::NotRunning { .. }) => status::NOT_RUNNING.into(),
+                #[cfg(feature = "node")]
+                CliError::Ask(AskError::NotFollowed { .. }) | CliError::NotAgreed(_) => NOT_DONE.into(),
                 CliError::Damaged { .. } => ExitCode::from(DAMAGED),
                 _ => ExitCode::FAILURE,
             }

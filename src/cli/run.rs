@@ -10,12 +10,12 @@ use super::{
     places::{Databases, PlaceArguments},
     record::SizeArguments,
     seconds,
+    settings::ConfigArgument,
     status::SocketArgument,
     watch::RingArguments,
 };
 use crate::{
     agent::{Agent, Bounds, Healing, Listen, Options},
-    config,
     decide::Policy,
     model::FindingClass,
     observe::kernel_watch::UseBpf,
@@ -34,9 +34,6 @@ pub(super) struct RunArguments {
     /// How long a finding must have stood unchanged before it is acted on, in seconds, whatever the configuration says.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     grace: Option<f64>,
-    /// suture's configuration, with the policy; it is read again when it changes, and on SIGHUP.
-    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
-    config: PathBuf,
     /// Tell of every operation of containerd's, not only of those that were left half done.
     #[arg(long, short)]
     verbose: bool,
@@ -62,6 +59,8 @@ pub(super) struct RunArguments {
     queue_events: u32,
     #[command(flatten)]
     socket: SocketArgument,
+    #[command(flatten)]
+    config: ConfigArgument,
     /// Serve metrics for Prometheus there, such as 127.0.0.1:9469: /metrics, and /healthz. Anybody who reaches the
     /// address can read them.
     #[arg(long, value_name = "ADDRESS:PORT", env = "SUTURE_METRICS")]
@@ -114,17 +113,14 @@ fn queue_default() -> u32 {
 pub(super) fn run(arguments: RunArguments) -> Result<(), CliError> {
     let survey = arguments.places.survey_places()?;
     let Databases { places, core } = arguments.places.required()?;
-    let read = if arguments.config == std::path::Path::new(config::DEFAULT_PATH) {
-        config::Config::read_default()?
-    } else {
-        config::Config::read(&arguments.config)?
-    };
+    let read = arguments.config.read()?;
+    let group = read.control.group.clone();
     let said = arguments.grace.map(Duration::from_secs_f64);
     let shipped = read.policy.of(FindingClass::LeakedThin).grace;
     start(Options {
         healing: Some(Healing {
             places: survey,
-            file: arguments.config,
+            file: arguments.config.path(),
             grace: said,
             config: read,
         }),
@@ -141,6 +137,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<(), CliError> {
         },
         listen: Listen {
             socket: Some(arguments.socket.socket),
+            group,
             metrics: arguments.metrics,
         },
         ledger: Some(arguments.ledger.ledger),

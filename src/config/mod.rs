@@ -24,6 +24,11 @@ use crate::{
     model::Bytes,
 };
 
+/// A time as a person writes it, such as `15s`, `10m`, `24h` or `90d`; or why it is none.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
+    values::time(text)
+}
+
 /// Where it is unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/suture/suture.toml";
 /// Longest file that is read.

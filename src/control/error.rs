@@ -21,6 +21,16 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
+    /// The group that may ask is not known.
+    #[error(
+        "looking up the group {name:?} whose members may talk to suture, so only root may; name one of this machine under [control] in the configuration"
+    )]
+    Group {
+        /// Its name.
+        name: String,
+        /// Why it could not be looked up; nothing where it is simply not there.
+        source: Option<io::Error>,
+    },
     /// Another suture answers there.
     #[error("another suture answers at {path}; give this one a socket of its own with --socket")]
     Taken {
@@ -65,7 +75,9 @@ pub enum AskError {
         path: PathBuf,
     },
     /// The socket is there and could not be spoken to.
-    #[error("asking the suture at {path}; it answers root, and who it runs as")]
+    #[error(
+        "asking the suture at {path}; it answers root, who it runs as, and the group that its configuration names"
+    )]
     Connect {
         /// The socket.
         path: PathBuf,
@@ -85,6 +97,14 @@ pub enum AskError {
     /// It said no.
     #[error("the suture at {path} refuses: {why}")]
     Refused {
+        /// The socket.
+        path: PathBuf,
+        /// Its words.
+        why: String,
+    },
+    /// It did not follow a command. Nothing was changed.
+    #[error("the suture at {path} does not follow: {why}")]
+    NotFollowed {
         /// The socket.
         path: PathBuf,
         /// Its words.

@@ -1,26 +1,35 @@
-//! How a running suture is asked: one JSON line each way over a unix socket (`server`, `client`), and its metrics over
-//! HTTP (`http`). What is answered is the last `Status` that the agent published: nobody who asks can hold up the agent,
-//! and `clients` bounds what they can hold of the rest.
+//! How a running suture is asked and told: one JSON line each way over a unix socket (`server`, `client`, `message`), and its
+//! metrics over HTTP (`http`). Questions are answered with the last `Status` that the agent published; commands wait for the
+//! agent (`commands`), who is never waited for by anybody else. `access` says who may, `clients` bounds what they can hold.
 
+mod access;
 mod client;
 mod clients;
+#[cfg(test)]
+mod command_tests;
+mod commands;
 mod error;
 mod http;
+mod message;
+mod peer;
 mod server;
 mod socket;
+pub mod stop;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-pub use client::{PATIENCE, ask_status, ask_status_within};
+pub use access::Group;
+pub use client::{PATIENCE, ask_findings, ask_plans, ask_status, ask_status_within, command};
 pub use clients::ClientCounts;
+pub use commands::{Asked, CommandSender, Commands, Said, commands};
 pub use error::{AskError, ServeError};
 pub use http::MetricsServer;
-pub use server::ControlServer;
+pub use message::{PROTOCOL, Request, StandingFindings};
+pub use server::{ControlServer, Serving};
 
 use crate::model::Status;
 
@@ -29,27 +38,3 @@ pub const DEFAULT_SOCKET: &str = "/run/suture/suture.sock";
 
 /// The last status that the agent published.
 pub type StatusFeed = watch::Receiver<Arc<Status>>;
-
-/// What may be asked: one line of JSON, such as `{"ask":"status"}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "ask", rename_all = "snake_case")]
-pub enum Request {
-    /// How suture is.
-    Status,
-}
-
-/// What is answered: one line of JSON. `S` is how the asker wants the status: as one, or as it came.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "answer", rename_all = "snake_case")]
-pub enum Answer<S> {
-    /// How suture is.
-    Status {
-        /// The last that the agent published.
-        status: S,
-    },
-    /// Nothing is told.
-    Refused {
-        /// Why, in a sentence.
-        why: String,
-    },
-}

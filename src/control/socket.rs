@@ -1,4 +1,4 @@
-//! The unix socket as a file: made for its owner alone, taken over from a suture that died, left to one that lives.
+//! The unix socket as a file: made for its owner and one group, taken over from a suture that died, left to one that lives.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
@@ -8,7 +8,7 @@ use std::{
         unix::{
             fs::{
                 DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _,
-                PermissionsExt as _,
+                PermissionsExt as _, lchown,
             },
             net::UnixListener,
         },
@@ -23,7 +23,7 @@ use rustix::{
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt},
 };
 
-use super::ServeError;
+use super::{Group, ServeError};
 
 /// The socket's file. Dropping it removes the file, unless it is somebody else's by now.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 /// Makes the socket and listens on it.
-pub(super) fn listen(path: &Path) -> Result<(UnixListener, SocketFile), ServeError> {
+pub(super) fn listen(path: &Path, group: Option<&Group>) -> Result<(UnixListener, SocketFile), ServeError> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         DirBuilder::new()
             .recursive(true)
@@ -73,7 +73,14 @@ pub(super) fn listen(path: &Path) -> Result<(UnixListener, SocketFile), ServeErr
         _lock: lock,
     };
     // Who came in before this is sent away by his credentials.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(bind)?;
+    let mode = match group {
+        Some(group) => {
+            lchown(path, None, Some(group.id)).map_err(bind)?;
+            0o660
+        }
+        None => 0o600,
+    };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(bind)?;
     listener.set_nonblocking(true).map_err(bind)?;
     Ok((listener, file))
 }

@@ -16,7 +16,10 @@ use std::{
 use proptest::prelude::*;
 use tokio::{runtime::Runtime, sync::watch};
 
-use super::{AskError, ClientCounts, ControlServer, MetricsServer, ServeError, ask_status};
+use super::{
+    AskError, ClientCounts, CommandSender, ControlServer, Group, MetricsServer, ServeError, Serving,
+    ask_status,
+};
 use crate::{
     model::Status,
     telemetry::metrics::{Metrics, ReadTimes},
@@ -24,14 +27,14 @@ use crate::{
 };
 
 /// A runtime as `suture run` has one, and a folder.
-struct Stage {
-    runtime: Runtime,
-    folder: tempfile::TempDir,
-    feed: watch::Sender<Arc<Status>>,
+pub(super) struct Stage {
+    pub(super) runtime: Runtime,
+    pub(super) folder: tempfile::TempDir,
+    pub(super) feed: watch::Sender<Arc<Status>>,
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             runtime: tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(1)
@@ -43,13 +46,27 @@ impl Stage {
         }
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(super) fn socket(&self) -> PathBuf {
         self.folder.path().join("run/suture.sock")
     }
 
     fn start(&self) -> Result<ControlServer, ServeError> {
+        self.start_with(None, None)
+    }
+
+    /// One that takes commands, or lets a group in.
+    pub(super) fn start_with(
+        &self,
+        commands: Option<CommandSender>,
+        group: Option<Group>,
+    ) -> Result<ControlServer, ServeError> {
         let _inside = self.runtime.enter();
-        ControlServer::start(&self.socket(), self.feed.subscribe())
+        let serving = Serving {
+            status: self.feed.subscribe(),
+            commands,
+            group,
+        };
+        ControlServer::start(&self.socket(), serving)
     }
 
     fn metrics(&self) -> MetricsServer {
@@ -60,7 +77,7 @@ impl Stage {
 }
 
 /// What the server says to these bytes.
-fn say(socket: &Path, bytes: &[u8]) -> String {
+pub(super) fn say(socket: &Path, bytes: &[u8]) -> String {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     // The server may have answered and gone before it read everything.
@@ -70,7 +87,7 @@ fn say(socket: &Path, bytes: &[u8]) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-fn is_answered(socket: &Path) {
+pub(super) fn is_answered(socket: &Path) {
     let told: Status = serde_json::from_value(ask_status(socket).unwrap()).unwrap();
     assert_eq!(told, status());
 }

@@ -9,6 +9,7 @@ pub mod device_record;
 pub mod diagnosis;
 pub mod dm;
 pub mod finding;
+pub mod healing;
 pub mod ids;
 pub mod kernel;
 mod numbers;

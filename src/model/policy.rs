@@ -378,6 +378,21 @@ pub enum Refusal {
         /// How many.
         kept: usize,
     },
+    /// This suture makes no healing rounds.
+    #[error("this suture only watches, and has nothing to approve or to pause")]
+    OnlyWatches,
+    /// It could not be stored, and leave to act is nothing that may be forgotten.
+    #[error("it could not be stored, so nothing was changed: {why}")]
+    NotStored {
+        /// Why.
+        why: String,
+    },
+    /// To do less is followed in any case.
+    #[error("it holds as long as this suture runs, and could not be stored for the next: {why}")]
+    NotKept {
+        /// Why.
+        why: String,
+    },
     /// A pause that would be over already.
     #[error("the pause would end at {until}, which is over; give a time to come")]
     Over {

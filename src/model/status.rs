@@ -11,6 +11,7 @@ pub use super::bound::{Bound, BoundKind};
 
 use super::{
     FindingClass, FindingId, Incarnation, Observation, PoolName, Subject, Timestamp,
+    healing::{HealingStatus, VerdictStatus},
     observation::LossKind,
     sense::{Quality, Sense, SenseKind},
 };
@@ -151,6 +152,9 @@ pub struct FindingStatus {
     pub first_seen: Timestamp,
     /// What was decided about it last, as people read it; empty before that.
     pub decision: String,
+    /// The same for programs; nothing where no healing round has judged it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<VerdictStatus>,
 }
 
 /// What was lost of one kind since suture runs.
@@ -291,6 +295,9 @@ pub struct Status {
     pub traces: Option<TraceDelivery>,
     /// Why the ledger could not be written the last time; nothing when it could.
     pub ledger_trouble: Option<String>,
+    /// How the healing stands; nothing from a suture that makes no healing rounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healing: Option<HealingStatus>,
 }
 
 impl Status {

@@ -65,6 +65,7 @@ pub(crate) fn status() -> Status {
             subject: Subject::ThinDevice { thin_id: ThinId(7) },
             first_seen: at(1_990),
             decision: "waits: for its grace".to_owned(),
+            verdict: None,
         }],
         open_operations: 1,
         events: BTreeMap::from([(EventKind::DmIoctl, 41), (EventKind::Lost, 1)]),
@@ -88,5 +89,6 @@ pub(crate) fn status() -> Status {
             dropped: 3,
         }),
         ledger_trouble: None,
+        healing: None,
     }
 }

@@ -292,7 +292,7 @@ mod tests {
                 let mut line = String::new();
                 BufReader::new(&stream).read_line(&mut line).unwrap();
                 let status = status.clone();
-                let answer = serde_json::to_string(&control::Answer::Status { status }).unwrap();
+                let answer = serde_json::json!({ "answer": "status", "status": status });
                 writeln!(stream, "{answer}").unwrap();
             }
         });

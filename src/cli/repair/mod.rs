@@ -94,7 +94,7 @@ pub(super) struct RepairArguments {
     as_worker: bool,
 }
 
-fn class(text: &str) -> Result<FindingClass, String> {
+pub(super) fn class(text: &str) -> Result<FindingClass, String> {
     let known: serde::de::value::StrDeserializer<'_, serde::de::value::Error> =
         serde::de::IntoDeserializer::into_deserializer(text);
     FindingClass::deserialize(known).map_err(|_| {

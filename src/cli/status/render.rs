@@ -8,7 +8,7 @@ use crate::{
     model::{
         Status, Timestamp,
         sense::Quality,
-        status::{LossTotal, Mode},
+        status::{FindingStatus, LossTotal, Mode},
     },
     words::{counted, date_time},
 };
@@ -44,7 +44,7 @@ pub(super) fn text(status: &Status, now: Timestamp, width: Option<u16>) -> Strin
                 one.class.to_string(),
                 one.subject.to_string(),
                 date_time(one.first_seen),
-                one.decision.clone(),
+                decision(one),
             ]
         });
         let mut part = titled(
@@ -79,6 +79,15 @@ pub(super) fn text(status: &Status, now: Timestamp, width: Option<u16>) -> Strin
         ),
     ));
     parts.join("\n")
+}
+
+/// What was decided, and which plan waits for a person.
+fn decision(finding: &FindingStatus) -> String {
+    let plan = finding.verdict.as_ref().filter(|verdict| verdict.asks);
+    match plan.and_then(|verdict| verdict.plan.as_ref()) {
+        Some(plan) => format!("{}\nsuture approve {plan}", finding.decision),
+        None => finding.decision.clone(),
+    }
 }
 
 /// The first line, and a line for each further reason.
@@ -157,6 +166,13 @@ fn facts(status: &Status, now: Timestamp) -> String {
             counted(status.open_operations, "operation")
         ),
     ));
+    if let Some(healing) = &status.healing {
+        let obstacles = healing.obstacles();
+        if obstacles.is_empty() {
+            lines.push(("healing", "by the policy".to_owned()));
+        }
+        lines.extend(obstacles.into_iter().map(|obstacle| ("healing", obstacle)));
+    }
     let ledger = status.places.ledger.as_ref();
     lines.push((
         "ledger",
@@ -220,7 +236,8 @@ mod tests {
     use super::*;
     use crate::{
         model::{
-            FindingClass,
+            FindingClass, PlanId,
+            healing::{HealingStatus, VerdictStatus},
             sense::SenseKind,
             status::{Overall, shortcomings},
         },
@@ -304,6 +321,39 @@ mod tests {
         ] {
             assert!(told.contains(part), "`{part}` is not in:\n{told}");
         }
+    }
+
+    #[test]
+    fn what_keeps_suture_from_healing_and_what_waits_for_a_person_is_told() {
+        let mut status = status();
+        assert!(!text(&status, status.at, None).contains("healing"));
+        status.healing = Some(HealingStatus::default());
+        assert!(text(&status, status.at, None).contains("  healing     by the policy\n"));
+        status.healing = Some(HealingStatus {
+            kill_switch: Some("the kill switch /etc/suture/stop is there".to_owned()),
+            ..HealingStatus::default()
+        });
+        status.findings[0].verdict = Some(VerdictStatus {
+            verdict: "await-approval".to_owned(),
+            severity: None,
+            mode: None,
+            plan: Some(PlanId::typed("leaked-thin-3f9a1c2b4d5e")),
+            asks: true,
+            until: None,
+        });
+        let told = text(&status, status.at, None);
+        assert!(
+            told.contains("  healing     the kill switch /etc/suture/stop is there\n"),
+            "{told}"
+        );
+        assert!(told.contains("suture approve leaked-thin-3f9a1c2b4d5e"), "{told}");
+        let json = serde_json::to_value(&status).unwrap();
+        assert_eq!(json["findings"][0]["verdict"]["plan"], "leaked-thin-3f9a1c2b4d5e");
+        assert_eq!(serde_json::from_value::<Status>(json).unwrap(), status);
+        if let Some(verdict) = &mut status.findings[0].verdict {
+            verdict.asks = false;
+        }
+        assert!(!text(&status, status.at, None).contains("suture approve"));
     }
 
     #[test]

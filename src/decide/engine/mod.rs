@@ -115,6 +115,11 @@ impl Engine {
         self.state = state;
     }
 
+    /// Goes back to what it was before a command that could not be stored.
+    pub fn take_back(&mut self, before: EngineState) {
+        self.state = before;
+    }
+
     /// What must outlive suture.
     #[must_use]
     pub fn snapshot(&self) -> EngineState {
