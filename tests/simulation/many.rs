@@ -3,15 +3,17 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use suture::model::{RepairMode, databases::SnapshotKind};
+use suture::model::{PoolMode, RepairMode, databases::SnapshotKind};
 
 use crate::{
     containerd::Failure,
     dice::{Dice, long_lane},
-    machine::{Crash, Machine, Program, State, poll, run},
+    kernel::Call,
+    machine::{Crash, Machine, POOL, Program, poll, run},
     recovery::{Way, at_rest, guarded_pass, nothing_is_lost, start, tail},
     scenes::{node, open, write},
     suture::{Suture, When},
@@ -89,10 +91,34 @@ fn all_step(programs: &Programs<'_>) {
         .retain_mut(|program| poll(program).is_none());
 }
 
+/// Somebody makes a thin device of his own, now and then of the very number that containerd draws next.
+fn somebody(machine: &Machine, dice: &mut Dice) -> Option<u32> {
+    machine.set(|state| {
+        let next = u32::try_from(state.pool.id_sequence).unwrap() + 1;
+        let id = *dice.pick(&[next, next + 1, 1000]);
+        state.kernel.call(&Call::CreateThin(id)).ok()?;
+        state.kernel.write(id, "somebody's");
+        Some(id)
+    })
+}
+
+/// What belongs to others is never touched.
+fn others_have(machine: &Machine, others: &BTreeSet<u32>, context: &str) {
+    machine.get(|state| {
+        for id in others {
+            let thin = state.kernel.thin.get(id);
+            let whole =
+                thin.is_some_and(|thin| thin.content.starts_with("somebody's") || state.kernel.boot > 1);
+            assert!(whole, "{context}: somebody's thin device {id}");
+        }
+    });
+}
+
 fn history(seed: u64) {
     let mut dice = Dice(seed);
     let machine = node(dice.one_in(2), dice.one_in(2));
     let suture = Suture::on(&machine);
+    let mut others = BTreeSet::new();
     let programs = Programs::default();
     for round in 0..=dice.below(3) {
         let context = format!("seed {seed}, round {round}");
@@ -101,9 +127,15 @@ fn history(seed: u64) {
             programs.borrow_mut().push(more);
         }
         let mut left = dice.below(60);
+        if dice.one_in(4) {
+            others.extend(somebody(&machine, &mut dice));
+        }
         while left > 0 && !programs.borrow().is_empty() {
             left -= 1;
-            match dice.below(24) {
+            match dice.below(26) {
+                // The pool takes no messages for a while.
+                3 => machine.set(|state| state.kernel.mode = PoolMode::ReadOnly),
+                4 => machine.set(|state| state.kernel.mode = PoolMode::ReadWrite),
                 0 => write(&machine, "container"),
                 1 => beside(&machine, &suture, &programs, &mut dice, &context),
                 2 => machine.set(|state| {
@@ -115,14 +147,23 @@ fn history(seed: u64) {
                 _ => one_step(&programs, &mut dice),
             }
             nothing_is_lost(&machine, &context);
+            others_have(&machine, &others, &context);
         }
+        machine.set(|state| state.kernel.mode = PoolMode::ReadWrite);
         programs.borrow_mut().clear();
         machine.crash(*dice.pick(&Crash::ALL));
         come_back(&machine, &suture, &mut dice, &context);
     }
     let context = format!("seed {seed}, at the end");
     tail(&machine, &suture, Way::Beside, true, &context);
-    let left = at_rest(&machine, &suture, &context);
+    let mut left = at_rest(&machine, &suture, &context);
+    others_have(&machine, &others, &context);
+    for id in others {
+        assert!(
+            left.remove(&format!("foreign-thin/{POOL}/{id}")),
+            "{context}: {id} is told of"
+        );
+    }
     if machine.get(|state| state.watched) {
         let foreign: Vec<_> = left.iter().filter(|one| one.starts_with("foreign")).collect();
         assert!(

@@ -1,7 +1,7 @@
 //! Every operation, crashed after every durable step, in every way, with suture before containerd or beside it; and suture
 //! killed at every step of its own.
 
-use std::collections::BTreeSet;
+use std::{cell::Cell, collections::BTreeSet, rc::Rc};
 
 use crate::{
     containerd::Failure,
@@ -9,7 +9,7 @@ use crate::{
     machine::{Crash, Machine, Program, State},
     recovery::{Reached, Way, recover},
     scenes::{SCENES, Scene, advance, node},
-    suture::Suture,
+    suture::{Suture, When},
 };
 
 /// A machine in which an operation was crashed after so many steps; nothing where it was over before.
@@ -126,4 +126,35 @@ fn killed_at_every_step_before_containerd_suture_finishes_the_next_time() {
 fn killed_at_every_step_beside_containerd_suture_finishes_the_next_time() {
     let (count, _) = everywhere(true, Way::Beside);
     assert!(count > 500, "only {count} kills");
+}
+
+#[test]
+fn a_program_that_ends_at_any_moment_of_a_pass_harms_nothing() {
+    let mut count = 0;
+    for scene in &SCENES {
+        let states = states(scene, &[Crash::KillChildrenLate]);
+        let with_a_program = states.into_iter().filter(|(_, state)| !state.children.is_empty());
+        for (name, state) in with_a_program {
+            for way in Way::ALL {
+                for moment in 0.. {
+                    let machine = Machine::of(state.clone());
+                    let suture = Suture::on(&machine);
+                    let happened = Rc::new(Cell::new(false));
+                    let tells = Rc::clone(&happened);
+                    suture.happens(When::Step(moment), move |machine| {
+                        tells.set(true);
+                        machine.children_end();
+                    });
+                    let context = format!("{name}, {way:?}, its program ends before step {moment}");
+                    let came = recover(&machine, &suture, way, &scene.operation, None, &context);
+                    assert!(matches!(came, Reached::Yes(_)));
+                    if !happened.get() || (moment > 12 && !long_lane()) {
+                        break;
+                    }
+                    count += 1;
+                }
+            }
+        }
+    }
+    assert!(count > 300, "only {count} moments");
 }

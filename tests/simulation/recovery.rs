@@ -57,8 +57,12 @@ fn in_words(act: &Act) -> &'static str {
 
 /// Whatever must not change by suture's doing: what lies on the device of each snapshot, its rows, and the devices of others.
 fn treasure(state: &State) -> BTreeMap<u64, Option<String>> {
-    let all = state.snapshots().into_iter();
-    all.map(|id| (id, state.content_of(id))).collect()
+    // A program that containerd left behind may be about to delete what no client knows any more.
+    let alone = state.children.is_empty();
+    let known = |key: &String| alone || state.core.snapshots.contains_key(key);
+    let rows = state.rows.snapshots.iter().filter(|(key, _)| known(key));
+    rows.map(|(_, row)| (row.id.0, state.content_of(row.id.0)))
+        .collect()
 }
 
 /// A pass that may be killed. Whatever it does, it takes nothing away that a snapshot's row refers to.
@@ -171,6 +175,7 @@ pub(crate) fn recover(
     kill_before: Option<u32>,
     context: &str,
 ) -> Reached {
+    let late = machine.get(|state| !state.children.is_empty());
     if way == Way::Beside {
         start(machine, suture, way, context);
         nothing_is_lost(machine, context);
@@ -194,7 +199,6 @@ pub(crate) fn recover(
             end.acts.extend(acts.iter().take(done).map(in_words));
         }
     }
-    let late = machine.get(|state| !state.children.is_empty());
     machine.children_end();
     if way == Way::Before {
         start(machine, suture, way, context);
@@ -242,9 +246,15 @@ pub(crate) fn tail(machine: &Machine, suture: &Suture<'_>, way: Way, late: bool,
     prepare(machine, "last", Some("layer-1"));
     commit(machine, "last", "layer-9");
     nothing_is_lost(machine, context);
-    machine.stop();
-    guarded_pass(machine, suture, RepairMode::Offline, None, context);
-    start(machine, suture, way, context);
+    // What the last snapshots wrote over may have lost its name only now; its number is free one repair later.
+    for _ in 0..3 {
+        machine.stop();
+        let pass = guarded_pass(machine, suture, RepairMode::Offline, None, context);
+        start(machine, suture, way, context);
+        if pass.is_some_and(|pass| pass.plans.is_empty()) {
+            break;
+        }
+    }
 }
 
 /// Nothing is left to be done, by suture or by anybody. Gives what is left to a person all the same.
