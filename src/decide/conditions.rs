@@ -128,7 +128,13 @@ impl<'a> Evidence<'a> {
             Some(now) if now.remedy.action != plan.remedy.action || now.remedy.acts != plan.remedy.acts => {
                 Err("a new look finds it, and has another remedy for it".to_owned())
             }
-            Some(now) if now.finding.class != plan.class || now.finding.provenance != plan.provenance => {
+            // Whose the device is is asked by a condition of its own, on which not every act of a plan rests: the program that
+            // wrote to it may have ended since, and it is another one to look at.
+            Some(now)
+                if now.finding.class != plan.class
+                    || (now.finding.provenance != plan.provenance
+                        && !plan.conditions.contains(&Condition::Provenance)) =>
+            {
                 Err("a new look finds something else about it".to_owned())
             }
             Some(_) => Ok("a new look finds it just so".to_owned()),

@@ -383,6 +383,27 @@ fn a_program_at_work_keeps_the_kernels_part_and_not_the_mark() {
 }
 
 #[test]
+fn a_device_that_was_written_to_since_the_look_keeps_the_kernels_part_and_not_the_mark() {
+    let stage = Stage::new();
+    wedge(&stage);
+    stage.claim(3);
+    // The file system was still being made when containerd was killed.
+    happens(&stage, "reading containerd's databases", |stage| {
+        stage.thin.borrow_mut().insert(ThinId(3), details(50));
+    });
+    let outcome = stage.outcome();
+    assert!(
+        matches!(&outcome, RepairOutcome::Partly { done: 1, why } if why.contains("provenance")),
+        "{outcome}"
+    );
+    assert_eq!(stage.database().devices["pool-snap-3"].state, DeviceState::Faulty);
+    assert!(stage.thin.borrow().contains_key(&ThinId(3)));
+    // The ledger still tells whose it is.
+    stage.repair().unwrap();
+    assert_eq!(stage.diagnoses(), Diagnoses::default());
+}
+
+#[test]
 fn a_foreign_device_is_deleted_only_when_it_is_named() {
     for mode in [RepairMode::Online, RepairMode::Offline] {
         let stage = Stage::new();
