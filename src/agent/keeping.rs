@@ -47,6 +47,14 @@ impl Keeping {
 }
 
 impl Agent {
+    /// From now on the ledger keeps so much.
+    pub(super) fn keep_no_more_than(&mut self, retention: Retention) {
+        if self.keeping.retention != retention {
+            self.keeping.retention = retention;
+            self.keeping.pruned = None;
+        }
+    }
+
     /// With every look.
     pub(super) fn keep_ledger(&mut self) {
         let Some(ledger) = self.ledger.as_mut() else {

@@ -2,6 +2,7 @@
 //! is read (`look`); what follows is told and stored (`tell`) and, where that is allowed and proven safe, remedied
 //! (`heal`). All of it can be recorded (`record`), and replayed elsewhere.
 
+mod citizen;
 mod heal;
 mod keeping;
 mod look;
@@ -19,6 +20,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use citizen::Citizen;
 use keeping::Keeping;
 use look::Reading;
 use pulse::Pulse;
@@ -30,6 +32,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
 use crate::{
     brain::{Brain, Input, Report, Rules},
+    citizen::{Order, Orders},
     decide::Policy,
     ledger::{Health, Ledger, LedgerError, Opened, OperationRow, Trouble},
     model::{
@@ -145,6 +148,7 @@ pub struct Agent {
     undelivered: bool,
     pulse: Pulse,
     listeners: Listeners,
+    citizen: Citizen,
 }
 
 impl Agent {
@@ -242,6 +246,7 @@ impl Agent {
             undelivered: false,
             pulse,
             listeners,
+            citizen: Citizen::default(),
         };
         agent.senses_are(senses);
         if let Some(Health::Degraded { since, why, .. }) = unwritable {
@@ -252,24 +257,31 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Works until `stop` is done.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
-        tokio::pin!(stop);
+    /// Works until it is told to end.
+    pub async fn run(mut self, mut orders: Orders) -> Result<(), AgentError> {
+        self.heed(&orders);
         loop {
             if let Some(error) = self.recording_failed.take() {
                 return Err(error.into());
             }
             let flush_at = self.flush_at();
             tokio::select! {
-                () = &mut stop => break,
+                order = orders.next() => match order {
+                    Order::End => break,
+                    Order::Reload => self.reload(),
+                },
+                () = self.citizen.alive_due() => self.alive(),
                 seen = self.events.recv() => self.seen(seen)?,
                 sensed = self.containerd.next() => self.sensed(sensed),
                 commit = self.databases.next() => self.take_in(commit),
                 () = tokio::time::sleep_until(flush_at) => self.flush_recording(),
-                () = tokio::time::sleep_until(self.read_at) => self.look().await?,
+                () = tokio::time::sleep_until(self.read_at) => if self.look_and_listen(&mut orders).await? {
+                    break;
+                },
                 () = self.pulse.due() => self.publish(),
             }
         }
+        self.stopping();
         self.end_recording();
         if let Some(error) = self.recording_failed.take() {
             return Err(error.into());
@@ -277,6 +289,7 @@ impl Agent {
         self.store_observations(true);
         self.say_watching(true);
         self.tell(&Report::Stopped);
+        self.is_kept();
         // The thread may be waiting to hand something over: without a receiver it stops.
         self.events.close();
         while self.events.try_recv().is_ok() {}

@@ -6,6 +6,7 @@ use crate::recording::{Damage, NotARecording};
 #[cfg(feature = "node")]
 use crate::{
     agent::AgentError,
+    citizen::OnlyOneError,
     control::AskError,
     ledger::LedgerError,
     observe::{containerd::ConfigError, kernel_watch::KernelWatchError, world::WorldError},
@@ -18,6 +19,10 @@ pub enum CliError {
     #[cfg(feature = "node")]
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// Another suture watches the pool, or that can not be told.
+    #[cfg(feature = "node")]
+    #[error(transparent)]
+    OnlyOne(#[from] OnlyOneError),
     /// Where the snapshotter keeps its things is not known.
     #[cfg(feature = "node")]
     #[error(transparent)]
