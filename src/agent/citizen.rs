@@ -181,18 +181,18 @@ fn sentence(status: &Status) -> String {
         Mode::OnlyTells => "only tells",
     };
     let open: u64 = status.finding_counts.values().sum();
-    let mut text = format!("watches pool {}; {mode}; ", status.pool);
-    text += &match open {
+    let stands = match open {
         0 => "no finding stands".to_owned(),
         1 => "1 finding stands".to_owned(),
         _ => format!("{} stand", counted(open, "finding")),
     };
+    let text = format!("watches pool {}; {mode}; {stands}", status.pool);
     match status.overall.reasons.as_slice() {
         [] => text,
         [only] => format!("DEGRADED: {text}; {only}"),
         [first, rest @ ..] => {
-            let more = counted(rest.len(), "more reason");
-            format!("DEGRADED: {text}; {first} (and {more}: `suture status`)")
+            let others = counted(rest.len(), "more reason");
+            format!("DEGRADED: {text}; {first} (and {others}: `suture status`)")
         }
     }
 }

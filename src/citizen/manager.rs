@@ -1,4 +1,4 @@
-//! What the service manager is told, by the protocol of sd_notify(3): that suture is ready, how it is in a sentence, that
+//! What the service manager is told, by the protocol of `sd_notify(3)`: that suture is ready, how it is in a sentence, that
 //! it lives, that it ends. Without `NOTIFY_SOCKET` nobody is told anything.
 
 use std::{

@@ -106,7 +106,7 @@ impl Orders {
     pub async fn end(&mut self) {
         if self.end.wait_for(|end| *end).await.is_err() {
             // The thread ends with the process.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
