@@ -7,6 +7,8 @@
 #[cfg(feature = "node")]
 pub mod agent;
 pub mod brain;
+#[cfg(feature = "node")]
+pub mod citizen;
 pub mod cli;
 #[cfg(feature = "node")]
 pub mod config;

@@ -3,6 +3,9 @@
 
 #[path = "cli/check.rs"]
 mod check;
+#[path = "cli/citizen.rs"]
+#[expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
+mod citizen;
 #[path = "cli/control.rs"]
 mod control;
 #[path = "shared/thin_image.rs"]

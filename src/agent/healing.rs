@@ -210,11 +210,20 @@ impl Agent {
 
     fn round_act(&mut self, acts: Vec<(PlanId, RepairPlan)>, looked: Box<Looked>) {
         let knowledge = self.knowledge();
+        let ending = self.is_ending();
         let Some(rounds) = self.rounds.as_mut() else {
             return;
         };
         if acts.is_empty() {
             rounds.rest();
+            return;
+        }
+        if ending {
+            let at = now();
+            for (id, plan) in acts {
+                self.repaired(&id, &plan, Vec::new(), RepairOutcome::NotReached, at);
+            }
+            self.keep_engine();
             return;
         }
         let ask = Ask::Act {

@@ -49,12 +49,17 @@ impl Keeping {
 impl Agent {
     /// Keeps what the configuration says from now on.
     pub(super) fn keep_as_configured(&mut self) {
-        if let Some(healing) = &self.options.healing {
-            let settings = &healing.config.ledger;
-            self.keeping.retention = Retention {
-                age: settings.keep_for,
-                bytes: settings.largest.0,
-            };
+        let Some(healing) = &self.options.healing else {
+            return;
+        };
+        let settings = &healing.config.ledger;
+        let retention = Retention {
+            age: settings.keep_for,
+            bytes: settings.largest.0,
+        };
+        if self.keeping.retention != retention {
+            self.keeping.retention = retention;
+            self.keeping.pruned = None;
         }
     }
 

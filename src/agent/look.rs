@@ -52,7 +52,8 @@ impl Agent {
         let at = now();
         self.record_judgement(at);
         let outputs = self.brain.judge(world, at);
-        if let Some(plan) = self.follow(outputs) {
+        // While suture ends nothing is begun.
+        if let Some(plan) = self.follow(outputs).filter(|_| !self.is_ending()) {
             self.heal(&plan).await?;
             self.follow(vec![Output::Look(Look::Soon)]);
         }

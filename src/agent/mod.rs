@@ -2,6 +2,7 @@
 //! is read (`look`); what follows is told and stored (`tell`) and, where that is allowed and proven safe, remedied
 //! (`heal`). All of it can be recorded (`record`), and replayed elsewhere.
 
+mod citizen;
 mod commands;
 mod heal;
 mod healing;
@@ -23,9 +24,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use citizen::Citizen;
 use keeping::Keeping;
 use look::Reading;
-use policy::PolicyWatch;
+use policy::{Changed, PolicyWatch};
 use pulse::Pulse;
 use rounds::{Rounds, Woken};
 use sensors::{Commits, ContainerdWatch, Sensed};
@@ -36,6 +38,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
 use crate::{
     brain::{Brain, Input, Report, Rules, Standing},
+    citizen::{Order, Orders},
     config::Config,
     control::{self, Commands},
     decide::{Engine, EngineState, Policy},
@@ -178,6 +181,7 @@ pub struct Agent {
     commands: Option<Commands>,
     /// Tells when the policy is to be read again.
     policy: PolicyWatch,
+    citizen: Citizen,
 }
 
 impl Agent {
@@ -255,7 +259,7 @@ impl Agent {
             tell(&mut reporter, now(), &degraded);
         }
         let recorder = record::start(&options, &brain, &mut reporter)?;
-        let (rounds, policy) = begin_rounds(&options, ledger.as_ref(), rounds_of, &mut reporter)?;
+        let (rounds, policy) = begin_rounds(&options, ledger.as_ref(), rounds_of, &mut reporter);
         let unwritable = ledger.as_ref().map(Ledger::health);
         let mut agent = Self {
             options,
@@ -287,6 +291,7 @@ impl Agent {
             rounds,
             commands,
             policy,
+            citizen: Citizen::default(),
         };
         agent.keep_as_configured();
         agent.senses_are(senses);
@@ -298,30 +303,37 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Works until `stop` is done.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
-        tokio::pin!(stop);
+    /// Works until it is told to end.
+    pub async fn run(mut self, mut orders: Orders) -> Result<(), AgentError> {
+        self.heed(&orders);
         loop {
             if let Some(error) = self.recording_failed.take() {
                 return Err(error.into());
             }
             let flush_at = self.flush_at();
             tokio::select! {
-                () = &mut stop => break,
+                order = orders.next() => match order {
+                    Order::End => break,
+                    Order::Reload => self.reload(),
+                },
+                () = self.citizen.alive_due() => self.alive(),
                 seen = self.events.recv() => self.seen(seen)?,
                 sensed = self.containerd.next() => self.sensed(sensed),
                 commit = self.databases.next() => self.take_in(commit),
                 () = tokio::time::sleep_until(flush_at) => self.flush_recording(),
-                () = tokio::time::sleep_until(self.read_at) => self.look().await?,
+                () = tokio::time::sleep_until(self.read_at) => if self.look_and_listen(&mut orders).await? {
+                    break;
+                },
                 () = self.pulse.due() => self.publish(),
                 woken = rounds_wake(self.rounds.as_mut()) => match woken {
                     Woken::Due => self.begin_round(),
                     Woken::Returned(returned) => self.round_returned(returned),
                 },
                 asked = commands::next(self.commands.as_mut()) => self.command(asked),
-                changed = self.policy.changed() => self.read_policy(changed),
+                () = self.policy.changed() => self.read_policy(Changed::File),
             }
         }
+        self.stopping();
         self.end_recording();
         if let Some(error) = self.recording_failed.take() {
             return Err(error.into());
@@ -329,6 +341,7 @@ impl Agent {
         self.store_observations(true);
         self.say_watching(true);
         self.tell(&Report::Stopped);
+        self.is_kept();
         // The thread may be waiting to hand something over: without a receiver it stops.
         self.events.close();
         while self.events.try_recv().is_ok() {}
@@ -486,9 +499,9 @@ fn begin_rounds(
     ledger: Option<&Ledger>,
     standings: Vec<Standing>,
     reporter: &mut Reporter<io::Stdout>,
-) -> Result<(Option<Rounds>, PolicyWatch), AgentError> {
+) -> (Option<Rounds>, PolicyWatch) {
     let Some(healing) = &options.healing else {
-        return Ok((None, PolicyWatch::never()));
+        return (None, PolicyWatch::never());
     };
     let mut engine = Engine::new(healing.policy());
     match ledger.map(Ledger::load_engine_state::<EngineState>) {
@@ -508,8 +521,7 @@ fn begin_rounds(
     for standing in standings {
         rounds.remember(standing);
     }
-    let policy = PolicyWatch::start(&healing.file).map_err(AgentError::Thread)?;
-    Ok((Some(rounds), policy))
+    (Some(rounds), PolicyWatch::start(&healing.file))
 }
 
 /// Wakes when the rounds have something to do.

@@ -1,16 +1,12 @@
-//! The policy, read again when its file changes and when somebody asks for it by SIGHUP. One that is not understood changes
+//! The policy, read again when its file changes and when somebody asks for it. One that is not understood changes
 //! nothing.
 
 use std::{
-    io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 
 use super::{Agent, Healing, now};
 use crate::{
@@ -28,8 +24,8 @@ type Stamp = Option<(SystemTime, u64, u64)>;
 
 /// Tells when the policy is to be read again.
 pub(super) struct PolicyWatch {
-    file: PathBuf,
-    asked: Option<Signal>,
+    /// None where there is no policy.
+    file: Option<PathBuf>,
     known: Stamp,
     look_at: Instant,
 }
@@ -44,45 +40,36 @@ pub(super) enum Changed {
 }
 
 impl PolicyWatch {
-    /// Watches a file that was read a moment ago, or is not there. Needs a tokio runtime around it.
-    pub(super) fn start(file: &Path) -> io::Result<Self> {
-        Ok(Self {
+    /// Watches a file that was read a moment ago, or is not there.
+    pub(super) fn start(file: &Path) -> Self {
+        Self {
             known: stamp(file),
-            file: file.to_owned(),
-            asked: Some(signal(SignalKind::hangup())?),
+            file: Some(file.to_owned()),
             look_at: Instant::now() + LOOK,
-        })
+        }
     }
 
     /// There is no policy.
     pub(super) fn never() -> Self {
         Self {
-            file: PathBuf::new(),
-            asked: None,
+            file: None,
             known: None,
             look_at: Instant::now(),
         }
     }
 
-    /// Waits until it is to be read again.
-    pub(super) async fn changed(&mut self) -> Changed {
-        let Some(asked) = self.asked.as_mut() else {
+    /// Waits until the file has changed.
+    pub(super) async fn changed(&mut self) {
+        let Some(file) = &self.file else {
             return std::future::pending().await;
         };
         loop {
-            tokio::select! {
-                Some(()) = asked.recv() => {
-                    self.known = stamp(&self.file);
-                    return Changed::Asked;
-                }
-                () = sleep_until(self.look_at) => {
-                    self.look_at = Instant::now() + LOOK;
-                    let now = stamp(&self.file);
-                    if now != self.known {
-                        self.known = now;
-                        return Changed::File;
-                    }
-                }
+            sleep_until(self.look_at).await;
+            self.look_at = Instant::now() + LOOK;
+            let now = stamp(file);
+            if now != self.known {
+                self.known = now;
+                return;
             }
         }
     }

@@ -149,6 +149,7 @@ impl Agent {
         });
         status.overall = Overall::because(reasons(status, self.options.policy.act));
         self.pulse.send();
+        self.tell_manager();
     }
 
     fn bounds(&self) -> Vec<Bound> {

@@ -6,6 +6,7 @@ use crate::recording::{Damage, NotARecording};
 #[cfg(feature = "node")]
 use crate::{
     agent::AgentError,
+    citizen::OnlyOneError,
     config::ConfigFileError,
     control::AskError,
     ledger::LedgerError,
@@ -19,6 +20,10 @@ pub enum CliError {
     #[cfg(feature = "node")]
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// Another suture watches the pool, or that can not be told.
+    #[cfg(feature = "node")]
+    #[error(transparent)]
+    OnlyOne(#[from] OnlyOneError),
     /// Where the snapshotter keeps its things is not known.
     #[cfg(feature = "node")]
     #[error(transparent)]

@@ -60,9 +60,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 use absent::AbsentArguments as NodeArguments;
 pub use error::CliError;
 
-#[cfg(feature = "node")]
-use crate::control::AskError;
 use crate::reporter::Format;
+#[cfg(feature = "node")]
+use crate::{citizen::OnlyOneError, control::AskError};
 
 /// Exit code where only a part of a recording could be read.
 const DAMAGED: u8 = 3;
@@ -261,6 +261,8 @@ pub fn main() -> ExitCode {
                 CliError::Ask(AskError::NotRunning { .. }) => status::NOT_RUNNING.into(),
                 #[cfg(feature = "node")]
                 CliError::Ask(AskError::NotFollowed { .. }) | CliError::NotAgreed(_) => NOT_DONE.into(),
+                #[cfg(feature = "node")]
+                CliError::OnlyOne(OnlyOneError::Taken { .. }) => exit::OPERATIONAL.into(),
                 CliError::Damaged { .. } => ExitCode::from(DAMAGED),
                 _ => ExitCode::FAILURE,
             }

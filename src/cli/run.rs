@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     CliError, Output,
@@ -16,6 +15,7 @@ use super::{
 };
 use crate::{
     agent::{Agent, Bounds, Healing, Listen, Options},
+    citizen::{OnlyOne, Orders},
     decide::Policy,
     model::FindingClass,
     observe::kernel_watch::UseBpf,
@@ -25,8 +25,13 @@ use crate::{
 ///
 /// Without --act nothing is ever changed: the plan is printed instead. Traces go to the collector that the standard
 /// `OTEL_EXPORTER_OTLP_*` variables name.
+///
+/// SIGTERM and SIGINT end it within 5 s, a second one at once; SIGHUP makes it read its configuration again. A service
+/// manager that asks (`NOTIFY_SOCKET`, `WATCHDOG_USEC`) is told how it is.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 suture run --act")]
+#[command(
+    after_help = "Exit codes:\n  0  it was asked to end\n  1  it could not start or go on, or was ended before everything was stored\n  8  another suture watches the pool; the message says which\n\nExample:\n  OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 suture run --act"
+)]
 pub(super) struct RunArguments {
     /// Heal. Without it suture only tells.
     #[arg(long)]
@@ -117,6 +122,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<(), CliError> {
     let group = read.control.group.clone();
     let said = arguments.grace.map(Duration::from_secs_f64);
     let shipped = read.policy.of(FindingClass::LeakedThin).grace;
+    let _only_one = OnlyOne::of(&places.pool)?;
     start(Options {
         healing: Some(Healing {
             places: survey,
@@ -150,6 +156,8 @@ pub(super) fn run(arguments: RunArguments) -> Result<(), CliError> {
 
 /// Runs an agent until it is asked to stop.
 pub(super) fn start(options: Options) -> Result<(), CliError> {
+    // Before anything else is begun: a signal must find somebody who ends it in order.
+    let orders = Orders::by_signals().map_err(CliError::Runtime)?;
     // Two threads: the agent, and whoever reads the world or talks to the collector.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -157,15 +165,7 @@ pub(super) fn start(options: Options) -> Result<(), CliError> {
         .build()
         .map_err(CliError::Runtime)?;
     let result = runtime.block_on(async {
-        let mut interrupted = signal(SignalKind::interrupt()).map_err(CliError::Runtime)?;
-        let mut terminated = signal(SignalKind::terminate()).map_err(CliError::Runtime)?;
-        let stop = async move {
-            tokio::select! {
-                _ = interrupted.recv() => {}
-                _ = terminated.recv() => {}
-            }
-        };
-        Agent::start(options)?.run(stop).await?;
+        Agent::start(options)?.run(orders).await?;
         Ok(())
     });
     // A read of a device that hangs must not keep suture from ending.

@@ -23,7 +23,7 @@ use suture::{
     remedy::{
         Hands, HandsError, NodeNow,
         bbolt_editor::{Edit, Editor},
-        repair::{OnlyOne, RepairError, Repairer, Sight},
+        repair::{OnlyOne, RepairError, Repairer, Sight, life_of},
     },
 };
 
@@ -212,7 +212,7 @@ impl<'m> Suture<'m> {
     /// What `suture repair` does.
     fn work(&self, mode: RepairMode) -> Result<Pass, RepairError> {
         let path = self.ledger();
-        let _only_one = OnlyOne::take(&path)?;
+        let _only_one = OnlyOne::take(&self.places, &path)?;
         // One that goes nowhere.
         let nowhere = self.folder.path().join("nowhere");
         let backups = if self.is_without(Condition::BackedUp) {
@@ -249,7 +249,7 @@ impl<'m> Suture<'m> {
         };
         let mut repairer = self.repairer(ledger, knowledge, &backups, &tell);
         let results = match mode {
-            RepairMode::Online => repairer.online(plans, &found)?,
+            RepairMode::Online => repairer.online(plans, life_of(&found).as_ref())?,
             RepairMode::Offline => repairer.offline(plans, &found)?,
         };
         let plans = results.plans.into_iter();

@@ -14,6 +14,7 @@ mod check_nodes;
 mod check_outage;
 mod check_pool;
 mod check_space;
+mod citizen;
 mod databases;
 mod flood;
 mod hand;

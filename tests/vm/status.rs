@@ -131,8 +131,16 @@ fn a_running_suture_says_how_it_is_and_a_stopped_one_is_not_there() -> Result<()
         "not healthy"
     );
 
-    // A second one finds both places taken, says so, and watches all the same.
-    let mut second = Suture::start(&vm, &["--metrics", METRICS, "--ledger", "/tmp/second.db"], &[])?;
+    // One of another pool finds both places taken, says so, and watches all the same.
+    let other = [
+        "--pool",
+        "other",
+        "--root-path",
+        "/tmp/other",
+        "--ledger",
+        "/tmp/second.db",
+    ];
+    let mut second = Suture::start_blind(&vm, &[&other[..], &["--metrics", METRICS]].concat(), &[])?;
     for place in ["/run/suture/suture.sock", METRICS] {
         second.expect_ever("not_askable", |report| report["place"] == place)?;
     }
