@@ -411,9 +411,11 @@ impl Agent {
             let mut standing = open.standing;
             standing.resolved = Some(at);
             standing.last_seen = at;
-            self.tell(&Report::Resolved {
-                finding: standing.finding.clone(),
-            });
+            if !open.is_notice {
+                self.tell(&Report::Resolved {
+                    finding: standing.finding.clone(),
+                });
+            }
             self.store_finding(standing);
         }
         for one in &judged.found {
@@ -425,6 +427,7 @@ impl Agent {
                 open.standing.last_seen = at;
                 let changed = open.standing.finding.evidence != finding.evidence;
                 open.standing.finding = finding.clone();
+                open.is_notice = one.severity == Severity::Notice;
                 if changed && !open.of_brain {
                     let standing = open.standing.clone();
                     self.store_finding(standing);
@@ -439,13 +442,17 @@ impl Agent {
                 resolved: None,
                 decision: String::new(),
             };
+            let is_notice = one.severity == Severity::Notice;
             let open = Open {
                 standing: standing.clone(),
                 of_brain,
+                is_notice,
             };
             rounds.open.insert(finding.id.clone(), open);
             if !of_brain {
-                self.found(at, finding.clone());
+                if !is_notice {
+                    self.found(at, finding.clone());
+                }
                 self.store_finding(standing);
             }
         }
@@ -469,18 +476,21 @@ impl Agent {
             return;
         }
         open.standing.decision.clone_from(&text);
-        let (standing, of_brain) = (open.standing.clone(), open.of_brain);
+        let (standing, of_brain, is_notice) = (open.standing.clone(), open.of_brain, open.is_notice);
         let plan = verdict.plan().map(|(plan, id)| (plan.clone(), id.clone()));
         if let (Some(ledger), Some((plan, id))) = (self.ledger.as_ref(), &plan) {
             let proposed = ledger.propose_plan(id.as_str(), plan, at).map(|_| ());
             self.stored(Some(proposed));
         }
-        self.tell(&Report::Judged {
-            finding: finding.clone(),
-            kind: verdict.name(),
-            text,
-            plan: plan.map(|(plan, _)| plan),
-        });
+        // What hurts nobody is in `suture findings`, and not called out.
+        if !is_notice || verdict.acts() {
+            self.tell(&Report::Judged {
+                finding: finding.clone(),
+                kind: verdict.name(),
+                text,
+                plan: plan.map(|(plan, _)| plan),
+            });
+        }
         if !of_brain {
             self.store_finding(standing);
         }

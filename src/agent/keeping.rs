@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{Agent, now};
 use crate::{
-    brain::Report,
+    brain::{Input, Report},
     ledger::{Batch, Recovered, Retention},
     model::{Observation, World},
 };
@@ -76,6 +76,10 @@ impl Agent {
             self.ledger_trouble = None;
             self.pulse.ledger(None);
             self.tell(&Report::LedgerWorks { since, stored, lost });
+            self.take(&Input::Reconsider { at: now() });
+            if let Some(rounds) = self.rounds.as_mut() {
+                rounds.soon();
+            }
         }
         if let Err(error) = tried {
             self.ledger_failed(&error);

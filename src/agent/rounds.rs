@@ -75,6 +75,8 @@ pub(super) struct Open {
     pub(super) standing: Standing,
     /// Set where the brain has the same finding, and tells and stores it.
     pub(super) of_brain: bool,
+    /// Set where nobody is hurt by it: it is kept, and not called out.
+    pub(super) is_notice: bool,
 }
 
 /// The rounds.
@@ -219,6 +221,7 @@ impl Rounds {
         let open = Open {
             standing,
             of_brain: false,
+            is_notice: false,
         };
         self.open.insert(open.standing.finding.id.clone(), open);
     }

@@ -286,6 +286,8 @@ impl OpenFinding {
     /// Tells what was decided, unless that was told already. `act` says whether acting is allowed at all.
     fn tell(&mut self, decision: &Decision, act: bool, at: Timestamp, outputs: &mut Vec<Output>) {
         let (kind, text) = match decision {
+            // The policy held it back before: what it says now comes next.
+            Decision::Act(_) if self.held.is_some() => return,
             Decision::Act(plan) => ("act", format!("{}, if its guards hold", plan.action)),
             Decision::Propose(plan) if act => (
                 "propose",
