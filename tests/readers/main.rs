@@ -34,5 +34,6 @@ mod thin_image;
 mod thin_owners;
 #[cfg(test)]
 mod thin_space;
+mod two_threads;
 #[cfg(test)]
 mod watch;
