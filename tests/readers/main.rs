@@ -34,6 +34,7 @@ mod thin_image;
 mod thin_owners;
 #[cfg(test)]
 mod thin_space;
+#[cfg(test)]
 mod two_threads;
 #[cfg(test)]
 mod watch;

@@ -352,7 +352,7 @@ impl<'s, S: PageSource> Bucket<'s, S> {
         for (slot, element) in node.leaf_elements().enumerate() {
             let value = if element.bucket {
                 let value = bytes.part(element.value);
-                Value::Bucket(self.nested(value, Origin { page, slot }, inline)?)
+                Value::Bucket(self.nested(&value, Origin { page, slot }, inline)?)
             } else {
                 Value::Bytes(Cow::Borrowed(element.value))
             };
@@ -382,7 +382,7 @@ impl<'s, S: PageSource> Bucket<'s, S> {
         };
         if element.bucket {
             return self
-                .nested(leaf.part(element.value), Origin { page, slot }, inline)
+                .nested(&leaf.part(element.value), Origin { page, slot }, inline)
                 .map(|bucket| Some(Value::Bucket(bucket)));
         }
         Ok(Some(Value::Bytes(Cow::Owned(element.value.to_vec()))))
@@ -391,7 +391,7 @@ impl<'s, S: PageSource> Bucket<'s, S> {
     /// The bucket that a leaf entry's value describes.
     pub(super) fn nested(
         &self,
-        value: PageBytes,
+        value: &PageBytes,
         origin: Origin,
         inline: bool,
     ) -> Result<Bucket<'s, S>, BboltError> {
@@ -404,7 +404,7 @@ impl<'s, S: PageSource> Bucket<'s, S> {
                 "a bucket inside an inline bucket, which bbolt never writes",
             ));
         }
-        let (Some(root), Some(sequence)) = (u64_at(&value, 0), u64_at(&value, 8)) else {
+        let (Some(root), Some(sequence)) = (u64_at(value, 0), u64_at(value, 8)) else {
             return Err(damaged("shorter than 16 bytes"));
         };
         let tree = match value.get(BUCKET..) {

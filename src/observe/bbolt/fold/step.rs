@@ -258,7 +258,7 @@ impl<S: PageSource> Reader<'_, '_, S> {
         }
         let bucket = self
             .bucket
-            .nested(element.value.to_vec().into(), origin, inline)?;
+            .nested(&element.value.to_vec().into(), origin, inline)?;
         let root = match &bucket.tree {
             Tree::Inline { .. } => 0,
             Tree::Pages { root, .. } => *root,
