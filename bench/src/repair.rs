@@ -65,7 +65,7 @@ pub(crate) fn once(arguments: &Arguments) -> Result<()> {
     let begun = Instant::now();
     let steps = RefCell::new(Vec::new());
     let tell = |what: &str| steps.borrow_mut().push((milliseconds(begun), what.to_owned()));
-    let sight = RealSight(SurveyPlaces {
+    let sight = RealSight::new(SurveyPlaces {
         places: Places {
             pool: PoolName::new("pool"),
             root: folder.clone(),
@@ -84,7 +84,7 @@ pub(crate) fn once(arguments: &Arguments) -> Result<()> {
     let mut repairer = Repairer {
         sight: &sight,
         hands: &KernelHands,
-        places: &sight.0.places,
+        places: &sight.0.places().places,
         ledger: &mut ledger,
         knowledge: Knowledge::default(),
         backups: &backups,
@@ -93,10 +93,17 @@ pub(crate) fn once(arguments: &Arguments) -> Result<()> {
     };
     repairer.settle(true)?;
     tell("the first look");
-    let found = sight.survey(&BTreeSet::new())?;
+    let mut found = sight.0.read_without_names(&BTreeSet::new(), None)?;
     tell("diagnosing it");
     let now = SystemTime::now().into();
-    let Settled::Done(diagnoses, _) = Settling::new(PATIENCE).look(&found, &repairer.knowledge, now) else {
+    let mut settling = Settling::new(PATIENCE);
+    let mut settled = settling.look(&found, &repairer.knowledge, now);
+    if settled.tells_of_users() {
+        tell("reading who uses what was found");
+        ensure!(sight.0.add_names(&mut found)?, "somebody wrote to the databases");
+        settled = settling.look(&found, &repairer.knowledge, now);
+    }
+    let Settled::Done(diagnoses, _) = settled else {
         bail!("something is at work on this machine's devices");
     };
     let plans = decide::plan(

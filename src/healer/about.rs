@@ -44,7 +44,8 @@ pub(super) fn about<'d>(survey: &Survey, found: impl IntoIterator<Item = &'d Dia
                 .collect(),
             id_sequence: survey.pool_db.id_sequence,
             txid: survey.pool_db.txid,
-        },
+        }
+        .into(),
         snapshots: SnapshotDb {
             snapshots: survey
                 .snapshots
@@ -56,7 +57,8 @@ pub(super) fn about<'d>(survey: &Survey, found: impl IntoIterator<Item = &'d Dia
             sequence: survey.snapshots.sequence,
             txid: survey.snapshots.txid,
             presence: survey.snapshots.presence,
-        },
+        }
+        .into(),
         thin: survey.thin.as_ref().map(|thin| {
             let kept = thin.iter().filter(|(id, _)| of_ids(id));
             kept.map(|(id, details)| (*id, *details)).collect()

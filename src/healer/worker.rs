@@ -51,7 +51,7 @@ pub fn work(channel: UnixStream) -> Result<(), WorkerError> {
     let Some(begin) = next::<Begin>(&mut lines)? else {
         return Ok(());
     };
-    let sight = RealSight(begin.places.clone());
+    let sight = RealSight::new(begin.places.clone());
     let out = Mutex::new(channel);
     let tell = |what: &str| {
         let doing = Answer::Doing {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Bytes, DeviceMark, DeviceNumber, DeviceRecord, IdState, Incarnation, Node, OperationId, Pool, PoolDb,
-    PoolName, SnapshotDb, SnapshotId, ThinDetails, ThinId, Timestamp, TxId,
+    PoolName, Shared, SnapshotDb, SnapshotId, ThinDetails, ThinId, Timestamp, TxId,
 };
 
 /// One consistent read of everything.
@@ -23,9 +23,9 @@ pub struct Survey {
     /// How full the pool is, and who holds a snapshot of its metadata; nothing where the kernel could not tell.
     pub usage: Option<PoolUsage>,
     /// containerd's pool database.
-    pub pool_db: PoolDb,
+    pub pool_db: Shared<PoolDb>,
     /// containerd's snapshot storage.
-    pub snapshots: SnapshotDb,
+    pub snapshots: Shared<SnapshotDb>,
     /// Thin devices in the pool's metadata; nothing where those could not be read: then `unread` says why.
     pub thin: Option<BTreeMap<ThinId, ThinDetails>>,
     /// Where the mappings of those thin devices begin that were asked for.
@@ -33,7 +33,7 @@ pub struct Survey {
     /// dm devices on the pool, or of the snapshotter's names. Empty where the pool is not set up and no such name is.
     pub nodes: Vec<Node>,
     /// containerd's own database; nothing where it was not read, which only keeps names of users from being told.
-    pub core: Option<CoreDb>,
+    pub core: Option<Shared<CoreDb>>,
     /// Where the dm devices are mounted.
     pub mounts: Mounts,
     /// Whether a containerd holds the pool database.

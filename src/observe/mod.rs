@@ -16,6 +16,8 @@ pub mod databases;
 #[cfg(feature = "node")]
 pub mod device_mapper;
 #[cfg(feature = "node")]
+mod kept;
+#[cfg(feature = "node")]
 pub mod kernel_watch;
 mod little_endian;
 #[cfg(feature = "node")]

@@ -48,11 +48,13 @@ pub enum SnapshotDbError {
     },
 }
 
-/// A row's key and the three values that matter, as they lie in the file.
+/// A row's key and the three values that matter, texts as they lie in the file.
 struct RawRow {
     key: Vec<u8>,
-    id: Option<Vec<u8>>,
-    kind: Option<Vec<u8>>,
+    /// Nothing where it is missing, or not an unsigned varint.
+    id: Option<u64>,
+    /// Nothing where it is missing, or not one byte.
+    kind: Option<u8>,
     parent: Option<Vec<u8>>,
 }
 
@@ -204,12 +206,12 @@ impl SnapshotTables<'_> {
                 "is not the bucket of plain values that a row is",
             ));
         };
-        let part = |at: usize| parts.get(at).copied().flatten().map(<[u8]>::to_vec);
+        let part = |at: usize| parts.get(at).copied().flatten();
         let mut row = RawRow {
             key: key.to_vec(),
-            id: part(0),
-            kind: part(1),
-            parent: part(2),
+            id: part(0).and_then(uvarint),
+            kind: part(1).and_then(only_byte),
+            parent: part(2).map(<[u8]>::to_vec),
         };
         let (_, row) = decode_row(&mut row).map_err(|problem| bad_row(self.path, key, problem))?;
         Ok(Some(row))
@@ -254,17 +256,16 @@ impl RawRow {
     /// One walk, which reads the row's page once; `labels`, a bucket inside, is not entered.
     fn read<S: PageSource>(&mut self, bucket: &Bucket<'_, S>, path: &Path) -> Result<(), SnapshotDbError> {
         bucket.for_each(|name, value| {
-            let part = match name {
-                b"id" => &mut self.id,
-                b"kind" => &mut self.kind,
-                b"parent" => &mut self.parent,
-                _ => return Ok(()),
-            };
-            let Value::Bytes(bytes) = value else {
-                let name = name.escape_ascii();
-                return Err(bad_row(path, &self.key, format!("its `{name}` is a bucket")));
-            };
-            *part = Some(bytes.into_owned());
+            match (name, value) {
+                (b"id", Value::Bytes(bytes)) => self.id = uvarint(&bytes),
+                (b"kind", Value::Bytes(bytes)) => self.kind = only_byte(&bytes),
+                (b"parent", Value::Bytes(bytes)) => self.parent = Some(bytes.into_owned()),
+                (b"id" | b"kind" | b"parent", Value::Bucket(_)) => {
+                    let name = name.escape_ascii();
+                    return Err(bad_row(path, &self.key, format!("its `{name}` is a bucket")));
+                }
+                _ => {}
+            }
             Ok(())
         })
     }
@@ -272,15 +273,9 @@ impl RawRow {
 
 /// Takes the texts out of the row, the key last: as long as anything is wrong it is still there to be named.
 fn decode_row(row: &mut RawRow) -> Result<(String, SnapshotRow), String> {
-    let id = row
-        .id
-        .as_deref()
-        .and_then(uvarint)
-        .ok_or("its `id` is missing or not an unsigned varint")?;
-    let kind = match row.kind.as_deref() {
-        Some([kind]) => SnapshotKind::from(*kind),
-        _ => return Err("its `kind` is missing or not one byte".to_owned()),
-    };
+    let id = row.id.ok_or("its `id` is missing or not an unsigned varint")?;
+    let kind = row.kind.ok_or("its `kind` is missing or not one byte")?;
+    let kind = SnapshotKind::from(kind);
     // containerd writes `parent` only when there is one (`createSnapshot`, bolt.go).
     let parent = match row.parent.as_mut() {
         Some(parent) if !parent.is_empty() => Some(text(parent, "its `parent`")?),
@@ -300,6 +295,13 @@ fn text(bytes: &mut Vec<u8>, what: &str) -> Result<String, String> {
         *bytes = error.into_bytes();
         format!("{what} is not UTF-8: `{}`", bytes.escape_ascii())
     })
+}
+
+fn only_byte(bytes: &[u8]) -> Option<u8> {
+    match bytes {
+        [byte] => Some(*byte),
+        _ => None,
+    }
 }
 
 /// Go's `binary.Uvarint`, for bytes that hold nothing else: seven bits per byte, low ones first, at most ten bytes.
@@ -350,8 +352,8 @@ mod tests {
     fn a_row_without_its_parts_is_refused() {
         let row = |id: Option<&[u8]>, kind: Option<&[u8]>, parent: Option<&[u8]>| RawRow {
             key: b"ns/3/act".to_vec(),
-            id: id.map(<[u8]>::to_vec),
-            kind: kind.map(<[u8]>::to_vec),
+            id: id.and_then(uvarint),
+            kind: kind.and_then(only_byte),
             parent: parent.map(<[u8]>::to_vec),
         };
         let good = decode_row(&mut row(Some(&[2]), Some(&[2]), Some(b"ns/2/c")))

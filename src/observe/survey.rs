@@ -3,7 +3,8 @@
 //!
 //! The databases are read by threads of their own while device-mapper and the metadata are. containerd brackets each of its
 //! pool messages between two transactions: with both databases at the same transactions before and after all of it, what
-//! was read in between belongs to them.
+//! was read in between belongs to them. A database that is proven to be unchanged since the survey before is not read again
+//! (`kept`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,15 +23,14 @@ use super::{
     containerd::{at_work, holder_of},
     core_db::CoreDbError,
     device_mapper::{DeviceMapper, DeviceMapperError},
+    kept::Kept,
     lost, mounts,
-    pool_db::PoolDb,
     privileges::{Privilege, explain_denied, was_denied},
-    snapshot_db::SnapshotDb,
     thin_metadata::{self, DeviceSource, From as Walked, Reserve, Reserving, ThinMetadataError},
     world::{self, Places, WorldError},
 };
 use crate::model::{
-    ContainerdState, CoreDb, Node, Pool, PoolUsage, Reclaimable, Space, Survey, ThinDetails, ThinId,
+    ContainerdState, CoreDb, Node, Pool, PoolUsage, Reclaimable, Shared, Space, Survey, ThinDetails, ThinId,
     survey::Unread,
 };
 
@@ -54,63 +54,89 @@ pub struct SurveyPlaces {
 
 /// Reads everything; of the thin devices in `roots` also where their mappings begin. Takes no lock, and writes nothing.
 pub fn read(places: &SurveyPlaces, roots: &BTreeSet<ThinId>) -> Result<Survey, WorldError> {
-    read_reserving(places, roots, None)
+    Surveys::new(places.clone()).read(roots, None)
 }
 
-/// The same. Where the pool commits too often to be read as it is, a snapshot of its metadata is reserved for it, by that
-/// hand.
-pub fn read_reserving(
-    places: &SurveyPlaces,
-    roots: &BTreeSet<ThinId>,
-    reserving: Option<Reserving<'_>>,
-) -> Result<Survey, WorldError> {
-    consistent(places, roots, reserving, Names::Read)
+/// Reads surveys of one node, one after the other. A database that is proven to be the one that was read for the survey before
+/// is not read anew, and both have it in common.
+#[derive(Debug)]
+pub struct Surveys {
+    places: SurveyPlaces,
+    kept: Kept,
 }
 
-/// The same without the names of users: of containerd's own database only its newest transaction is looked at. No finding
-/// comes or goes for want of names, only what is told of one; [`add_names`] reads them.
-pub fn read_without_names(
-    places: &SurveyPlaces,
-    roots: &BTreeSet<ThinId>,
-    reserving: Option<Reserving<'_>>,
-) -> Result<Survey, WorldError> {
-    consistent(places, roots, reserving, Names::LookedAt)
-}
-
-/// Reads the names of users into a survey that was read without them. False when containerd has changed the snapshotter's
-/// databases since: then the names are of another state, nothing was added, and everything is to be read again.
-pub fn add_names(survey: &mut Survey, places: &SurveyPlaces) -> Result<bool, WorldError> {
-    let mut unread = Vec::new();
-    let core = Names::Read.of(places.core_db.as_deref(), &mut unread);
-    if world::transactions(&places.places)? != survey.transactions() {
-        return Ok(false);
-    }
-    // What the look at it had to say is said by its reader now.
-    survey.unread.retain(|one| one.what != CORE_DB);
-    survey.unread.extend(unread);
-    survey.core = core;
-    Ok(true)
-}
-
-fn consistent(
-    places: &SurveyPlaces,
-    roots: &BTreeSet<ThinId>,
-    reserving: Option<Reserving<'_>>,
-    names: Names,
-) -> Result<Survey, WorldError> {
-    let mut pause = PAUSE;
-    for _ in 0..TRIES {
-        // What can not be read is told by its own reader, in better words.
-        let before = world::transactions(&places.places).ok();
-        let survey = once(places, roots, reserving, names).map_err(with_privilege)?;
-        let now = Some(survey.transactions());
-        if before == now && Some(world::transactions(&places.places)?) == now {
-            return Ok(survey);
+impl Surveys {
+    /// Surveys of what is at these places.
+    #[must_use]
+    pub fn new(places: SurveyPlaces) -> Self {
+        Self {
+            places,
+            kept: Kept::default(),
         }
-        sleep(pause);
-        pause = pause.saturating_mul(2);
     }
-    Err(WorldError::Busy)
+
+    /// Where everything is.
+    #[must_use]
+    pub fn places(&self) -> &SurveyPlaces {
+        &self.places
+    }
+
+    /// Reads everything, as [`read`] does. Where the pool commits too often to be read as it is, a snapshot of its metadata is
+    /// reserved for it, by that hand.
+    pub fn read(
+        &self,
+        roots: &BTreeSet<ThinId>,
+        reserving: Option<Reserving<'_>>,
+    ) -> Result<Survey, WorldError> {
+        self.consistent(roots, reserving, Names::Read)
+    }
+
+    /// The same without the names of users: of containerd's own database only its newest transaction is looked at. No finding
+    /// comes or goes for want of names, only what is told of one; [`Surveys::add_names`] reads them.
+    pub fn read_without_names(
+        &self,
+        roots: &BTreeSet<ThinId>,
+        reserving: Option<Reserving<'_>>,
+    ) -> Result<Survey, WorldError> {
+        self.consistent(roots, reserving, Names::LookedAt)
+    }
+
+    /// Reads the names of users into a survey that was read without them. False when containerd has changed the snapshotter's
+    /// databases since: then the names are of another state, nothing was added, and everything is to be read again.
+    pub fn add_names(&self, survey: &mut Survey) -> Result<bool, WorldError> {
+        let mut unread = Vec::new();
+        let core = Names::Read.of(self.places.core_db.as_deref(), &self.kept, &mut unread);
+        if world::transactions(&self.places.places)? != survey.transactions() {
+            return Ok(false);
+        }
+        // What the look at it had to say is said by its reader now.
+        survey.unread.retain(|one| one.what != CORE_DB);
+        survey.unread.extend(unread);
+        survey.core = core;
+        Ok(true)
+    }
+
+    fn consistent(
+        &self,
+        roots: &BTreeSet<ThinId>,
+        reserving: Option<Reserving<'_>>,
+        names: Names,
+    ) -> Result<Survey, WorldError> {
+        let places = &self.places.places;
+        let mut pause = PAUSE;
+        for _ in 0..TRIES {
+            // What can not be read is told by its own reader, in better words.
+            let before = world::transactions(places).ok();
+            let survey = once(&self.places, &self.kept, roots, reserving, names).map_err(with_privilege)?;
+            let now = Some(survey.transactions());
+            if before == now && Some(world::transactions(places)?) == now {
+                return Ok(survey);
+            }
+            sleep(pause);
+            pause = pause.saturating_mul(2);
+        }
+        Err(WorldError::Busy)
+    }
 }
 
 /// The space of every thin device, and why something is left behind where it is. `pool` is the survey's.
@@ -160,6 +186,7 @@ fn not_set_up(places: &SurveyPlaces) -> String {
 
 fn once(
     places: &SurveyPlaces,
+    kept: &Kept,
     roots: &BTreeSet<ThinId>,
     reserving: Option<Reserving<'_>>,
     names: Names,
@@ -167,12 +194,12 @@ fn once(
     let begun = SystemTime::now().into();
     scope(|scope| {
         let (pool_path, snapshot_path) = (places.places.pool_db(), places.places.snapshot_db());
-        let pool_db = spawn(scope, "pool database", move || PoolDb::read(pool_path))?;
-        let snapshots = spawn(scope, "snapshot storage", move || SnapshotDb::read(snapshot_path))?;
+        let pool_db = spawn(scope, "pool database", move || kept.pool_db(&pool_path))?;
+        let snapshots = spawn(scope, "snapshot storage", move || kept.snapshots(&snapshot_path))?;
         let core = places.core_db.as_deref();
         let core = spawn(scope, "meta.db", move || {
             let mut unread = Vec::new();
-            (names.of(core, &mut unread), unread)
+            (names.of(core, kept, &mut unread), unread)
         })?;
 
         let mut live = Live::default();
@@ -337,9 +364,9 @@ enum Names {
 
 impl Names {
     /// containerd's own database; nothing where it is not read. Without it only names of users are missing.
-    fn of(self, path: Option<&Path>, unread: &mut Vec<Unread>) -> Option<CoreDb> {
+    fn of(self, path: Option<&Path>, kept: &Kept, unread: &mut Vec<Unread>) -> Option<Shared<CoreDb>> {
         let read = path.map(|path| match self {
-            Self::Read => CoreDb::read(path).map(Some),
+            Self::Read => kept.core(path).map(Some),
             Self::LookedAt => {
                 let looked = Database::open(path).and_then(|database| database.newest_txid());
                 looked.map(|_| None).map_err(CoreDbError::from)

@@ -35,4 +35,6 @@ mod thin_owners;
 #[cfg(test)]
 mod thin_space;
 #[cfg(test)]
+mod two_threads;
+#[cfg(test)]
 mod watch;

@@ -401,7 +401,7 @@ impl Sight for Suture<'_> {
         self.step("looking");
         let mut survey = self.machine.get(|state| state.survey(roots));
         if self.on_file.get() {
-            survey.pool_db = PoolDb::read(self.places.pool_db())?;
+            survey.pool_db = PoolDb::read(self.places.pool_db())?.into();
         }
         if self.is_without(Condition::ContainerdStopped) {
             survey.containerd = ContainerdState::Stopped { at_work: Vec::new() };

@@ -73,8 +73,8 @@ impl State {
                 needs_check: false,
             }),
             usage: None,
-            pool_db: self.pool.clone(),
-            snapshots: self.rows.clone(),
+            pool_db: self.pool.clone().into(),
+            snapshots: self.rows.clone().into(),
             thin: Some(
                 self.kernel
                     .thin
@@ -87,7 +87,7 @@ impl State {
                 .filter_map(|id| Some((*id, self.kernel.thin.get(&id.0)?.root)))
                 .collect(),
             nodes: self.kernel.nodes.iter().map(node).collect(),
-            core: Some(self.core.clone()),
+            core: Some(self.core.clone().into()),
             mounts: Mounts {
                 by_device: mounts.collect(),
                 incomplete: None,

@@ -28,7 +28,7 @@ fn a_lost_pool_database_is_told_nothing_is_done_and_the_way_back_works() -> Resu
         // Deleted under a running containerd: what it has open still is the whole of it.
         stage.vm.sh(&format!("rm {database}"))?;
         let told = stage.vm.run(["suture", "check"])?;
-        expect_told(&told, &["is gone", "still lists 2 snapshots", "(deleted)"])?;
+        expect_told(&told, &["is gone", "still lists", "(deleted)"])?;
         stage.vm.sh(&format!(
             "for file in /proc/{}/fd/*; do
                 case $(readlink $file) in '{database} (deleted)') cp $file /run/saved.db;; esac

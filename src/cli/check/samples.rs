@@ -7,8 +7,8 @@ use crate::{
     model::{
         Act, Condition, ContainerdState, CoreDb, DeviceNumber, DeviceRecord, DeviceState, Diagnoses,
         Diagnosis, Finding, FindingClass, FindingId, IdState, Knowledge, Node, OperationId, PoolDb,
-        Provenance, Severity, SnapshotDb, SnapshotId, Subject, Survey, ThinId, Treat, Treatment, TxId, Users,
-        When,
+        Provenance, Severity, Shared, SnapshotDb, SnapshotId, Subject, Survey, ThinId, Treat, Treatment,
+        TxId, Users, When,
         databases::{Presence, SnapshotKind, SnapshotRow},
         survey::{Container, CoreSnapshot, Image, Mount, Mounts, Pod, Unread},
     },
@@ -89,20 +89,22 @@ pub(in crate::cli) fn quiet_look() -> Look {
             device_ids: ids.into_iter().map(|id| (id, IdState::Taken)).collect(),
             id_sequence: 13,
             txid: TxId(5),
-        },
+        }
+        .into(),
         snapshots: SnapshotDb {
             snapshots: rows.into_iter().map(|(key, row)| (key.to_owned(), row)).collect(),
             sequence: 3,
             txid: Some(TxId(4)),
             presence: Presence::Complete,
-        },
+        }
+        .into(),
         thin: Some(
             ids.into_iter()
                 .map(|id| (id, testing::mark(id.0).details))
                 .collect(),
         ),
         nodes: vec![node("tp-snap-3", 13, NODE)],
-        core: Some(CoreDb {
+        core: Some(Shared::from(CoreDb {
             snapshots: core.into_iter().map(|(key, one)| (key.to_owned(), one)).collect(),
             containers: vec![container()],
             images: vec![Image {
@@ -111,7 +113,7 @@ pub(in crate::cli) fn quiet_look() -> Look {
                 top_snapshots: vec!["sha256:top".to_owned()],
             }],
             txid: TxId(9),
-        }),
+        })),
         mounts: Mounts {
             by_device: [(
                 NODE,

@@ -33,7 +33,7 @@ use crate::{
     diagnose::{Settled, Settling},
     model::{Diagnoses, Diagnosis, Knowledge, Severity, Survey, ThinId, survey::Unread},
     observe::{
-        survey::{self, SurveyPlaces},
+        survey::{SurveyPlaces, Surveys},
         thin_metadata::{Reserve, Reserving},
         world::WorldError,
     },
@@ -155,6 +155,7 @@ pub(super) fn look(arguments: &LookArguments, mut names: Names) -> Result<Look, 
     );
     let mut settling = Settling::new(Duration::from_secs_f64(arguments.patience));
     let hand = ReservedSnapshots::default();
+    let surveys = Surveys::new(places.clone());
     loop {
         let begun = Instant::now();
         // What is known of is asked for first: the survey is to be no older than it.
@@ -164,8 +165,8 @@ pub(super) fn look(arguments: &LookArguments, mut names: Names) -> Result<Look, 
         roots.extend(left_open.iter().flat_map(|row| row.intent.deletes()));
         let reserving = Some(arguments.reserving(&hand));
         let mut survey = patiently(|| match names {
-            Names::Always => survey::read_reserving(&places, &roots, reserving),
-            Names::WhenFound => survey::read_without_names(&places, &roots, reserving),
+            Names::Always => surveys.read(&roots, reserving),
+            Names::WhenFound => surveys.read_without_names(&roots, reserving),
         })?;
         // As the next repair will see it: what a killed one can still prove is no stranger's.
         knowledge.claims.extend(claims_left(&left_open, &survey));
@@ -173,7 +174,7 @@ pub(super) fn look(arguments: &LookArguments, mut names: Names) -> Result<Look, 
         let now = SystemTime::now().into();
         let mut settled = settling.look(&survey, &knowledge, now);
         if names == Names::WhenFound && settled.tells_of_users() {
-            if !survey::add_names(&mut survey, &places)? {
+            if !surveys.add_names(&mut survey)? {
                 // From here on they are read with the rest, so that containerd can not be in between for ever.
                 names = Names::Always;
                 continue;

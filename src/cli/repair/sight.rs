@@ -8,11 +8,11 @@ use std::{
 };
 
 use crate::{
-    cli::look::{Sources, patiently},
+    cli::look::{Names, Sources, patiently},
     ledger::RepairRow,
-    model::{Incarnation, Knowledge, OperationId, Survey, ThinId, Timestamp, TxId},
+    model::{Incarnation, Knowledge, OperationId, PoolName, Survey, ThinId, Timestamp, TxId},
     observe::{
-        survey::{self, SurveyPlaces},
+        survey::SurveyPlaces,
         thin_metadata::{Reserve, Reserving},
         world::WorldError,
     },
@@ -44,36 +44,54 @@ impl<'a> NodeSight<'a> {
         Self {
             left_open: sources.left_open(&places.places.pool),
             sources: RefCell::new(sources),
-            real: RealSight(places.clone()),
+            real: RealSight::new(places.clone()),
             reserve,
             hand: ReservedSnapshots::default(),
         }
     }
 
-    /// One look at everything: what is known is asked for first, so that the survey is no older.
-    pub(super) fn look(&self) -> Result<(Survey, Knowledge), WorldError> {
-        let mut knowledge = self.sources.borrow_mut().read(&self.real.0.places.pool);
+    /// One look at everything: what is known is asked for first, so that the survey is no older. Where nothing is found nobody
+    /// is told of users: then their names need not be read.
+    pub(super) fn look(&self, names: Names) -> Result<(Survey, Knowledge), WorldError> {
+        let mut knowledge = self.sources.borrow_mut().read(self.pool());
         let mut roots: BTreeSet<_> = knowledge.claims.keys().copied().collect();
         roots.extend(self.left_open.iter().flat_map(|row| row.intent.deletes()));
-        let survey = self.survey(&roots)?;
+        let survey = self.read(&roots, names)?;
         knowledge.claims.extend(claims_left(&self.left_open, &survey));
         Ok((survey, knowledge))
+    }
+
+    /// Reads the names of users into a survey that was read without them; false where that is too late for it.
+    pub(super) fn add_names(&self, survey: &mut Survey) -> Result<bool, WorldError> {
+        self.real.0.add_names(survey)
+    }
+
+    fn read(&self, roots: &BTreeSet<ThinId>, names: Names) -> Result<Survey, WorldError> {
+        patiently(|| {
+            let reserving = Some(Reserving {
+                when: self.reserve,
+                hand: &self.hand,
+            });
+            match names {
+                Names::Always => self.real.0.read(roots, reserving),
+                Names::WhenFound => self.real.0.read_without_names(roots, reserving),
+            }
+        })
+    }
+
+    fn pool(&self) -> &PoolName {
+        &self.real.0.places().places.pool
     }
 }
 
 impl Sight for NodeSight<'_> {
     fn survey(&self, roots: &BTreeSet<ThinId>) -> Result<Survey, WorldError> {
-        patiently(|| {
-            let reserving = Reserving {
-                when: self.reserve,
-                hand: &self.hand,
-            };
-            survey::read_reserving(&self.real.0, roots, Some(reserving))
-        })
+        // What is judged once more before an act is judged with all there is.
+        self.read(roots, Names::Always)
     }
 
     fn at_work(&self) -> BTreeMap<ThinId, OperationId> {
-        self.sources.borrow_mut().read(&self.real.0.places.pool).at_work
+        self.sources.borrow_mut().read(self.pool()).at_work
     }
 
     fn transactions(&self) -> Result<(TxId, Option<TxId>), WorldError> {

@@ -12,7 +12,10 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 
 use super::{CLEAN, CORRECTED, LEFT, OPERATIONAL, RepairArguments, report::Report, sight::NodeSight};
 use crate::{
-    cli::{CliError, Output, look::only_meant},
+    cli::{
+        CliError, Output,
+        look::{Names, only_meant},
+    },
     decide::{self, Selection},
     diagnose::{self, Settled, Settling},
     ledger::{Ledger, LedgerError, PlanFilter, PlanState},
@@ -71,7 +74,7 @@ fn work(arguments: &RepairArguments) -> Result<u8, Failure> {
         .transpose()?;
 
     if arguments.mode() == RepairMode::Offline {
-        stopped(&RealSight(places.clone()))?;
+        stopped(&RealSight::new(places.clone()))?;
     }
     tell("opening the ledger");
     // What was never there holds no claims, and is made only where something is to be stored.
@@ -154,6 +157,8 @@ fn work(arguments: &RepairArguments) -> Result<u8, Failure> {
         code,
     };
     print(&report, arguments.output)?;
+    // The process ends now: what it holds need not be given back piece by piece.
+    std::mem::forget(looked);
     Ok(code)
 }
 
@@ -248,10 +253,26 @@ fn look(
     until: Instant,
 ) -> Result<Looked, WorldError> {
     let mut settling = Settling::new(arguments.patience());
+    let mut names = Names::WhenFound;
     loop {
         tell("reading containerd's databases, the pool and the dm devices");
-        let (survey, knowledge) = sight.look()?;
-        let (diagnoses, in_flight) = match settling.look(&survey, &knowledge, sight.now()) {
+        let (mut survey, knowledge) = sight.look(names)?;
+        let now = sight.now();
+        let mut settled = settling.look(&survey, &knowledge, now);
+        let is_last = match &settled {
+            Settled::LookAgain { after } => Instant::now() + *after >= until,
+            Settled::Done(..) => settled.tells_of_users(),
+        };
+        if names == Names::WhenFound && is_last {
+            tell("reading who uses what was found");
+            if !sight.add_names(&mut survey)? {
+                // From here on they are read with the rest, so that containerd can not be in between for ever.
+                names = Names::Always;
+                continue;
+            }
+            settled = settling.look(&survey, &knowledge, now);
+        }
+        let (diagnoses, in_flight) = match settled {
             // Offline what is in flight counts too.
             Settled::Done(_, in_flight)
                 if arguments.mode() == RepairMode::Offline && !in_flight.is_empty() =>
@@ -259,7 +280,7 @@ fn look(
                 (diagnose::survey(&survey, &knowledge), Vec::new())
             }
             Settled::Done(diagnoses, in_flight) => (diagnoses, in_flight),
-            Settled::LookAgain { after } if Instant::now() + after >= until => {
+            Settled::LookAgain { .. } if is_last => {
                 let mut all = diagnose::survey(&survey, &knowledge);
                 let (in_flight, rest) = all.found.into_iter().partition(|one| one.may_be_in_flight);
                 all.found = rest;
@@ -288,7 +309,7 @@ fn still_there(
     after: Option<(Survey, Knowledge)>,
     gaps: &mut Gaps,
 ) -> Result<Vec<Diagnosis>, WorldError> {
-    let (survey, knowledge) = after.map_or_else(|| sight.look(), Ok)?;
+    let (survey, knowledge) = after.map_or_else(|| sight.look(Names::Always), Ok)?;
     let now = diagnose::survey(&survey, &knowledge);
     gaps.add(&survey, &now);
     let known: BTreeSet<_> = before.found.iter().map(|one| &one.finding.id).collect();

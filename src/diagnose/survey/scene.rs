@@ -76,7 +76,7 @@ impl<'a> Scene<'a> {
     pub(super) fn users(&self, key: &str) -> Users {
         let index = self
             .users
-            .get_or_init(|| self.survey.core.as_ref().map(UserIndex::new));
+            .get_or_init(|| self.survey.core.as_deref().map(UserIndex::new));
         index
             .as_ref()
             .map(|index| index.users_of(key))

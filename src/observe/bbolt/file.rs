@@ -79,6 +79,10 @@ impl PageSource for FileSource {
         256 << 10
     }
 
+    fn shared(&self) -> Option<&(dyn PageSource + Sync)> {
+        Some(self)
+    }
+
     fn is_current(&self) -> io::Result<bool> {
         match std::fs::metadata(&self.path) {
             Ok(now) => Ok(now.dev() == self.device && now.ino() == self.inode),

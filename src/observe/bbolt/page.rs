@@ -156,46 +156,12 @@ pub(crate) enum Node<'p> {
 impl<'p> Node<'p> {
     /// Decodes a page with all its overflow. Keys are strictly increasing in the result, and none is empty.
     pub(crate) fn decode(page: &'p [u8]) -> Result<Self, String> {
-        let header = Header::decode(page).ok_or("shorter than a page header")?;
-        let count = usize::from(header.count);
-        let end_of_elements = HEADER + count * ELEMENT;
-        if end_of_elements > page.len() {
-            return Err(format!("{count} elements do not fit in {} bytes", page.len()));
-        }
-        let mut room = Room {
-            page,
-            next: end_of_elements,
-        };
-        let offsets = (0..count).map(|slot| (slot, HEADER + slot * ELEMENT));
-        match header.flags {
-            BRANCH if count == 0 => Err("a branch page without elements".to_owned()),
-            BRANCH => {
-                let elements = offsets
-                    .map(|(slot, at)| {
-                        room.branch(at)
-                            .ok_or_else(|| format!("element {slot} has bounds that bbolt never writes"))
-                    })
-                    .collect::<Result<Vec<_>, _>>()?;
-                room.nothing_left()?;
-                increasing(elements.iter().map(|element| element.key))?;
-                Ok(Self::Branch(elements))
-            }
-            LEAF => {
-                let elements = offsets
-                    .map(|(slot, at)| {
-                        room.leaf(at).ok_or_else(|| {
-                            format!("element {slot} has flags or bounds that bbolt never writes")
-                        })
-                    })
-                    .collect::<Result<Vec<_>, _>>()?;
-                room.nothing_left()?;
-                increasing(elements.iter().map(|element| element.key))?;
-                Ok(Self::Leaf(elements))
-            }
-            other => Err(format!(
-                "page flags {other:#06x} where a branch (0x01) or leaf (0x02) belongs"
-            )),
-        }
+        let page = Checked::of(page)?;
+        Ok(if page.is_leaf {
+            Self::Leaf(page.leaf_elements().collect())
+        } else {
+            Self::Branch(page.branch_elements().collect())
+        })
     }
 
     /// First and last key, when there is any.
@@ -205,6 +171,104 @@ impl<'p> Node<'p> {
             Self::Leaf(elements) => Some((elements.first()?.key, elements.last()?.key)),
         }
     }
+}
+
+/// A page with all its overflow, found to be what bbolt writes. Its elements are decoded as they are asked for: room for them
+/// would cost as much as all else, once for each of a hundred thousand rows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Checked<'p> {
+    page: &'p [u8],
+    count: usize,
+    pub(crate) is_leaf: bool,
+}
+
+impl<'p> Checked<'p> {
+    /// Looks at every element. Keys are strictly increasing, and none is empty.
+    pub(crate) fn of(page: &'p [u8]) -> Result<Self, String> {
+        let header = Header::decode(page).ok_or("shorter than a page header")?;
+        let count = usize::from(header.count);
+        let end_of_elements = HEADER + count * ELEMENT;
+        if end_of_elements > page.len() {
+            return Err(format!("{count} elements do not fit in {} bytes", page.len()));
+        }
+        let is_leaf = match header.flags {
+            BRANCH if count == 0 => return Err("a branch page without elements".to_owned()),
+            BRANCH => false,
+            LEAF => true,
+            other => {
+                return Err(format!(
+                    "page flags {other:#06x} where a branch (0x01) or leaf (0x02) belongs"
+                ));
+            }
+        };
+        let mut room = Room {
+            page,
+            next: end_of_elements,
+        };
+        let mut before: &[u8] = &[];
+        let mut order = Ok(());
+        for (slot, at) in element_places(count).enumerate() {
+            let key = if is_leaf {
+                room.leaf(at).map(|element| element.key).ok_or("flags or bounds")
+            } else {
+                room.branch(at).map(|element| element.key).ok_or("bounds")
+            };
+            let key = key.map_err(|what| format!("element {slot} has {what} that bbolt never writes"))?;
+            // The first key has nothing before it; that it is empty is the same comparison.
+            if key <= before && order.is_ok() {
+                order = Err(slot);
+            }
+            before = key;
+        }
+        room.nothing_left()?;
+        match order {
+            Ok(()) => Ok(Self { page, count, is_leaf }),
+            Err(0) => Err("a key of no bytes, which bbolt never writes".to_owned()),
+            Err(slot) => Err(format!(
+                "the key of element {slot} is not above the one before it"
+            )),
+        }
+    }
+
+    /// The elements; none where this is no leaf page.
+    pub(crate) fn leaf_elements(self) -> impl Iterator<Item = LeafElement<'p>> {
+        let places = element_places(if self.is_leaf { self.count } else { 0 });
+        places.filter_map(move |at| self.room(at)?.leaf(at))
+    }
+
+    /// The elements; none where this is no branch page.
+    pub(crate) fn branch_elements(self) -> impl Iterator<Item = BranchElement<'p>> {
+        let places = element_places(if self.is_leaf { 0 } else { self.count });
+        places.filter_map(move |at| self.room(at)?.branch(at))
+    }
+
+    /// First and last key, when there is any.
+    pub(crate) fn edges(self) -> Option<(&'p [u8], &'p [u8])> {
+        let last = HEADER + self.count.checked_sub(1)? * ELEMENT;
+        let key = |at: usize| {
+            let mut room = self.room(at)?;
+            if self.is_leaf {
+                room.leaf(at).map(|element| element.key)
+            } else {
+                room.branch(at).map(|element| element.key)
+            }
+        };
+        Some((key(HEADER)?, key(last)?))
+    }
+
+    /// The page from where the element at this place has its data.
+    fn room(self, at: usize) -> Option<Room<'p>> {
+        let pos = u32_at(self.page, if self.is_leaf { at + 4 } else { at })?;
+        Some(Room {
+            page: self.page,
+            next: at.checked_add(index(pos))?,
+        })
+    }
+}
+
+/// Where the elements of a page are.
+fn element_places(count: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(|slot| HEADER + slot * ELEMENT)
 }
 
 /// First and last key of a leaf page that was decoded before; nothing where it has none. Only these two are looked at.
@@ -268,25 +332,6 @@ impl<'p> Room<'p> {
         }
         Err("there are data behind its last element".to_owned())
     }
-}
-
-fn increasing<'p>(mut keys: impl Iterator<Item = &'p [u8]>) -> Result<(), String> {
-    let Some(mut before) = keys.next() else {
-        return Ok(());
-    };
-    if before.is_empty() {
-        return Err("a key of no bytes, which bbolt never writes".to_owned());
-    }
-    for (slot, key) in keys.enumerate() {
-        if key <= before {
-            return Err(format!(
-                "the key of element {} is not above the one before it",
-                slot + 1
-            ));
-        }
-        before = key;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

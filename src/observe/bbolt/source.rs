@@ -24,6 +24,11 @@ pub trait PageSource {
         0
     }
 
+    /// The same bytes for a second thread that reads beside this one; nothing where they are for one thread only.
+    fn shared(&self) -> Option<&(dyn PageSource + Sync)> {
+        None
+    }
+
     /// Whether the name still leads to these bytes. False once the file was removed or another one put in its place.
     fn is_current(&self) -> io::Result<bool>;
 
@@ -49,6 +54,10 @@ impl PageSource for Vec<u8> {
     /// A few pages, so that whatever is read from memory is read as it is from a file.
     fn read_ahead(&self) -> u64 {
         16384
+    }
+
+    fn shared(&self) -> Option<&(dyn PageSource + Sync)> {
+        Some(self)
     }
 
     fn is_current(&self) -> io::Result<bool> {

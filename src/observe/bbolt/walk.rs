@@ -5,11 +5,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::super::little_endian::u64_at;
-use super::ahead::Ahead;
+use super::ahead::{Ahead, PageBytes, Runs};
 use super::claims::Claims;
 pub(crate) use super::claims::Origin;
 use super::error::BboltError;
-use super::page::{BUCKET, HEADER, Header, Meta, Node};
+use super::page::{BUCKET, Checked, HEADER, Header, LeafElement, Meta, Node};
 use super::source::PageSource;
 use crate::model::TxId;
 
@@ -107,7 +107,7 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
     }
 
     /// Reads a page with its overflow, after all checks that need no look at its elements.
-    pub(crate) fn load(&self, page: u64, origin: Origin) -> Result<Vec<u8>, BboltError> {
+    pub(crate) fn load(&self, page: u64, origin: Origin) -> Result<PageBytes, BboltError> {
         self.load_as("a page of a bucket", page, origin)
     }
 
@@ -117,7 +117,7 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
         reading: &'static str,
         page: u64,
         origin: Origin,
-    ) -> Result<Vec<u8>, BboltError> {
+    ) -> Result<PageBytes, BboltError> {
         let page_size = u64::from(self.meta.page_size);
         if page < 2 || page >= self.meta.high_water {
             let problem = format!(
@@ -157,10 +157,12 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
         }
         self.claim(reading, page, pages, origin)?;
         if pages > 1 {
-            bytes.extend(self.read(end, overflow)?);
+            let mut whole = bytes.to_vec();
+            whole.extend_from_slice(&self.read(end, overflow)?);
+            bytes = whole.into();
         }
         if let Some(reached) = &self.reached {
-            reached.borrow_mut().insert(page, bytes.clone());
+            reached.borrow_mut().insert(page, bytes.to_vec());
         }
         Ok(bytes)
     }
@@ -184,7 +186,7 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
     }
 
     /// Reads bytes that are known to lie inside the file, so the length is bounded by what is really there.
-    fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, BboltError> {
+    fn read(&self, offset: u64, length: u64) -> Result<PageBytes, BboltError> {
         let failed = |source| BboltError::Io {
             doing: format!("read {length} bytes at offset {offset} of"),
             file: self.source.name(),
@@ -194,11 +196,11 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
             .map_err(std::io::Error::other)
             .map_err(failed)?;
         if let Some(bytes) = self.ahead.borrow().get(offset, length) {
-            return Ok(bytes.to_vec());
+            return Ok(bytes);
         }
         let mut bytes = vec![0; length];
         self.source.read_at(offset, &mut bytes).map_err(failed)?;
-        Ok(bytes)
+        Ok(bytes.into())
     }
 }
 
@@ -209,7 +211,7 @@ pub(super) enum Tree {
     Pages { root: u64, origin: Origin },
     /// A leaf page inside the value of the parent's entry, which is on page `page`. Small buckets without
     /// sub-buckets are kept so (bbolt `bucket.go`, `inlineable`).
-    Inline { page: u64, leaf: Vec<u8> },
+    Inline { page: u64, leaf: PageBytes },
 }
 
 /// A bucket: sorted keys, each with bytes or another bucket, and a counter.
@@ -259,10 +261,11 @@ impl<'s, S: PageSource> Bucket<'s, S> {
         };
         for _ in 0..MAX_DEPTH {
             let bytes = self.snapshot.load(page, origin)?;
-            let branches = match self.decode(&bytes, page)? {
-                Node::Leaf(_) => return self.find(&bytes, page, false, key),
-                Node::Branch(branches) => branches,
-            };
+            let node = self.check(&bytes, page)?;
+            if node.is_leaf {
+                return self.find(&bytes, page, false, key);
+            }
+            let branches: Vec<_> = node.branch_elements().collect();
             // As bbolt's cursor: the last entry that is not above the key, or the first one.
             let slot = branches
                 .partition_point(|element| element.key <= key)
@@ -291,7 +294,7 @@ impl<'s, S: PageSource> Bucket<'s, S> {
     ) -> Result<(), E> {
         match &self.tree {
             Tree::Inline { page, leaf } => {
-                self.visit_leaf(&self.decode(leaf, *page)?, *page, true, &mut visit)
+                self.visit_leaf(leaf, self.check(leaf, *page)?, *page, true, &mut visit)
             }
             Tree::Pages { root, origin } => self.walk(*root, *origin, Bounds::default(), 0, &mut visit),
         }
@@ -309,16 +312,22 @@ impl<'s, S: PageSource> Bucket<'s, S> {
             return Err(self.too_deep(page).into());
         }
         let bytes = self.snapshot.load(page, origin)?;
-        let node = self.decode(&bytes, page)?;
+        let node = self.check(&bytes, page)?;
         if let Some((first, last)) = node.edges()
             && !bounds.hold(first, last)
         {
             return Err(self.out_of_order(page, origin).into());
         }
-        let Node::Branch(elements) = &node else {
-            return self.visit_leaf(&node, page, false, visit);
-        };
+        if node.is_leaf {
+            return self.visit_leaf(&bytes, node, page, false, visit);
+        }
+        let elements: Vec<_> = node.branch_elements().collect();
+        let mut runs = Runs::of(
+            self.snapshot,
+            elements.iter().map(|element| element.page).collect(),
+        );
         for (slot, element) in elements.iter().enumerate() {
+            runs.go_to(slot);
             let below = elements.get(slot + 1).map_or(bounds.below, |next| Some(next.key));
             let inner = Bounds {
                 from: Some(element.key),
@@ -331,17 +340,19 @@ impl<'s, S: PageSource> Bucket<'s, S> {
 
     fn visit_leaf<E: From<BboltError>>(
         &self,
-        node: &Node<'_>,
+        bytes: &PageBytes,
+        node: Checked<'_>,
         page: u64,
         inline: bool,
         visit: &mut impl FnMut(&[u8], Value<'_, 's, S>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let Node::Leaf(elements) = node else {
+        if !node.is_leaf {
             return Err(self.inline_branch(page).into());
-        };
-        for (slot, element) in elements.iter().enumerate() {
+        }
+        for (slot, element) in node.leaf_elements().enumerate() {
             let value = if element.bucket {
-                Value::Bucket(self.nested(element.value, Origin { page, slot }, inline)?)
+                let value = bytes.part(element.value);
+                Value::Bucket(self.nested(&value, Origin { page, slot }, inline)?)
             } else {
                 Value::Bytes(Cow::Borrowed(element.value))
             };
@@ -353,14 +364,16 @@ impl<'s, S: PageSource> Bucket<'s, S> {
     /// Looks `key` up in a leaf page's bytes.
     fn find(
         &self,
-        leaf: &[u8],
+        leaf: &PageBytes,
         page: u64,
         inline: bool,
         key: &[u8],
     ) -> Result<Option<Value<'static, 's, S>>, BboltError> {
-        let Node::Leaf(elements) = self.decode(leaf, page)? else {
+        let node = self.check(leaf, page)?;
+        if !node.is_leaf {
             return Err(self.inline_branch(page));
-        };
+        }
+        let elements: Vec<LeafElement<'_>> = node.leaf_elements().collect();
         let Ok(slot) = elements.binary_search_by(|element| element.key.cmp(key)) else {
             return Ok(None);
         };
@@ -369,7 +382,7 @@ impl<'s, S: PageSource> Bucket<'s, S> {
         };
         if element.bucket {
             return self
-                .nested(element.value, Origin { page, slot }, inline)
+                .nested(&leaf.part(element.value), Origin { page, slot }, inline)
                 .map(|bucket| Some(Value::Bucket(bucket)));
         }
         Ok(Some(Value::Bytes(Cow::Owned(element.value.to_vec()))))
@@ -378,7 +391,7 @@ impl<'s, S: PageSource> Bucket<'s, S> {
     /// The bucket that a leaf entry's value describes.
     pub(super) fn nested(
         &self,
-        value: &[u8],
+        value: &PageBytes,
         origin: Origin,
         inline: bool,
     ) -> Result<Bucket<'s, S>, BboltError> {
@@ -397,7 +410,7 @@ impl<'s, S: PageSource> Bucket<'s, S> {
         let tree = match value.get(BUCKET..) {
             Some(leaf) if root == 0 && leaf.len() >= HEADER => Tree::Inline {
                 page: origin.page,
-                leaf: leaf.to_vec(),
+                leaf: value.part(leaf),
             },
             _ if root == 0 => return Err(damaged("an inline bucket without its page")),
             _ => Tree::Pages { root, origin },
@@ -407,6 +420,10 @@ impl<'s, S: PageSource> Bucket<'s, S> {
             sequence,
             tree,
         })
+    }
+
+    pub(super) fn check<'p>(&self, bytes: &'p [u8], page: u64) -> Result<Checked<'p>, BboltError> {
+        Checked::of(bytes).map_err(|problem| self.snapshot.damaged(page, "the entries of a bucket", problem))
     }
 
     pub(super) fn decode<'p>(&self, bytes: &'p [u8], page: u64) -> Result<Node<'p>, BboltError> {

@@ -105,7 +105,7 @@ fn collect<S: PageSource>(snapshot: &Snapshot<'_, S>, path: &Path) -> Result<Vec
     version.for_each(|name, value| {
         // Beside the namespaces there is the schema's `version`, a plain value.
         if let Value::Bucket(bucket) = value {
-            namespaces.push(namespace(name, &bucket, path)?);
+            namespaces.push(namespace(snapshot, name, &bucket, path)?);
         }
         Ok::<_, CoreDbError>(())
     })?;
@@ -113,6 +113,7 @@ fn collect<S: PageSource>(snapshot: &Snapshot<'_, S>, path: &Path) -> Result<Vec
 }
 
 fn namespace<S: PageSource>(
+    snapshot: &Snapshot<'_, S>,
     name: &[u8],
     bucket: &Bucket<'_, S>,
     path: &Path,
@@ -133,7 +134,9 @@ fn namespace<S: PageSource>(
         };
         match object {
             SNAPSHOTS => match inner.get(SNAPSHOTTER)? {
-                Some(Value::Bucket(snapshots)) => raw.snapshots = collect_snapshots(&snapshots, name, path)?,
+                Some(Value::Bucket(snapshots)) => {
+                    raw.snapshots = collect_snapshots(snapshot, &snapshots, name, path)?;
+                }
                 Some(Value::Bytes(_)) => return Err(no_bucket(path, name, SNAPSHOTTER)),
                 None => {}
             },
@@ -161,34 +164,42 @@ fn no_bucket(path: &Path, namespace: &[u8], object: &[u8]) -> CoreDbError {
 }
 
 fn collect_snapshots<S: PageSource>(
+    snapshot: &Snapshot<'_, S>,
     bucket: &Bucket<'_, S>,
     namespace: &[u8],
     path: &Path,
 ) -> Result<Vec<RawSnapshot>, CoreDbError> {
     let mut snapshots = Vec::new();
+    let mut rows = Vec::new();
     bucket.for_each(|key, value| {
-        let bad = |problem: &str| decode::bad_snapshot(path, namespace, key, problem);
         let Value::Bucket(row) = value else {
-            return Err(bad("it is a plain value where a bucket belongs"));
+            let problem = "it is a plain value where a bucket belongs";
+            return Err(decode::bad_snapshot(path, namespace, key, problem));
         };
-        let (mut name, mut parent) = (None, None);
+        snapshots.push(RawSnapshot {
+            key: key.to_vec(),
+            name: None,
+            parent: None,
+        });
+        rows.push(row);
+        Ok(())
+    })?;
+    snapshot.in_file_order(&rows, |place, row| {
+        let Some(RawSnapshot { key, name, parent }) = snapshots.get_mut(place) else {
+            return Ok(());
+        };
+        let bad = |problem: &str| decode::bad_snapshot(path, namespace, key, problem);
         // One walk, which reads its page once; `children` and `labels`, the buckets inside, are not entered.
         row.for_each(|part, value| {
             match (part, value) {
-                (b"name", Value::Bytes(bytes)) => name = Some(bytes.into_owned()),
-                (b"parent", Value::Bytes(bytes)) => parent = Some(bytes.into_owned()),
+                (b"name", Value::Bytes(bytes)) => *name = Some(bytes.into_owned()),
+                (b"parent", Value::Bytes(bytes)) => *parent = Some(bytes.into_owned()),
                 (b"name", Value::Bucket(_)) => return Err(bad("its `name` is a bucket")),
                 (b"parent", Value::Bucket(_)) => return Err(bad("its `parent` is a bucket")),
                 _ => {}
             }
             Ok(())
-        })?;
-        snapshots.push(RawSnapshot {
-            key: key.to_vec(),
-            name,
-            parent,
-        });
-        Ok(())
+        })
     })?;
     Ok(snapshots)
 }

@@ -9,8 +9,8 @@ use crate::{
     model::{Incarnation, OperationId, Survey, ThinId, Timestamp, TxId},
     observe::{
         containerd::holder_of,
-        survey::{self, SurveyPlaces},
-        world::{self, WorldError},
+        survey::{SurveyPlaces, Surveys},
+        world::{self, Places, WorldError},
     },
     words::explain,
 };
@@ -32,20 +32,32 @@ pub trait Sight {
 }
 
 /// Looks at this node.
-#[derive(Debug, Clone)]
-pub struct RealSight(pub SurveyPlaces);
+#[derive(Debug)]
+pub struct RealSight(pub Surveys);
+
+impl RealSight {
+    /// Looks at what is at these places.
+    #[must_use]
+    pub fn new(places: SurveyPlaces) -> Self {
+        Self(Surveys::new(places))
+    }
+
+    fn places(&self) -> &Places {
+        &self.0.places().places
+    }
+}
 
 impl Sight for RealSight {
     fn survey(&self, roots: &BTreeSet<ThinId>) -> Result<Survey, WorldError> {
-        survey::read(&self.0, roots)
+        self.0.read(roots, None)
     }
 
     fn transactions(&self) -> Result<(TxId, Option<TxId>), WorldError> {
-        world::transactions(&self.0.places)
+        world::transactions(self.places())
     }
 
     fn holder(&self) -> Result<Option<Incarnation>, String> {
-        holder_of(&self.0.places.pool_db()).map_err(|error| explain(&error))
+        holder_of(&self.places().pool_db()).map_err(|error| explain(&error))
     }
 
     fn now(&self) -> Timestamp {

@@ -140,7 +140,7 @@ impl Exchanged {
     fn pool_db(&self, bytes: Vec<u8>) -> Said {
         let read = PoolDb::read_from(&Database::new(bytes), Path::new("tp.db"));
         Self::said(read.map(|pool_db| Survey {
-            pool_db,
+            pool_db: pool_db.into(),
             ..self.survey.clone()
         }))
     }
@@ -148,7 +148,7 @@ impl Exchanged {
     fn snapshot_db(&self, bytes: Vec<u8>) -> Said {
         let read = SnapshotDb::read_from(&Database::new(bytes), Path::new("metadata.db"));
         Self::said(read.map(|snapshots| Survey {
-            snapshots,
+            snapshots: snapshots.into(),
             ..self.survey.clone()
         }))
     }
@@ -156,7 +156,7 @@ impl Exchanged {
     fn core_db(&self, bytes: Vec<u8>) -> Said {
         let read = CoreDb::read_from(&Database::new(bytes), Path::new("meta.db"));
         Self::said(read.map(|core| Survey {
-            core: Some(core),
+            core: Some(core.into()),
             ..self.survey.clone()
         }))
     }

@@ -315,7 +315,7 @@ proptest! {
         for (look, (stage, core)) in stages.into_iter().cycle().take(300).enumerate() {
             let now = testing::at(u64::try_from(look).unwrap());
             let without = Survey { core: None, ..stage.survey.clone() };
-            let with = Survey { core, ..stage.survey };
+            let with = Survey { core: core.map(Into::into), ..stage.survey };
             let expected = always.look(&with, &stage.knowledge, now);
             let mut told = when_found.look(&without, &stage.knowledge, now);
             if told.tells_of_users() {

@@ -246,12 +246,16 @@ fn a_removal_that_containerd_finishes_by_itself_is_a_notice() {
         }
         Some(core)
     };
-    let unused = faulty.clone().with(|survey| survey.core = core(&[4]));
+    let unused = faulty
+        .clone()
+        .with(|survey| survey.core = core(&[4]).map(Into::into));
     assert_eq!(unused.only("row-without-thin/tp/3").severity, Severity::Notice);
     // One that knows nobody's snapshot is a new or another one, and says nothing.
-    let empty = faulty.clone().with(|survey| survey.core = core(&[]));
+    let empty = faulty
+        .clone()
+        .with(|survey| survey.core = core(&[]).map(Into::into));
     assert_eq!(empty.only("row-without-thin/tp/3").severity, Severity::Damage);
-    let used = faulty.with(|survey| survey.core = core(&[3]));
+    let used = faulty.with(|survey| survey.core = core(&[3]).map(Into::into));
     assert_eq!(used.only("row-without-thin/tp/3").severity, Severity::Damage);
 }
 
@@ -290,7 +294,7 @@ fn whoever_builds_on_a_layer_is_named() {
     core.images = vec![image("app", 2), image("app", 2), image("base", 4)];
     let stage = stage()
         .good(1, Committed, Faulty)
-        .with(|survey| survey.core = Some(core));
+        .with(|survey| survey.core = Some(core.into()));
     let users = stage.only("faulty-live/tp/tp-snap-1").users;
     assert_eq!(users.snapshot.unwrap().key, "key-1");
     let containers: Vec<_> = users.containers.iter().map(|one| one.id.as_str()).collect();

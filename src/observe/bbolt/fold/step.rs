@@ -256,7 +256,9 @@ impl<S: PageSource> Reader<'_, '_, S> {
         if !element.bucket {
             return Ok(Leaf::misfit(element.key));
         }
-        let bucket = self.bucket.nested(element.value, origin, inline)?;
+        let bucket = self
+            .bucket
+            .nested(&element.value.to_vec().into(), origin, inline)?;
         let root = match &bucket.tree {
             Tree::Inline { .. } => 0,
             Tree::Pages { root, .. } => *root,

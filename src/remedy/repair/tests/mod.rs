@@ -188,8 +188,8 @@ impl Stage {
             pool_name: PoolName::new(POOL),
             pool: self.pool.borrow().clone(),
             usage: None,
-            pool_db: self.database(),
-            snapshots: SnapshotDb::read(self.places.snapshot_db()).unwrap(),
+            pool_db: self.database().into(),
+            snapshots: SnapshotDb::read(self.places.snapshot_db()).unwrap().into(),
             mapping_roots: roots
                 .into_iter()
                 .filter(|id| thin.contains_key(id))
@@ -197,7 +197,7 @@ impl Stage {
                 .collect(),
             thin: Some(thin),
             nodes: self.nodes.borrow().clone(),
-            core: Some(crate::model::CoreDb::default()),
+            core: Some(crate::model::CoreDb::default().into()),
             mounts: Mounts::default(),
             containerd: match self.holder.borrow().clone() {
                 Some(who) => ContainerdState::Running { who, at_work },
