@@ -43,7 +43,9 @@ use crate::{
     healer::Begin,
     ledger::{Health, Ledger, LedgerError, Opened, OperationRow, Trouble},
     model::{
-        Observation, OperationId, PoolName, PoolView, Timestamp, dm::Caller, observation::LossKind,
+        Observation, OperationId, PoolName, PoolView, Timestamp,
+        dm::{Caller, DmCommand, DmIoctl},
+        observation::LossKind,
         sense::Sense,
     },
     observe::{
@@ -365,8 +367,32 @@ impl Agent {
             && !call.command.is_query()
         {
             self.meet_containerd(&call.caller);
+            self.stirred(call);
         }
         self.take(&Input::Observed { observation });
+    }
+
+    /// A call that containerd does not make, or that failed, may have left something to heal. What containerd does and what
+    /// succeeds asks for no round: there is much of it, and it is well.
+    fn stirred(&mut self, call: &DmIoctl) {
+        let pool = &self.options.places.pool;
+        let name = call.name.as_str();
+        if call.command == DmCommand::TargetMsg && call.result.0.is_ok()
+            || (name != pool.as_str() && pool.snapshot_of(name).is_none())
+        {
+            return;
+        }
+        let caller = &call.caller;
+        let own = std::process::id();
+        let mut callers = std::iter::once(&caller.process).chain(&caller.ancestors);
+        let is_own = callers.any(|one| one.pid == own);
+        let of_containerd = caller.ancestors.iter().any(|one| one.is_called("containerd"));
+        if let Some(rounds) = self.rounds.as_mut()
+            && !is_own
+            && !(of_containerd && call.result.0.is_ok())
+        {
+            rounds.stirred();
+        }
     }
 
     /// What happened since the last suture ended was not seen.
@@ -508,7 +534,8 @@ fn begin_rounds(
     for standing in standings {
         rounds.remember(standing);
     }
-    let policy = PolicyWatch::start(&healing.file).map_err(AgentError::Thread)?;
+    let policy =
+        PolicyWatch::start(&healing.file, &rounds.engine.policy().kill_switch).map_err(AgentError::Thread)?;
     Ok((Some(rounds), policy))
 }
 
