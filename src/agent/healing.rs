@@ -143,11 +143,18 @@ impl Agent {
                 .next();
             if let Some(id) = id {
                 rounds.engine.outcome(&id, &one.outcome, now());
+                rounds.broken_off.retain(|(broken_off, ..)| *broken_off != id);
             }
             self.tell(&Report::RepairSettled {
                 finding: one.intent.finding.clone(),
                 outcome: one.outcome.clone(),
             });
+        }
+        // Those were not begun, or their end is in the ledger already.
+        let rounds = self.rounds.as_mut();
+        let not_settled = rounds.map(|rounds| std::mem::take(&mut rounds.broken_off));
+        for (id, plan, why) in not_settled.unwrap_or_default() {
+            self.repaired(&id, &plan, Vec::new(), RepairOutcome::Failed { why }, now());
         }
         self.keep_engine();
     }
@@ -193,6 +200,17 @@ impl Agent {
                 Verdict::Offline { id, arm: true, .. } => self.arm(&id),
                 _ => {}
             }
+        }
+        if let Some(rounds) = self.rounds.as_mut()
+            && let Some(until) = rounds
+                .engine
+                .state()
+                .people
+                .pause
+                .as_ref()
+                .and_then(|pause| pause.until)
+        {
+            rounds.by_wall(until, at);
         }
         // What is begun is stored as begun before it is.
         self.keep_engine();
@@ -311,7 +329,14 @@ impl Agent {
             let why = format!(
                 "{who} is not run by systemd, which would have to start it again; restart it by hand"
             );
-            self.round_failed(Stage::Acting(plans), why, false);
+            for (id, plan) in plans {
+                let refused = RepairOutcome::Refused { why: why.clone() };
+                self.repaired(&id, &plan, Vec::new(), refused, at);
+            }
+            self.keep_engine();
+            if let Some(rounds) = self.rounds.as_mut() {
+                rounds.rest();
+            }
             return;
         };
         let restart = Restart {
@@ -369,16 +394,24 @@ impl Agent {
 
     fn round_failed(&mut self, stage: Stage, why: String, busy: bool) {
         let at = now();
-        if let Stage::Acting(begun) = stage {
-            // What was done of it is in the ledger, and is settled by looking.
-            let outcome = RepairOutcome::Failed { why: why.clone() };
-            for (id, plan) in begun {
-                self.repaired(&id, &plan, Vec::new(), outcome.clone(), at);
+        match stage {
+            // Nothing was begun, and nothing is wrong with the remedy.
+            Stage::Acting(begun) if busy => {
+                for (id, plan) in begun {
+                    self.repaired(&id, &plan, Vec::new(), RepairOutcome::NotReached, at);
+                }
+                self.keep_engine();
             }
-            self.keep_engine();
-            if let Some(rounds) = self.rounds.as_mut() {
-                rounds.is_settled = false;
+            // What was done of it is in the ledger. It counts as under way until looking has settled it: an approval must not
+            // outlive what it was for.
+            Stage::Acting(begun) => {
+                if let Some(rounds) = self.rounds.as_mut() {
+                    rounds.is_settled = false;
+                    let broken_off = begun.into_iter().map(|(id, plan)| (id, plan, why.clone()));
+                    rounds.broken_off.extend(broken_off);
+                }
             }
+            _ => {}
         }
         let Some(rounds) = self.rounds.as_mut() else {
             return;
@@ -388,6 +421,7 @@ impl Agent {
             rounds.soon();
             return;
         }
+        rounds.try_again();
         if rounds.trouble.as_ref() != Some(&why) {
             rounds.trouble = Some(why.clone());
             self.tell(&Report::Trouble {

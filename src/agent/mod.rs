@@ -27,7 +27,7 @@ use std::{
 use citizen::Citizen;
 use keeping::Keeping;
 use look::Reading;
-use policy::{Changed, PolicyWatch};
+use policy::PolicyWatch;
 use pulse::Pulse;
 use rounds::{Rounds, Woken};
 use sensors::{Commits, ContainerdWatch, Sensed};
@@ -46,7 +46,9 @@ use crate::{
     healer::Begin,
     ledger::{Health, Ledger, LedgerError, Opened, OperationRow, Trouble},
     model::{
-        Observation, OperationId, PoolName, PoolView, Timestamp, dm::Caller, observation::LossKind,
+        Observation, OperationId, PoolName, PoolView, Timestamp,
+        dm::{Caller, DmCommand, DmIoctl},
+        observation::LossKind,
         sense::Sense,
     },
     observe::{
@@ -330,7 +332,7 @@ impl Agent {
                     Woken::Returned(returned) => self.round_returned(returned),
                 },
                 asked = commands::next(self.commands.as_mut()) => self.command(asked),
-                () = self.policy.changed() => self.read_policy(Changed::File),
+                changed = self.policy.changed() => self.read_policy(changed),
             }
         }
         self.stopping();
@@ -378,8 +380,32 @@ impl Agent {
             && !call.command.is_query()
         {
             self.meet_containerd(&call.caller);
+            self.stirred(call);
         }
         self.take(&Input::Observed { observation });
+    }
+
+    /// A call that containerd does not make, or that failed, may have left something to heal. What containerd does and what
+    /// succeeds asks for no round: there is much of it, and it is well.
+    fn stirred(&mut self, call: &DmIoctl) {
+        let pool = &self.options.places.pool;
+        let name = call.name.as_str();
+        if call.command == DmCommand::TargetMsg && call.result.0.is_ok()
+            || (name != pool.as_str() && pool.snapshot_of(name).is_none())
+        {
+            return;
+        }
+        let caller = &call.caller;
+        let own = std::process::id();
+        let mut callers = std::iter::once(&caller.process).chain(&caller.ancestors);
+        let is_own = callers.any(|one| one.pid == own);
+        let of_containerd = caller.ancestors.iter().any(|one| one.is_called("containerd"));
+        if let Some(rounds) = self.rounds.as_mut()
+            && !is_own
+            && !(of_containerd && call.result.0.is_ok())
+        {
+            rounds.stirred();
+        }
     }
 
     /// What happened since the last suture ended was not seen.
@@ -521,7 +547,8 @@ fn begin_rounds(
     for standing in standings {
         rounds.remember(standing);
     }
-    (Some(rounds), PolicyWatch::start(&healing.file))
+    let policy = PolicyWatch::start(&healing.file, &rounds.engine.policy().kill_switch);
+    (Some(rounds), policy)
 }
 
 /// Wakes when the rounds have something to do.

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{Agent, Healing, now};
 use crate::{
     brain::{Input, Report},
-    config::Config,
+    config::{self, Config},
     decide::HealingPolicy,
     words::explain,
 };
@@ -27,6 +27,9 @@ pub(super) struct PolicyWatch {
     /// None where there is no policy.
     file: Option<PathBuf>,
     known: Stamp,
+    /// The kill switch of that policy, and whether it was there.
+    kill_switch: PathBuf,
+    switched_off: bool,
     look_at: Instant,
 }
 
@@ -37,12 +40,16 @@ pub(super) enum Changed {
     File,
     /// Somebody sent SIGHUP.
     Asked,
+    /// Not the policy, but its kill switch: somebody made or removed it.
+    KillSwitch,
 }
 
 impl PolicyWatch {
-    /// Watches a file that was read a moment ago, or is not there.
-    pub(super) fn start(file: &Path) -> Self {
+    /// Watches a file that was read a moment ago, or is not there, and the kill switch that it names.
+    pub(super) fn start(file: &Path, kill_switch: &Path) -> Self {
         Self {
+            switched_off: config::kill_switch(kill_switch).is_some(),
+            kill_switch: kill_switch.to_owned(),
             known: stamp(file),
             file: Some(file.to_owned()),
             look_at: Instant::now() + LOOK,
@@ -53,13 +60,15 @@ impl PolicyWatch {
     pub(super) fn never() -> Self {
         Self {
             file: None,
+            kill_switch: PathBuf::new(),
+            switched_off: false,
             known: None,
             look_at: Instant::now(),
         }
     }
 
-    /// Waits until the file has changed.
-    pub(super) async fn changed(&mut self) {
+    /// Waits until the file, or the kill switch, has changed.
+    pub(super) async fn changed(&mut self) -> Changed {
         let Some(file) = &self.file else {
             return std::future::pending().await;
         };
@@ -69,7 +78,12 @@ impl PolicyWatch {
             let now = stamp(file);
             if now != self.known {
                 self.known = now;
-                return;
+                return Changed::File;
+            }
+            let off = config::kill_switch(&self.kill_switch).is_some();
+            if off != self.switched_off {
+                self.switched_off = off;
+                return Changed::KillSwitch;
             }
         }
     }
@@ -89,7 +103,7 @@ impl Healing {
 
     /// The configuration as it is now.
     fn read(&self) -> Result<Config, String> {
-        if self.file == Path::new(crate::config::DEFAULT_PATH) {
+        if self.file == Path::new(config::DEFAULT_PATH) {
             Config::read_default()
         } else {
             Config::read(&self.file)
@@ -110,17 +124,27 @@ fn policy(config: &Config, grace: Option<Duration>) -> HealingPolicy {
 }
 
 impl Agent {
-    /// Reads the policy again. One that is not understood changes nothing, and is told.
+    /// Reads the policy again. One that is not understood changes nothing, and is told. Where it is only the kill switch that
+    /// changed, decides again.
     pub(super) fn read_policy(&mut self, changed: Changed) {
         let (Some(healing), Some(rounds)) = (self.options.healing.as_mut(), self.rounds.as_mut()) else {
             return;
         };
+        if changed == Changed::KillSwitch {
+            // What waited for that, or has to be told as kept back now.
+            rounds.soon();
+            self.take(&Input::Reconsider { at: now() });
+            self.publish();
+            return;
+        }
         let file = healing.file.clone();
         match healing.read() {
             Ok(config) if config == healing.config && changed == Changed::File => return,
             Ok(config) => {
                 healing.config = config;
-                rounds.engine.set_policy(healing.policy());
+                let policy = healing.policy();
+                self.policy.kill_switch.clone_from(&policy.kill_switch);
+                rounds.engine.set_policy(policy);
                 rounds.soon();
                 self.keep_as_configured();
                 self.tell(&Report::PolicyRead { file });

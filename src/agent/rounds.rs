@@ -22,6 +22,11 @@ const PERIOD: Duration = Duration::from_mins(5);
 const SOON: Duration = Duration::from_secs(2);
 /// Never more often than this: a round reads everything.
 const REST: Duration = Duration::from_secs(1);
+/// After a round, what goes on happening to the pool's devices asks for no other one for so long: a client that tries again and
+/// again must not have everything read again and again.
+const CALM: Duration = Duration::from_secs(15);
+/// A round that came to nothing is made again after this time: what hung or failed may be over without anybody telling.
+const AFTER_TROUBLE: Duration = Duration::from_secs(30);
 /// Errands that may wait: one is made at a time.
 const ERRANDS: usize = 2;
 
@@ -93,12 +98,15 @@ pub(super) struct Rounds {
     /// What only the intents of dead workers prove.
     pub(super) settled: Knowledge,
     pub(super) is_settled: bool,
+    /// What a worker did not come to the end of, and why: it counts as under way until it is settled.
+    pub(super) broken_off: Vec<(PlanId, RepairPlan, String)>,
     /// Why the last round came to nothing, as it was told.
     pub(super) trouble: Option<String>,
     errands: mpsc::Sender<Errand>,
     answers: mpsc::Receiver<Return>,
     due: Instant,
     not_before: Instant,
+    calm_until: Instant,
 }
 
 impl Rounds {
@@ -116,11 +124,13 @@ impl Rounds {
             seen: BTreeMap::new(),
             settled: Knowledge::default(),
             is_settled: false,
+            broken_off: Vec::new(),
             trouble: None,
             errands,
             answers,
             due: Instant::now() + PERIOD,
             not_before: Instant::now(),
+            calm_until: Instant::now(),
         }
     }
 
@@ -153,6 +163,16 @@ impl Rounds {
     /// Something happened.
     pub(super) fn soon(&mut self) {
         self.by(Instant::now() + SOON);
+    }
+
+    /// Something happened to the pool's devices.
+    pub(super) fn stirred(&mut self) {
+        self.by(self.calm_until.max(Instant::now() + SOON));
+    }
+
+    /// The round came to nothing.
+    pub(super) fn try_again(&mut self) {
+        self.by(Instant::now() + AFTER_TROUBLE);
     }
 
     /// Notes a verdict for who asks.
@@ -207,6 +227,7 @@ impl Rounds {
         self.stage = Stage::Resting;
         self.looked = None;
         self.not_before = Instant::now() + REST;
+        self.calm_until = Instant::now() + CALM;
         // Where it can not be told now, the next question finds it waiting, which is as well.
         let _ = self.errands.try_send(Errand::Rest);
     }

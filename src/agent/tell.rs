@@ -45,7 +45,15 @@ impl Agent {
         let mut act = None;
         for output in outputs {
             match output {
-                Output::Tell { at, report } => tell(&mut self.reporter, at, &report),
+                Output::Tell { at, report } => {
+                    tell(&mut self.reporter, at, &report);
+                    // What was kept back because something might have been missed.
+                    if matches!(*report, Report::GapClosed { .. })
+                        && let Some(rounds) = self.rounds.as_mut()
+                    {
+                        rounds.soon();
+                    }
+                }
                 Output::Story(operation) => self.begin_story(&operation),
                 Output::Keep(operation) => self.keep(*operation),
                 Output::KeepLater(id) => {

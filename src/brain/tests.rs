@@ -222,3 +222,61 @@ fn losses_are_told_as_gaps_where_they_hide_operations_and_plainly_where_not() {
         told(&brain.again().take(&Input::Behind { at: at(3) }))[0].starts_with("GAP: the kernel's events")
     );
 }
+
+#[test]
+fn what_the_policy_holds_back_is_told_once_asked_about_again_in_time_and_at_once_when_it_may_have_changed() {
+    let mut brain = broken(true);
+    brain.look(&leaked(20), 20);
+    let plan = plan_of(&brain.look(&leaked(35), 35));
+    let held = Input::Held {
+        at: at(36),
+        plan: plan.clone(),
+        until: at(66),
+        why: "it waits for a person".to_owned(),
+    };
+    let outputs = brain.again().take(&held);
+    assert!(told(&outputs)[0].contains("it waits for a person"), "{outputs:?}");
+    assert_eq!(outputs.last(), Some(&Output::Look(Look::By(at(66)))));
+    let before = brain.look(&leaked(50), 50);
+    assert!(
+        !before.iter().any(|output| matches!(output, Output::Act(_))),
+        "{before:?}"
+    );
+    assert_eq!(told(&before), Vec::<String>::new());
+    // The time is over: it is asked about, and nothing is said before the answer.
+    let again = brain.look(&leaked(66), 66);
+    assert_eq!(plan_of(&again), plan);
+    assert_eq!(told(&again), Vec::<String>::new());
+    assert_eq!(
+        told(&brain.again().take(&Input::Held {
+            at: at(67),
+            plan: plan.clone(),
+            until: at(97),
+            why: "it waits for a person".to_owned()
+        })),
+        Vec::<String>::new()
+    );
+    brain.again().take(&Input::Reconsider { at: at(70) });
+    assert_eq!(plan_of(&brain.look(&leaked(71), 71)), plan);
+}
+
+#[test]
+fn what_was_refused_by_a_guard_is_not_asked_about_sooner_because_the_policy_changed() {
+    let mut brain = broken(true);
+    brain.look(&leaked(20), 20);
+    let plan = plan_of(&brain.look(&leaked(35), 35));
+    brain.again().take(&Input::Remedied {
+        at: at(36),
+        plan,
+        guards: Vec::new(),
+        outcome: Outcome::Refused {
+            why: "not-open: it is open".to_owned(),
+        },
+    });
+    brain.again().take(&Input::Reconsider { at: at(37) });
+    let next = brain.look(&leaked(38), 38);
+    assert!(
+        !next.iter().any(|output| matches!(output, Output::Act(_))),
+        "{next:?}"
+    );
+}

@@ -12,7 +12,10 @@ use crate::{
     diagnose,
     model::{Bytes, DeviceRecord, DeviceState, Incarnation, Knowledge, Survey, ThinId, Timestamp, TxId},
     observe::world::WorldError,
-    remedy::{Hands, HandsError, NodeNow, repair::Sight},
+    remedy::{
+        Hands, HandsError, NodeNow,
+        repair::{OnlyOne, Sight},
+    },
     testing,
 };
 
@@ -73,13 +76,20 @@ fn node(surveys: Vec<Result<Survey, WorldError>>) -> Node {
 
 fn ask(node: &Node, ask: Ask) -> Answer {
     let folder = tempfile::tempdir().unwrap();
-    let begin = Begin {
+    ask_with(&begin(folder.path()), node, ask)
+}
+
+fn begin(folder: &std::path::Path) -> Begin {
+    Begin {
         places: samples::quiet().1,
-        ledger: folder.path().join("ledger.db"),
-        backups: folder.path().join("backups"),
-    };
+        ledger: folder.join("ledger.db"),
+        backups: folder.join("backups"),
+    }
+}
+
+fn ask_with(begin: &Begin, node: &Node, ask: Ask) -> Answer {
     Worker {
-        begin: &begin,
+        begin,
         sight: node,
         hands: node,
         tell: &|_| {},
@@ -147,6 +157,22 @@ fn what_is_handed_on_is_what_the_findings_are_about_with_all_that_it_was_made_fr
     let nothing = about(&survey, []);
     assert!(nothing.pool_db.devices.is_empty() && nothing.nodes.is_empty());
     assert_eq!(nothing.thin.map(|thin| thin.len()), Some(0));
+}
+
+#[test]
+fn what_another_repair_is_at_is_not_settled_as_if_that_were_dead() {
+    let folder = tempfile::tempdir().unwrap();
+    let begin = begin(folder.path());
+    let quiet = node(vec![Ok(samples::quiet().0)]);
+    let other = OnlyOne::take(&begin.places.places, &begin.ledger).unwrap();
+    let meanwhile = ask_with(&begin, &quiet, Ask::Settle);
+    assert!(
+        matches!(meanwhile, Answer::Failed { busy: true, .. }),
+        "{meanwhile:?}"
+    );
+    drop(other);
+    let afterwards = ask_with(&begin, &quiet, Ask::Settle);
+    assert!(matches!(afterwards, Answer::Settled { .. }), "{afterwards:?}");
 }
 
 #[test]

@@ -114,6 +114,8 @@ impl Worker<'_> {
     }
 
     fn settle(&self) -> Result<Answer, Answer> {
+        // What a repair that goes on has begun is no intent of a dead one.
+        let _only_one = self.only_one()?;
         let mut ledger = self.ledger()?;
         let mut repairer = self.repairer(&mut ledger, Knowledge::default(), None);
         let settled = repairer.settle(true).map_err(|error| failed(&error))?;
@@ -173,17 +175,20 @@ impl Worker<'_> {
         within: Duration,
     ) -> Result<Answer, Answer> {
         let until = Instant::now() + within;
-        (self.tell)("taking the lock for one repair at a time");
-        let _only_one =
-            OnlyOne::take(&self.begin.places.places, &self.begin.ledger).map_err(|error| Answer::Failed {
-                busy: matches!(error, RepairError::AnotherRepair { .. }),
-                why: explain(&error),
-            })?;
+        let _only_one = self.only_one()?;
         let mut ledger = self.ledger()?;
         let mut repairer = self.repairer(&mut ledger, knowledge, Some(until));
         let results = repairer.online(plans, life).map_err(|error| failed(&error))?;
         Ok(Answer::Acted {
             results: results.plans,
+        })
+    }
+
+    fn only_one(&self) -> Result<OnlyOne, Answer> {
+        (self.tell)("taking the lock for one repair at a time");
+        OnlyOne::take(&self.begin.places.places, &self.begin.ledger).map_err(|error| Answer::Failed {
+            busy: matches!(error, RepairError::AnotherRepair { .. }),
+            why: explain(&error),
         })
     }
 

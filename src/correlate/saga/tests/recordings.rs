@@ -1,6 +1,6 @@
 //! The recordings of real breaks: what the sagas tell of them.
 
-use std::{collections::BTreeSet, fmt::Write as _, path::Path};
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use crate::{
     brain::{Brain, Input},
@@ -9,12 +9,28 @@ use crate::{
     recording::{Reader, Step},
 };
 
+macro_rules! recordings {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recordings/", $name, ".suture")))),*]
+    };
+}
+
+/// They are in the program: this room reads no files, not even in its tests.
+const RECORDINGS: &[(&str, &[u8])] = recordings![
+    "leaked-thin",
+    "killed-in-mkfs",
+    "killed-in-commit",
+    "power-cut",
+    "databases-gone",
+    "data-device-fails",
+    "metadata-device-fails",
+    "bad-spot",
+];
+
 /// The brain at the end of a recording, what failed on the way, and the last world.
 fn end_of(name: &str) -> (Brain, BTreeSet<String>, Option<World>) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/recordings")
-        .join(format!("{name}.suture"));
-    let mut reader = Reader::open(std::fs::File::open(path).unwrap()).unwrap();
+    let (_, bytes) = RECORDINGS.iter().find(|(known, _)| *known == name).unwrap();
+    let mut reader = Reader::open(*bytes).unwrap();
     let mut brain: Option<Brain> = None;
     let mut failures = BTreeSet::new();
     let mut last = None;
@@ -93,18 +109,8 @@ bad-spot
 
 #[test]
 fn each_recorded_break_is_told_by_its_window() {
-    let names = [
-        "leaked-thin",
-        "killed-in-mkfs",
-        "killed-in-commit",
-        "power-cut",
-        "databases-gone",
-        "data-device-fails",
-        "metadata-device-fails",
-        "bad-spot",
-    ];
     let mut all = String::new();
-    for name in names {
+    for (name, _) in RECORDINGS {
         let (brain, failures, _) = end_of(name);
         writeln!(all, "\n{name}").unwrap();
         for line in told(&brain).into_iter().chain(failures) {

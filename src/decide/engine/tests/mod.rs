@@ -2,6 +2,7 @@
 
 mod actions;
 mod offline;
+mod one;
 mod people;
 mod policies;
 mod property;
