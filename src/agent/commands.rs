@@ -26,7 +26,7 @@ impl Agent {
     pub(super) fn command(&mut self, asked: Asked) {
         let Asked { command, answer } = asked;
         let (who, what) = words(&command);
-        let said = self.follow_command(command);
+        let said = self.follow_command(&command);
         let effect = match &said {
             Ok(_) => "so it is".to_owned(),
             Err(refusal) => format!("not done: {refusal}"),
@@ -37,7 +37,7 @@ impl Agent {
         let _ = answer.send(said);
     }
 
-    fn follow_command(&mut self, command: Command) -> Result<Effect, Refusal> {
+    fn follow_command(&mut self, command: &Command) -> Result<Effect, Refusal> {
         let at = now();
         let Some(rounds) = self.rounds.as_mut() else {
             return Err(Refusal::OnlyWatches);
@@ -48,7 +48,7 @@ impl Agent {
             None => Err("there is no ledger".to_owned()),
             Some(ledger) => {
                 let rounds = rounds.engine.state();
-                let said = match &command {
+                let said = match command {
                     Command::Approve { id, who } => ledger.approve(id.as_str(), who, at).map(|_| ()),
                     Command::Reject { id, who, why } => {
                         ledger.reject(id.as_str(), who, Some(why), at).map(|_| ())

@@ -31,9 +31,9 @@ use crate::{
 /// How long something that may be in flight must have stood still.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait for the worker: to settle, to look (the longest that settling takes, and reading), to act.
-const SETTLE_DEADLINE: Duration = Duration::from_secs(60);
-const LOOK_DEADLINE: Duration = Duration::from_secs(120);
-const ACT_DEADLINE: Duration = Duration::from_secs(120);
+const SETTLE_DEADLINE: Duration = Duration::from_mins(1);
+const LOOK_DEADLINE: Duration = Duration::from_mins(2);
+const ACT_DEADLINE: Duration = Duration::from_mins(2);
 /// The worker begins nothing more some time before it would be ended.
 const ACT_WITHIN: Duration = Duration::from_secs(90);
 /// What waits for a person is asked about again after this time; what a person says comes at once.
@@ -63,7 +63,7 @@ impl Agent {
     pub(super) fn round_returned(&mut self, returned: Return) {
         match returned {
             Return::Answer(answer) => self.round_answered(answer),
-            Return::Restarted(result) => self.restarted(result),
+            Return::Restarted(result) => self.restarted(&result),
         }
         self.publish();
     }
@@ -97,7 +97,7 @@ impl Agent {
                     ),
                     Err(error) => (explain(&error), false),
                 };
-                self.round_failed(stage, why, busy);
+                self.round_failed(stage, &why, busy);
             }
         }
     }
@@ -256,7 +256,7 @@ impl Agent {
         } else {
             self.round_failed(
                 Stage::Acting(acts),
-                "the process that looks and acts is busy".to_owned(),
+                "the process that looks and acts is busy",
                 true,
             );
         }
@@ -322,7 +322,7 @@ impl Agent {
         }
         let at = now();
         let ContainerdState::Running { who, .. } = &looked.survey.containerd else {
-            self.round_failed(Stage::Acting(plans), "containerd does not run".to_owned(), true);
+            self.round_failed(Stage::Acting(plans), "containerd does not run", true);
             return;
         };
         let Some(unit) = unit_of(who) else {
@@ -353,14 +353,14 @@ impl Agent {
         } else {
             self.round_failed(
                 Stage::Acting(plans),
-                "the process that looks and acts is busy".to_owned(),
+                "the process that looks and acts is busy",
                 true,
             );
         }
     }
 
     /// containerd was restarted with a repair, or that could not be done. What came of each plan is in the ledger.
-    fn restarted(&mut self, result: Result<i32, HealerError>) {
+    fn restarted(&mut self, result: &Result<i32, HealerError>) {
         let Some(rounds) = self.rounds.as_mut() else {
             return;
         };
@@ -378,7 +378,7 @@ impl Agent {
                 .filter(|row| row.intended >= since)
                 .and_then(|row| row.outcome);
             let outcome = outcome.unwrap_or_else(|| RepairOutcome::Failed {
-                why: match &result {
+                why: match result {
                     Ok(code) => format!("the repair ended with exit code {code} and did not get to it"),
                     Err(error) => explain(error),
                 },
@@ -392,7 +392,7 @@ impl Agent {
         }
     }
 
-    fn round_failed(&mut self, stage: Stage, why: String, busy: bool) {
+    fn round_failed(&mut self, stage: Stage, why: &str, busy: bool) {
         let at = now();
         match stage {
             // Nothing was begun, and nothing is wrong with the remedy.
@@ -407,7 +407,7 @@ impl Agent {
             Stage::Acting(begun) => {
                 if let Some(rounds) = self.rounds.as_mut() {
                     rounds.is_settled = false;
-                    let broken_off = begun.into_iter().map(|(id, plan)| (id, plan, why.clone()));
+                    let broken_off = begun.into_iter().map(|(id, plan)| (id, plan, why.to_owned()));
                     rounds.broken_off.extend(broken_off);
                 }
             }
@@ -422,8 +422,8 @@ impl Agent {
             return;
         }
         rounds.try_again();
-        if rounds.trouble.as_ref() != Some(&why) {
-            rounds.trouble = Some(why.clone());
+        if rounds.trouble.as_deref() != Some(why) {
+            rounds.trouble = Some(why.to_owned());
             self.tell(&Report::Trouble {
                 what: format!("a healing round: {why}"),
             });
@@ -543,7 +543,7 @@ impl Agent {
 impl Agent {
     /// Asks the engine for leave to carry out a plan of the brain's. The name that it is booked under, where there is an
     /// engine; or what the brain is told instead.
-    pub(super) fn leave(&mut self, plan: &Plan, world: &World) -> Result<Option<PlanId>, Input> {
+    pub(super) fn leave(&mut self, plan: &Plan, world: &World) -> Result<Option<PlanId>, Box<Input>> {
         let at = now();
         let facts = FactsNow::read(self);
         let known = self.brain.standings();
@@ -570,12 +570,12 @@ impl Agent {
             Verdict::Wait { until, .. } => *until,
             _ => at.plus(ASK_AGAIN),
         };
-        Err(Input::Held {
+        Err(Box::new(Input::Held {
             at,
             plan: plan.clone(),
             until,
             why: verdict.to_string(),
-        })
+        }))
     }
 
     /// What came of a plan that the engine gave leave for.

@@ -188,6 +188,10 @@ pub struct Agent {
 
 impl Agent {
     /// Starts watching. Needs a tokio runtime around it.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "it is the list of what is started, in its order"
+    )]
     pub fn start(options: Options) -> Result<Self, AgentError> {
         let mut reporter = Reporter::stdout(options.format);
         let (telemetry, no_export) = Telemetry::from_environment()?;

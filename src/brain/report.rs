@@ -148,6 +148,7 @@ pub enum Report {
 }
 
 impl fmt::Display for Report {
+    #[expect(clippy::too_many_lines, reason = "it has an arm for each report")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Started { pool, database, act } => {

@@ -16,7 +16,7 @@ pub(crate) const WORD: &str = "restart-and-repair";
 /// The name of the unit under which it is done: only one of it can be there.
 const UNIT: &str = "suture-restart-and-repair";
 /// How long containerd may take to stop; then it is not repaired, and started again.
-const STOP: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_mins(1);
 /// How long the repair may take.
 const REPAIR: Duration = Duration::from_secs(30);
 /// The whole of it; then systemd ends it, and starts containerd.
@@ -76,7 +76,7 @@ impl Restart {
     }
 
     /// How long to wait for that command.
-    pub(super) const WAIT: Duration = Duration::from_secs(240);
+    pub(super) const WAIT: Duration = Duration::from_mins(4);
 
     /// Does it. The exit code is that of the repair; 8 where containerd could not be stopped.
     #[must_use]

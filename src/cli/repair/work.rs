@@ -48,6 +48,10 @@ pub(super) fn run(arguments: &RepairArguments) -> u8 {
 
 type Failure = Box<dyn std::error::Error>;
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "it is the list of what is done, in its order"
+)]
 fn work(arguments: &RepairArguments) -> Result<u8, Failure> {
     let started = Instant::now();
     let whole = arguments.deadline();

@@ -184,11 +184,11 @@ impl Engine {
         self.take_in(elapsed);
         self.pass(elapsed, now);
         let families = Families::new(facts.survey);
-        let diagnoses = Diagnoses {
+        let alone = Diagnoses {
             found: vec![diagnosis.clone()],
             ..Diagnoses::default()
         };
-        let Some(case) = cases(&diagnoses, &families).pop() else {
+        let Some(case) = cases(&alone, &families).pop() else {
             return Verdict::Observe {
                 why: "nothing is known to be done about it".to_owned(),
             };
