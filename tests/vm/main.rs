@@ -17,6 +17,8 @@ mod check_space;
 mod databases;
 mod flood;
 mod hand;
+mod healing;
+mod healing_people;
 mod killed;
 mod leaked_thin;
 mod metadata_snapshot;
