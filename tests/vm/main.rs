@@ -18,6 +18,7 @@ mod databases;
 mod flood;
 mod hand;
 mod healing;
+mod healing_killed;
 mod healing_people;
 mod killed;
 mod leaked_thin;
