@@ -60,14 +60,14 @@ impl Suture {
             .filter(|report| report["report"] == "repair")
             .count())
     }
+}
 
-    /// Lets it make another round, and waits until that is over: it is told of nothing new where nothing is new.
-    pub(crate) fn another_round(&self, vm: &Vm) -> Result<()> {
-        say(vm, &["resume", "--config", POLICY])?;
-        // A look waits ten seconds for what may be in flight.
-        std::thread::sleep(std::time::Duration::from_secs(25));
-        Ok(())
-    }
+/// Lets the sidecar make another round, and waits until that is over: it is told of nothing new where nothing is new.
+pub(crate) fn another_round(vm: &Vm) -> Result<()> {
+    say(vm, &["resume", "--config", POLICY])?;
+    // A look waits ten seconds for what may be in flight.
+    std::thread::sleep(std::time::Duration::from_secs(25));
+    Ok(())
 }
 
 /// What the ledger has of repairs.
@@ -118,10 +118,10 @@ fn orphan_node_is_removed_by_a_round_unless_somebody_has_it_open() -> Result<()>
             .vm
             .sh(&format!("sleep 600 < /dev/mapper/{held} & echo $! > /run/holder"))?;
         suture.expect_judged("orphan-node", "observe")?;
-        suture.another_round(stage.vm)?;
+        another_round(stage.vm)?;
         ensure!(suture.repairs()? == 1 && node_is_there(stage.vm, &held)?);
         stage.vm.sh("kill $(cat /run/holder)")?;
-        suture.another_round(stage.vm)?;
+        another_round(stage.vm)?;
         suture.expect_repair("orphan-node", "done")?;
         ensure!(!node_is_there(stage.vm, &held)?);
         suture.stop()?;

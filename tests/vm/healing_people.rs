@@ -52,7 +52,7 @@ fn what_needs_a_person_is_done_once_approved_and_not_where_it_is_rejected() -> R
         );
         suture.expect_repair("orphan-node", "done")?;
         ensure!(!node_is_there(stage.vm, &wanted)? && node_is_there(stage.vm, &unwanted)?);
-        suture.another_round(stage.vm)?;
+        another_round(stage.vm)?;
         ensure!(suture.repairs()? == 1 && node_is_there(stage.vm, &unwanted)?);
         // What was approved was for once: the same again has to be approved again.
         ensure!(make_orphan(stage, 1)? == wanted);
@@ -124,7 +124,7 @@ fn a_wrong_policy_changes_nothing_and_a_right_one_holds() -> Result<()> {
         let why = refused["why"].as_str().unwrap_or_default();
         // The first two lines are those of the kill switch.
         ensure!(why.contains("line 4") && why.contains("autp"), "{refused}");
-        suture.another_round(stage.vm)?;
+        another_round(stage.vm)?;
         ensure!(
             suture.repairs()? == 0 && node_is_there(stage.vm, &name)?,
             "the policy before holds no more"
