@@ -3,6 +3,7 @@
 use std::{
     io,
     os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
+    path::Path,
     process::Stdio,
     time::Duration,
 };
@@ -130,10 +131,8 @@ impl Healer {
     /// Has containerd stopped, repaired and started again; the exit code of the repair.
     pub async fn restart(&mut self, restart: &Restart) -> Result<i32, HealerError> {
         let this = std::env::current_exe().map_err(HealerError::Start)?;
-        let done = timeout(Restart::WAIT, restart.command(&this).status()).await;
-        match done {
-            Ok(Ok(status)) => Ok(status.code().unwrap_or(-1)),
-            Ok(Err(source)) => Err(HealerError::Restart(source)),
+        match timeout(Restart::WAIT, restarted(restart, &this)).await {
+            Ok(done) => done.map_err(HealerError::Restart),
             Err(_) => Err(HealerError::Late {
                 doing: "restarting containerd with a repair".to_owned(),
                 after: Restart::WAIT,
@@ -164,6 +163,24 @@ impl Healer {
         if timeout(TO_END, child.wait()).await.is_err() {
             self.hung = Some((child, doing));
         }
+    }
+}
+
+/// Has systemd do it, and waits for its end.
+async fn restarted(restart: &Restart, this: &Path) -> io::Result<i32> {
+    // Where there is nothing to forget, it fails, which is as well.
+    let _ = Restart::forget().status().await?;
+    let begun = restart.command(this).output().await?;
+    if !begun.status.success() {
+        let said = String::from_utf8_lossy(&begun.stderr);
+        return Err(io::Error::other(said.trim().escape_debug().to_string()));
+    }
+    loop {
+        let answer = Restart::question().output().await?;
+        if let Some(code) = Restart::ended(&String::from_utf8_lossy(&answer.stdout)) {
+            return Ok(code);
+        }
+        tokio::time::sleep(Restart::ASK).await;
     }
 }
 

@@ -53,11 +53,14 @@ fn unit_in(path: &str) -> Option<String> {
 }
 
 impl Restart {
-    /// The command that has systemd do it, and waits for it. `this` is suture's own program.
+    /// The command that has systemd begin it. `this` is suture's own program.
+    ///
+    /// It does not wait (`--wait`): for that it would need a message bus, and a node may have none; without, root talks to
+    /// systemd itself.
     pub(super) fn command(&self, this: &Path) -> tokio::process::Command {
         let mut command = tokio::process::Command::new("systemd-run");
         command
-            .args(["--quiet", "--wait", "--collect", "--service-type=exec"])
+            .args(["--quiet", "--service-type=exec"])
             .arg(format!("--unit={UNIT}"))
             .arg(format!("--property=RuntimeMaxSec={}", WHOLE.as_secs()))
             .arg(format!("--property=ExecStopPost=systemctl start {}", self.unit))
@@ -75,7 +78,49 @@ impl Restart {
         command
     }
 
-    /// How long to wait for that command.
+    /// The command that asks systemd how far it is; [`Restart::ended`] understands the answer.
+    pub(super) fn question() -> tokio::process::Command {
+        let mut command = tokio::process::Command::new("systemctl");
+        command
+            .args([
+                "show",
+                UNIT,
+                "--property=ActiveState",
+                "--property=ExecMainStatus",
+            ])
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// The command that has systemd forget how an earlier one failed: while it remembers, there can be no other one. One that
+    /// is under way stays.
+    pub(super) fn forget() -> tokio::process::Command {
+        let mut command = tokio::process::Command::new("systemctl");
+        command
+            .args(["reset-failed", UNIT])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Its exit code, once it ended. One that ended well, systemd forgets at once, and knows no code of.
+    pub(super) fn ended(answer: &str) -> Option<i32> {
+        let value = |key: &str| {
+            answer
+                .lines()
+                .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+        };
+        match value("ActiveState")? {
+            "inactive" | "failed" => Some(value("ExecMainStatus")?.parse().unwrap_or(-1)),
+            _ => None,
+        }
+    }
+
+    /// How often to ask.
+    pub(super) const ASK: Duration = Duration::from_millis(500);
+    /// How long to wait for all of it.
     pub(super) const WAIT: Duration = Duration::from_mins(4);
 
     /// Does it. The exit code is that of the repair; 8 where containerd could not be stopped.
@@ -158,6 +203,19 @@ mod tests {
     }
 
     #[test]
+    fn it_has_ended_when_systemd_says_so() {
+        for (answer, code) in [
+            ("ActiveState=active\nExecMainStatus=0\n", None),
+            ("ActiveState=deactivating\nExecMainStatus=0\n", None),
+            ("ActiveState=inactive\nExecMainStatus=0\n", Some(0)),
+            ("ExecMainStatus=8\nActiveState=failed\n", Some(8)),
+            ("", None),
+        ] {
+            assert_eq!(Restart::ended(answer), code, "{answer}");
+        }
+    }
+
+    #[test]
     fn systemd_starts_containerd_again_whatever_becomes_of_it() {
         let restart = Restart {
             unit: "containerd.service".to_owned(),
@@ -181,6 +239,7 @@ mod tests {
                 .any(|word| word.starts_with("--property=RuntimeMaxSec=")),
             "{words:?}"
         );
+        assert!(!words.contains(&"--wait".into()), "it needs a bus: {words:?}");
         let own = words.iter().position(|word| word == WORD).unwrap();
         assert_eq!(words[own - 1], "/usr/bin/suture");
         assert!(

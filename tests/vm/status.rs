@@ -55,6 +55,10 @@ fn bound<'a>(status: &'a Value, name: &str) -> &'a Value {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "it is one life of a suture, from its start to its end"
+)]
 fn a_running_suture_says_how_it_is_and_a_stopped_one_is_not_there() -> Result<()> {
     let vm = boot(Kernel::V6_1)?;
     let nobody = vm.run(["suture", "status"])?;

@@ -254,8 +254,10 @@ impl Engine {
 
     fn waits(&self, case: &Case<'_>, setting: &Setting, round: &Round<'_>) -> Option<Verdict> {
         let finding = &case.diagnosis.finding.id;
-        let since = self.stands.get(finding).map_or(round.now, |stand| stand.since);
-        let grace = round.now.left_of(setting.grace, since);
+        let stood = self.stands.get(finding).map_or(Duration::ZERO, |stand| {
+            round.now.since(stand.since).saturating_add(stand.before)
+        });
+        let grace = setting.grace.saturating_sub(stood);
         if !grace.is_zero() {
             let why = format!("it must stand unchanged for {} s", setting.grace.as_secs_f32());
             return Some(round.wait(grace, why));

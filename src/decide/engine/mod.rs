@@ -68,6 +68,8 @@ pub struct Facts<'a> {
 struct Stand {
     plan: PlanId,
     since: Elapsed,
+    /// How long it had stood by then, as somebody else saw it.
+    before: Duration,
 }
 
 /// A plan that was shown, and whether a person may approve it.
@@ -196,7 +198,8 @@ impl Engine {
         let finding = diagnosis.finding.id.clone();
         let stand = Stand {
             plan: case.id.clone(),
-            since: elapsed.before(stood),
+            since: elapsed,
+            before: stood,
         };
         self.stands.insert(finding.clone(), stand);
         // A round forgets what it did not offer; this is no part of one.
@@ -263,6 +266,7 @@ impl Engine {
             let stand = known.cloned().unwrap_or_else(|| Stand {
                 plan: case.id.clone(),
                 since: now,
+                before: Duration::ZERO,
             });
             stands.insert(finding.clone(), stand);
         }

@@ -16,11 +16,6 @@ impl Elapsed {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// The reading of so much earlier.
-    pub(super) fn before(self, time: Duration) -> Self {
-        Self(self.0.saturating_sub(time))
-    }
-
     /// What is left of a time that began at an earlier reading.
     #[must_use]
     pub fn left_of(self, lasting: Duration, earlier: Self) -> Duration {

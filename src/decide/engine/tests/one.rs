@@ -30,10 +30,9 @@ fn leaks_by_approval() -> Bench {
 #[test]
 fn its_grace_is_how_long_it_stood_for_whoever_watches_it() {
     let mut bench = bench(HealingPolicy::default());
-    let leak = bench.leak(7);
-    bench.pass(seconds(100));
+    // A round of everything else.
     bench.round();
-    bench.pass(seconds(1));
+    let leak = bench.leak(7);
     let early = bench.one(&leak, seconds(14));
     assert!(matches!(early, Verdict::Wait { .. }), "{early:?}");
     let ripe = bench.one(&leak, seconds(15));
@@ -43,28 +42,28 @@ fn its_grace_is_how_long_it_stood_for_whoever_watches_it() {
 #[test]
 fn a_round_does_not_make_a_person_s_offer_void() {
     let mut bench = leaks_by_approval();
-    let leak = bench.leak(7);
-    bench.pass(seconds(100));
+    // A round of everything else.
     bench.round();
+    let leak = bench.leak(7);
     let Verdict::AwaitApproval { id, .. } = bench.one(&leak, seconds(60)) else {
         panic!("nobody is asked")
     };
-    // A round of everything else.
-    bench.knowledge.claims.clear();
+    let survey = bench.survey.clone();
+    let knowledge = std::mem::take(&mut bench.knowledge);
     bench.survey.thin.get_or_insert_default().clear();
     bench.survey.pool_db.device_ids.clear();
     bench.round();
+    (bench.survey, bench.knowledge) = (survey, knowledge);
     bench.approve(&id).unwrap();
-    bench.leak(7);
     assert!(is_act(&bench.one(&leak, seconds(61))));
 }
 
 #[test]
 fn what_is_gone_can_not_be_approved() {
     let mut bench = leaks_by_approval();
-    let leak = bench.leak(7);
-    bench.pass(seconds(100));
+    // A round of everything else.
     bench.round();
+    let leak = bench.leak(7);
     let Verdict::AwaitApproval { id, .. } = bench.one(&leak, seconds(60)) else {
         panic!("nobody is asked")
     };
@@ -75,9 +74,9 @@ fn what_is_gone_can_not_be_approved() {
 #[test]
 fn what_keeps_a_round_back_keeps_it_back_too() {
     let mut bench = bench(HealingPolicy::default());
-    let leak = bench.leak(7);
-    bench.pass(seconds(100));
+    // A round of everything else.
     bench.round();
+    let leak = bench.leak(7);
     bench.kill_switch = Some("the kill switch is there".to_owned());
     assert!(matches!(bench.one(&leak, seconds(60)), Verdict::Blocked { .. }));
     bench.kill_switch = None;
