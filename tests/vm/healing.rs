@@ -128,3 +128,25 @@ fn orphan_node_is_removed_by_a_round_unless_somebody_has_it_open() -> Result<()>
         stage.expect_works()
     })
 }
+
+/// What a `dmsetup suspend` leaves that never comes to its resume: whoever opens the device hangs.
+#[test]
+fn suspended_device_is_resumed_by_a_round() -> Result<()> {
+    on_stage(|stage| {
+        let name = format!("tp-snap-{}", stage.next()?);
+        stage.containerd.prepare("suspended", None)?.ok()?;
+        let mut suture = sidecar(stage.vm, "")?;
+        stage.vm.sh(&format!("dmsetup suspend {name}"))?;
+        suture.expect_repair("suspended-device", "done")?;
+        suture.expect("resolved", |report| {
+            report["finding"]["class"] == "suspended-device"
+        })?;
+        stage.vm.sh(&format!(
+            "dmsetup info {name} | grep -q 'State: *ACTIVE'; dd if=/dev/mapper/{name} of=/dev/null bs=4k count=1"
+        ))?;
+        suture.stop()?;
+        stage.containerd.remove("suspended")?.ok()?;
+        stage.containerd.collect_garbage()?;
+        stage.expect_works()
+    })
+}
