@@ -21,6 +21,7 @@ mod hand;
 mod healing;
 mod healing_killed;
 mod healing_people;
+mod healing_restart;
 mod killed;
 mod leaked_thin;
 mod metadata_snapshot;
