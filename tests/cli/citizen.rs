@@ -11,7 +11,7 @@ use std::{
 use super::path;
 
 /// Loading the probes takes its time on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A service manager that listens.
 struct Manager {
