@@ -53,11 +53,11 @@ pub fn holder_of(database: &Path) -> Result<Option<Incarnation>, ProcessError> {
         }
     };
     let boot = procfs::sys::kernel::random::boot_id().map_err(ProcessError::Locks)?;
-    // The inode's number alone may also be another file system's.
+    // The inode's number alone may also be another file system's: the open file itself tells.
     let holder = lock_holders(file.ino())?
         .into_iter()
         .filter_map(|pid| Process::new(pid).ok())
-        .find(|process| has_open(process, &file));
+        .find(|process| has_locked(process, &file));
     Ok(holder.and_then(|process| {
         let start_ticks = process.stat().ok()?.starttime;
         Some(Incarnation {
@@ -110,13 +110,28 @@ pub(super) fn named(names: &[&str]) -> Vec<u32> {
         .collect()
 }
 
-fn has_open(process: &Process, file: &fs::Metadata) -> bool {
+/// Whether a process has this very file open, and an exclusive flock by that. To have it open is not enough: suture reads it
+/// too, and holds locks on files of other file systems, one of which may have the same inode number.
+fn has_locked(process: &Process, file: &fs::Metadata) -> bool {
     let Ok(entries) = fs::read_dir(format!("/proc/{}/fd", process.pid())) else {
         return false;
     };
     entries.filter_map(Result::ok).any(|entry| {
-        fs::metadata(entry.path()).is_ok_and(|open| open.ino() == file.ino() && open.dev() == file.dev())
+        let is_it =
+            fs::metadata(entry.path()).is_ok_and(|open| open.ino() == file.ino() && open.dev() == file.dev());
+        let name = entry.file_name();
+        let info = || format!("/proc/{}/fdinfo/{}", process.pid(), name.to_string_lossy());
+        is_it && fs::read_to_string(info()).is_ok_and(|info| info.lines().any(is_exclusive_flock))
     })
+}
+
+/// A line of fdinfo (`show_fd_locks`, fs/locks.c): `lock:	1: FLOCK  ADVISORY  WRITE 359 00:13:11691 0 EOF`.
+fn is_exclusive_flock(line: &str) -> bool {
+    let mut words = line.split_ascii_whitespace();
+    words.next() == Some("lock:") && words.next().is_some() && {
+        let mut rest = words;
+        rest.next() == Some("FLOCK") && rest.any(|word| word == "WRITE")
+    }
 }
 
 /// Blocks until the process has ended; returns at once when it has ended already. `stop` is polled beside it: when it
@@ -186,6 +201,23 @@ mod tests {
         let mut line = [0; 7];
         io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
         child
+    }
+
+    #[test]
+    fn to_have_a_file_open_and_a_lock_on_another_is_not_to_hold_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (database, other) = (folder.path().join("tp.db"), folder.path().join("other"));
+        fs::write(&database, "x").unwrap();
+        fs::write(&other, "x").unwrap();
+        let open = fs::File::open(&database).unwrap();
+        let lock = fs::File::open(&other).unwrap();
+        lock.try_lock().unwrap();
+        let this = Process::myself().unwrap();
+        let of = |file: &fs::File| has_locked(&this, &file.metadata().unwrap());
+        assert!(!of(&open) && of(&lock));
+        // A shared lock keeps nobody out who only reads, and is none of containerd's.
+        open.try_lock_shared().unwrap();
+        assert!(!of(&open));
     }
 
     #[test]
