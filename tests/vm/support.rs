@@ -250,9 +250,13 @@ impl Kept {
 /// The ledger, as `suture history` shows it.
 pub(crate) fn history(vm: &Vm) -> Result<Vec<Value>> {
     let text = vm.run(["suture", "history", "--output", "json"])?.ok()?.stdout;
-    text.lines()
+    let all: Result<Vec<Value>> = text
+        .lines()
         .map(|line| serde_json::from_str(line).context("reading the history"))
-        .collect()
+        .collect();
+    // On its way from a crash containerd has a record that its next prepare overwrites: a healing round may see it, and leaves it.
+    let is_passing = |one: &Value| one["finding"]["class"] == "faulty-next";
+    Ok(all?.into_iter().filter(|one| !is_passing(one)).collect())
 }
 
 /// A collector on the host, and the variables that lead suture to it from inside the guest.
