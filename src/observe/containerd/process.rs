@@ -125,7 +125,7 @@ fn has_locked(process: &Process, file: &fs::Metadata) -> bool {
     })
 }
 
-/// A line of fdinfo (`show_fd_locks`, fs/locks.c): `lock:	1: FLOCK  ADVISORY  WRITE 359 00:13:11691 0 EOF`.
+/// A line of fdinfo (`show_fd_locks`, fs/locks.c): `lock: 1: FLOCK  ADVISORY  WRITE 359 00:13:11691 0 EOF`.
 fn is_exclusive_flock(line: &str) -> bool {
     let mut words = line.split_ascii_whitespace();
     words.next() == Some("lock:") && words.next().is_some() && {
