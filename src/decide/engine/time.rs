@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A reading of the [`SureClock`]: time since the engine was first made, never more than has really passed.
+/// A reading of the engine's own clock: time since the engine was first made, never more than has really passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Elapsed(Duration);
