@@ -4,26 +4,21 @@
 use std::time::Duration;
 
 use super::{
-    Agent, now,
+    Agent,
+    facts::FactsNow,
+    now,
     rounds::{Open, Return, Rounds, Stage},
 };
 use crate::{
-    brain::{Input, Report, Standing},
-    config,
-    decide::engine::Facts,
+    brain::{Report, Standing},
     diagnose,
     healer::{Answer, Ask, HealerError, Looked, Restart, unit_of},
     ledger::PlanState,
     model::{
-        Act, Action, Bytes, ConditionReading, ContainerdState, Diagnoses, Diagnosis, Finding, FindingClass,
-        Knowledge, OperationState, Outcome, Plan, PlanId, PoolUsage, Provenance, RepairOutcome, RepairPlan,
-        Severity, Survey, Timestamp, Treat, Treatment, Users, Verdict, When, World,
-        survey::{Claim, Mounts},
+        ConditionReading, ContainerdState, Diagnoses, Diagnosis, FindingClass, FindingId, Knowledge, PlanId,
+        Provenance, RepairOutcome, RepairPlan, Severity, Timestamp, Verdict,
     },
-    remedy::{
-        RemedyError,
-        repair::{PlanResult, Settlement},
-    },
+    remedy::repair::{PlanResult, Settlement},
     telemetry::story,
     words::explain,
 };
@@ -36,8 +31,6 @@ const LOOK_DEADLINE: Duration = Duration::from_mins(2);
 const ACT_DEADLINE: Duration = Duration::from_mins(2);
 /// The worker begins nothing more some time before it would be ended.
 const ACT_WITHIN: Duration = Duration::from_secs(90);
-/// What waits for a person is asked about again after this time; what a person says comes at once.
-const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 impl Agent {
     /// A round begins.
@@ -86,7 +79,7 @@ impl Agent {
                     rounds.rest();
                 }
             }
-            (Stage::Looking, Ok(Answer::Looked(looked))) => self.round_looked(looked),
+            (Stage::Looking, Ok(Answer::Looked(looked))) => self.round_looked(&looked),
             (Stage::Acting(begun), Ok(Answer::Acted { results })) => self.round_acted(&begun, &results),
             (stage, answer) => {
                 let (why, busy) = match answer {
@@ -111,19 +104,7 @@ impl Agent {
             .map(|rounds| rounds.settled.clone())
             .unwrap_or_default();
         for operation in known.operations() {
-            match &operation.state {
-                OperationState::Abandoned { mark, .. } => {
-                    let claim = Claim {
-                        operation: operation.id.clone(),
-                        mark: mark.clone(),
-                    };
-                    knowledge.claims.insert(operation.thin_id, claim);
-                }
-                OperationState::InFlight | OperationState::Orphaned { .. } => {
-                    knowledge.at_work.insert(operation.thin_id, operation.id.clone());
-                }
-                _ => {}
-            }
+            knowledge.note(operation, true);
         }
         knowledge.watched = known.gap().is_none() && !known.is_blind();
         let open = self.brain.standings().map(|standing| standing.finding.id.clone());
@@ -159,11 +140,13 @@ impl Agent {
         self.keep_engine();
     }
 
-    fn round_looked(&mut self, looked: Box<Looked>) {
+    fn round_looked(&mut self, looked: &Looked) {
         let at = now();
         let Looked {
-            diagnoses, survey, ..
-        } = looked.as_ref();
+            diagnoses,
+            survey,
+            more,
+        } = looked;
         // The brain carries out those by itself, and asks the engine for leave.
         let others = |one: &&Diagnosis| !is_of_brain_alone(one);
         let judged = Diagnoses {
@@ -175,8 +158,17 @@ impl Agent {
             return;
         };
         let verdicts = rounds.engine.round(&judged, &facts.of(survey), at);
+        let cut = std::mem::replace(&mut rounds.more, *more);
         if rounds.trouble.take().is_some() {
             self.tell(&Report::TroubleOver);
+        }
+        if *more > 0 && cut == 0 {
+            let shown = diagnoses.found.len();
+            self.tell(&Report::Trouble {
+                what: format!(
+                    "a healing round found more than it takes up at once: the {shown} worst come first, {more} more wait"
+                ),
+            });
         }
         self.round_found(&judged, at);
         let (mut acts, mut restarts) = (Vec::new(), Vec::new());
@@ -201,16 +193,11 @@ impl Agent {
                 _ => {}
             }
         }
-        if let Some(rounds) = self.rounds.as_mut()
-            && let Some(until) = rounds
-                .engine
-                .state()
-                .people
-                .pause
-                .as_ref()
-                .and_then(|pause| pause.until)
-        {
-            rounds.by_wall(until, at);
+        if let Some(rounds) = self.rounds.as_mut() {
+            let pause = rounds.engine.state().people.pause.as_ref();
+            if let Some(until) = pause.and_then(|pause| pause.until) {
+                rounds.by_wall(until, at);
+            }
         }
         // What is begun is stored as begun before it is.
         self.keep_engine();
@@ -218,15 +205,12 @@ impl Agent {
             self.round_act(acts, looked);
         } else {
             // A restart ends everything that is done online; that is taken up by the round after it.
-            let not_begun = RepairOutcome::NotReached;
-            for (id, plan) in acts {
-                self.repaired(&id, &plan, Vec::new(), not_begun.clone(), at);
-            }
-            self.restart_and_repair(restarts, &looked);
+            self.all_ended(acts, &RepairOutcome::NotReached);
+            self.restart_and_repair(restarts, looked);
         }
     }
 
-    fn round_act(&mut self, acts: Vec<(PlanId, RepairPlan)>, looked: Box<Looked>) {
+    fn round_act(&mut self, acts: Vec<(PlanId, RepairPlan)>, looked: &Looked) {
         let knowledge = self.knowledge();
         let ending = self.is_ending();
         let Some(rounds) = self.rounds.as_mut() else {
@@ -237,11 +221,7 @@ impl Agent {
             return;
         }
         if ending {
-            let at = now();
-            for (id, plan) in acts {
-                self.repaired(&id, &plan, Vec::new(), RepairOutcome::NotReached, at);
-            }
-            self.keep_engine();
+            self.all_ended(acts, &RepairOutcome::NotReached);
             return;
         }
         let ask = Ask::Act {
@@ -251,7 +231,6 @@ impl Agent {
             within: ACT_WITHIN,
         };
         if rounds.send(ask, ACT_DEADLINE) {
-            rounds.looked = Some(looked);
             rounds.stage = Stage::Acting(acts);
         } else {
             self.round_failed(
@@ -279,6 +258,14 @@ impl Agent {
         }
     }
 
+    /// The same came of all of these.
+    fn all_ended(&mut self, plans: Vec<(PlanId, RepairPlan)>, outcome: &RepairOutcome) {
+        for (id, plan) in plans {
+            self.repaired(&id, &plan, Vec::new(), outcome.clone(), now());
+        }
+        self.keep_engine();
+    }
+
     /// What came of one plan.
     fn repaired(
         &mut self,
@@ -290,8 +277,19 @@ impl Agent {
     ) {
         let finding = self.traces.findings.get(&plan.finding).cloned();
         story::repair(plan, &conditions, &outcome, finding.as_deref());
+        self.plan_ended(id, &outcome, at);
+        self.tell(&Report::Repair {
+            plan: plan.clone(),
+            conditions,
+            outcome,
+            traceparent: finding,
+        });
+    }
+
+    /// The engine and the ledger are told what came of a plan.
+    pub(super) fn plan_ended(&mut self, id: &PlanId, outcome: &RepairOutcome, at: Timestamp) {
         if let Some(rounds) = self.rounds.as_mut() {
-            rounds.engine.outcome(id, &outcome, at);
+            rounds.engine.outcome(id, outcome, at);
         }
         let ended = self
             .ledger
@@ -299,12 +297,14 @@ impl Agent {
             .filter(|_| outcome.is_done())
             .map(|ledger| ledger.end_plan(id.as_str(), PlanState::Done, None, at));
         self.stored(ended);
-        self.tell(&Report::Repair {
-            plan: plan.clone(),
-            conditions,
-            outcome,
-            traceparent: finding,
-        });
+    }
+
+    /// The ledger has the plan of a verdict, where it has one.
+    pub(super) fn keep_plan(&mut self, verdict: &Verdict, at: Timestamp) {
+        if let (Some(ledger), Some((plan, id))) = (self.ledger.as_ref(), verdict.plan()) {
+            let proposed = ledger.propose_plan(id.as_str(), plan, at).map(|_| ());
+            self.stored(Some(proposed));
+        }
     }
 
     /// What only the repair before containerd's next start may do, and may: it finds that in the ledger.
@@ -329,11 +329,7 @@ impl Agent {
             let why = format!(
                 "{who} is not run by systemd, which would have to start it again; restart it by hand"
             );
-            for (id, plan) in plans {
-                let refused = RepairOutcome::Refused { why: why.clone() };
-                self.repaired(&id, &plan, Vec::new(), refused, at);
-            }
-            self.keep_engine();
+            self.all_ended(plans, &RepairOutcome::Refused { why });
             if let Some(rounds) = self.rounds.as_mut() {
                 rounds.rest();
             }
@@ -393,15 +389,9 @@ impl Agent {
     }
 
     fn round_failed(&mut self, stage: Stage, why: &str, busy: bool) {
-        let at = now();
         match stage {
             // Nothing was begun, and nothing is wrong with the remedy.
-            Stage::Acting(begun) if busy => {
-                for (id, plan) in begun {
-                    self.repaired(&id, &plan, Vec::new(), RepairOutcome::NotReached, at);
-                }
-                self.keep_engine();
-            }
+            Stage::Acting(begun) if busy => self.all_ended(begun, &RepairOutcome::NotReached),
             // What was done of it is in the ledger. It counts as under way until looking has settled it: an approval must not
             // outlive what it was for.
             Stage::Acting(begun) => {
@@ -435,7 +425,7 @@ impl Agent {
         let Some(rounds) = self.rounds.as_mut() else {
             return;
         };
-        let still = |id: &crate::model::FindingId| judged.found.iter().any(|one| one.finding.id == *id);
+        let still = |id: &FindingId| judged.found.iter().any(|one| one.finding.id == *id);
         let of_brain: Vec<_> = self.brain.standings().map(|one| one.finding.id.clone()).collect();
         rounds.verdicts.retain(|id, _| still(id) || of_brain.contains(id));
         rounds.engine.forget_apart(|id| of_brain.contains(id));
@@ -511,18 +501,14 @@ impl Agent {
         }
         open.standing.decision.clone_from(&text);
         let (standing, of_brain, is_notice) = (open.standing.clone(), open.of_brain, open.is_notice);
-        let plan = verdict.plan().map(|(plan, id)| (plan.clone(), id.clone()));
-        if let (Some(ledger), Some((plan, id))) = (self.ledger.as_ref(), &plan) {
-            let proposed = ledger.propose_plan(id.as_str(), plan, at).map(|_| ());
-            self.stored(Some(proposed));
-        }
+        self.keep_plan(verdict, at);
         // What hurts nobody is in `suture findings`, and not called out.
         if !is_notice || verdict.acts() {
             self.tell(&Report::Judged {
                 finding: finding.clone(),
                 kind: verdict.name(),
                 text,
-                plan: plan.map(|(plan, _)| plan),
+                plan: verdict.plan().map(|(plan, _)| plan.clone()),
             });
         }
         if !of_brain {
@@ -540,119 +526,6 @@ impl Agent {
     }
 }
 
-impl Agent {
-    /// Asks the engine for leave to carry out a plan of the brain's. The name that it is booked under, where there is an
-    /// engine; or what the brain is told instead.
-    pub(super) fn leave(&mut self, plan: &Plan, world: &World) -> Result<Option<PlanId>, Box<Input>> {
-        let at = now();
-        let facts = FactsNow::read(self);
-        let known = self.brain.standings();
-        let standing = known.into_iter().find(|one| one.finding.id == plan.finding);
-        let finding = standing.map(|one| one.finding.clone());
-        let Some(rounds) = self.rounds.as_mut() else {
-            return Ok(None);
-        };
-        let Some(finding) = finding else { return Ok(None) };
-        let seen = rounds.seen.get(&plan.finding).copied();
-        let stood = seen.map_or(Duration::ZERO, |seen| seen.elapsed());
-        let survey = survey_of(world);
-        let diagnosis = diagnosis_of(finding, plan);
-        let verdict = rounds.engine.one(&diagnosis, stood, &facts.of(&survey), at);
-        rounds.note(&plan.finding, &verdict, diagnosis.severity);
-        self.keep_engine();
-        let proposed = verdict.plan().map(|(plan, id)| (plan.clone(), id.clone()));
-        if let (Some(ledger), Some((proposal, id))) = (self.ledger.as_ref(), &proposed) {
-            let stored = ledger.propose_plan(id.as_str(), proposal, at).map(|_| ());
-            self.stored(Some(stored));
-        }
-        let until = match &verdict {
-            Verdict::Act { id, .. } => return Ok(Some(id.clone())),
-            Verdict::Wait { until, .. } => *until,
-            _ => at.plus(ASK_AGAIN),
-        };
-        Err(Box::new(Input::Held {
-            at,
-            plan: plan.clone(),
-            until,
-            why: verdict.to_string(),
-        }))
-    }
-
-    /// What came of a plan that the engine gave leave for.
-    pub(super) fn left(&mut self, leave: Option<&PlanId>, outcome: Result<&Outcome, &RemedyError>) {
-        let Some(id) = leave else { return };
-        let outcome = match outcome {
-            Ok(Outcome::Done | Outcome::AlreadyDone) => RepairOutcome::Done,
-            Ok(Outcome::Refused { why }) => RepairOutcome::Refused { why: why.clone() },
-            Ok(Outcome::Failed { why }) => RepairOutcome::Failed { why: why.clone() },
-            Ok(Outcome::SettledDone) => RepairOutcome::SettledDone,
-            Ok(Outcome::SettledNotDone) => RepairOutcome::SettledNotDone,
-            // Nothing was done without an intent; an outcome that could not be stored is settled by looking.
-            Err(error) => RepairOutcome::Refused { why: explain(error) },
-        };
-        let at = now();
-        if let Some(rounds) = self.rounds.as_mut() {
-            rounds.engine.outcome(id, &outcome, at);
-        }
-        let ended = self
-            .ledger
-            .as_ref()
-            .filter(|_| outcome.is_done())
-            .map(|ledger| ledger.end_plan(id.as_str(), PlanState::Done, None, at));
-        self.stored(ended);
-        self.keep_engine();
-    }
-}
-
-/// A world as a survey, for an engine that asks for no more than which devices there are.
-fn survey_of(world: &World) -> Survey {
-    Survey {
-        begun: world.begun,
-        pool_name: world.pool.name.clone(),
-        pool: Some(world.pool.clone()),
-        usage: world.pool.data_block_sectors().map(|sectors| PoolUsage {
-            metadata_used: 0,
-            metadata_total: 0,
-            data_used: 0,
-            data_total: 0,
-            block_size: Bytes(sectors.saturating_mul(512)),
-            held_root: None,
-        }),
-        pool_db: world.pool_db.clone().into(),
-        snapshots: world.snapshots.clone().into(),
-        thin: Some(world.thin.clone()),
-        mapping_roots: world.mapping_roots.clone(),
-        nodes: world.nodes.clone(),
-        core: None,
-        mounts: Mounts::default(),
-        containerd: ContainerdState::Unknown {
-            why: "it was not asked".to_owned(),
-        },
-        async_remove: None,
-        unread: Vec::new(),
-    }
-}
-
-/// A finding of the brain's with its plan, as the engine knows findings.
-fn diagnosis_of(finding: Finding, plan: &Plan) -> Diagnosis {
-    let Action::DeleteThin { thin_id, .. } = &plan.action;
-    Diagnosis {
-        summary: finding.to_string(),
-        consequence: "its space is lost".to_owned(),
-        severity: Severity::Space,
-        users: Users::default(),
-        remedy: Treat {
-            action: Treatment::DeleteThin,
-            when: When::Online,
-            guards: Vec::new(),
-            acts: vec![Act::DeleteThin { thin_id: *thin_id }],
-            why: "suture saw containerd make it and die before it was finished".to_owned(),
-        },
-        may_be_in_flight: false,
-        finding,
-    }
-}
-
 fn look(rounds: &mut Rounds, knowledge: Knowledge) -> bool {
     rounds.stage = Stage::Looking;
     let ask = Ask::Look {
@@ -666,56 +539,4 @@ fn look(rounds: &mut Rounds, knowledge: Knowledge) -> bool {
 fn is_of_brain_alone(diagnosis: &Diagnosis) -> bool {
     diagnosis.finding.class == FindingClass::LeakedThin
         && matches!(diagnosis.finding.provenance, Provenance::SeenByProbe { .. })
-}
-
-/// What the engine is told beside the findings.
-pub(super) struct FactsNow {
-    monotonic: Duration,
-    boot: String,
-    local_offset: i32,
-    kill_switch: Option<String>,
-    gap: Option<String>,
-    no_ledger: Option<String>,
-}
-
-impl FactsNow {
-    /// Reads clocks and the kill switch, and what the agent knows.
-    pub(super) fn read(agent: &Agent) -> Self {
-        let since = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let seconds = u64::try_from(since.tv_sec).unwrap_or_default();
-        let nanoseconds = u32::try_from(since.tv_nsec).unwrap_or_default();
-        let known = agent.brain.correlator();
-        let policy = agent.rounds.as_ref().map(|rounds| rounds.engine.policy());
-        let switched_off = policy.and_then(|policy| config::kill_switch(&policy.kill_switch));
-        let only_tells = (!agent.options.policy.act)
-            .then(|| "suture was started without --act, so it only tells".to_owned());
-        let blind = known.is_blind().then(|| {
-            "without kernel probes nobody sees what else happens, so nothing is done by itself".to_owned()
-        });
-        let no_ledger = match &agent.ledger {
-            None => Some("there is no ledger".to_owned()),
-            Some(_) => agent.ledger_trouble.as_ref().map(|(_, what)| what.clone()),
-        };
-        Self {
-            monotonic: Duration::new(seconds, nanoseconds),
-            boot: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
-            local_offset: jiff::Zoned::now().offset().seconds(),
-            kill_switch: switched_off.or(only_tells),
-            gap: known.gap().map(|gap| gap.why.clone()).or(blind),
-            no_ledger,
-        }
-    }
-
-    /// With what the findings were found in.
-    pub(super) fn of<'a>(&'a self, survey: &'a Survey) -> Facts<'a> {
-        Facts {
-            survey,
-            monotonic: self.monotonic,
-            boot: &self.boot,
-            local_offset: self.local_offset,
-            kill_switch: self.kill_switch.clone(),
-            gap: self.gap.clone(),
-            no_ledger: self.no_ledger.clone(),
-        }
-    }
 }

@@ -4,9 +4,11 @@
 
 mod citizen;
 mod commands;
+mod facts;
 mod heal;
 mod healing;
 mod keeping;
+mod leave;
 mod look;
 mod policy;
 mod pulse;

@@ -100,16 +100,6 @@ impl Healing {
     pub(super) fn policy(&self) -> HealingPolicy {
         policy(&self.config, self.grace)
     }
-
-    /// The configuration as it is now.
-    fn read(&self) -> Result<Config, String> {
-        if self.file == Path::new(config::DEFAULT_PATH) {
-            Config::read_default()
-        } else {
-            Config::read(&self.file)
-        }
-        .map_err(|error| explain(&error))
-    }
 }
 
 /// The policy of a configuration; a grace that the command line says holds for every class.
@@ -138,7 +128,7 @@ impl Agent {
             return;
         }
         let file = healing.file.clone();
-        match healing.read() {
+        match Config::read_used(&file).map_err(|error| explain(&error)) {
             Ok(config) if config == healing.config && changed == Changed::File => return,
             Ok(config) => {
                 healing.config = config;

@@ -9,7 +9,7 @@ use crate::{
     brain::Standing,
     config,
     decide::engine::Engine,
-    healer::{Answer, Ask, Begin, Healer, HealerError, Looked, Restart},
+    healer::{Answer, Ask, Begin, Healer, HealerError, Restart},
     model::{
         FindingId, Knowledge, PlanId, RepairPlan, Severity, Timestamp, Verdict,
         healing::{BreakerStatus, HealingStatus, PausedStatus, PlanStatus, VerdictStatus},
@@ -88,9 +88,9 @@ pub(super) struct Open {
 pub(super) struct Rounds {
     pub(super) engine: Engine,
     pub(super) stage: Stage,
-    /// What the last look came to, until its plans are done.
-    pub(super) looked: Option<Box<Looked>>,
     pub(super) open: BTreeMap<FindingId, Open>,
+    /// How many findings more the last look came to than are taken up at once.
+    pub(super) more: usize,
     /// What was decided last, for who asks.
     pub(super) verdicts: BTreeMap<FindingId, (VerdictStatus, Option<Arc<PlanStatus>>)>,
     /// Since when each finding of the brain's stands, by a clock that nobody sets.
@@ -118,8 +118,8 @@ impl Rounds {
         Self {
             engine,
             stage: Stage::Resting,
-            looked: None,
             open: BTreeMap::new(),
+            more: 0,
             verdicts: BTreeMap::new(),
             seen: BTreeMap::new(),
             settled: Knowledge::default(),
@@ -225,7 +225,6 @@ impl Rounds {
     /// The round is over. The worker goes home, and gives its memory back.
     pub(super) fn rest(&mut self) {
         self.stage = Stage::Resting;
-        self.looked = None;
         self.not_before = Instant::now() + REST;
         self.calm_until = Instant::now() + CALM;
         // Where it can not be told now, the next question finds it waiting, which is as well.

@@ -9,16 +9,11 @@ use std::{
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{CliError, Output};
+use super::{CliError, Output, exit};
 use crate::{
     config::{Checked, Config, ConfigFileError, DEFAULT_PATH, Fault, Place},
     words,
 };
-
-/// The file can not be read.
-const OPERATIONAL: u8 = 8;
-/// The file is wrong.
-const WRONG: u8 = 16;
 
 /// Print suture's configuration, or check it.
 #[derive(Debug, Args)]
@@ -91,7 +86,7 @@ fn print(text: &str) -> Result<ExitCode, CliError> {
 
 fn unread(error: &ConfigFileError) -> ExitCode {
     eprintln!("suture: {}", words::explain(error));
-    OPERATIONAL.into()
+    exit::OPERATIONAL.into()
 }
 
 fn report(file: &Path, checked: &Checked, output: Output) -> Result<ExitCode, CliError> {
@@ -103,7 +98,7 @@ fn report(file: &Path, checked: &Checked, output: Output) -> Result<ExitCode, Cl
     let code = if errors.is_empty() {
         ExitCode::SUCCESS
     } else {
-        WRONG.into()
+        exit::USAGE.into()
     };
     let mut out = io::stdout().lock();
     match output {

@@ -34,7 +34,7 @@ pub(super) fn restart(arguments: RestartArguments) -> ExitCode {
         root: arguments.root_path,
         ledger: arguments.ledger,
     };
-    restart.carry_out().into()
+    restart.carry_out().unwrap_or(OPERATIONAL).into()
 }
 
 /// Works for the sidecar at the other end of the standard input.

@@ -1,6 +1,6 @@
 //! Where suture's own configuration is.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -22,10 +22,6 @@ impl ConfigArgument {
 
     /// What it says. The file in its usual place may be missing: then everything is as shipped.
     pub(super) fn read(&self) -> Result<Config, ConfigFileError> {
-        if self.config == Path::new(DEFAULT_PATH) {
-            Config::read_default()
-        } else {
-            Config::read(&self.config)
-        }
+        Config::read_used(&self.config)
     }
 }

@@ -139,6 +139,15 @@ impl Config {
         }
     }
 
+    /// Reads the file that is used; only in its usual place it may be missing.
+    pub fn read_used(path: &Path) -> Result<Self, ConfigFileError> {
+        if path == Path::new(DEFAULT_PATH) {
+            Self::read_default()
+        } else {
+            Self::read(path)
+        }
+    }
+
     /// Reads the file in its usual place; without one everything is as shipped.
     pub fn read_default() -> Result<Self, ConfigFileError> {
         match Self::read(Path::new(DEFAULT_PATH)) {

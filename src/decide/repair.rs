@@ -126,8 +126,8 @@ pub fn still_approved(
     approved.map(|plan| plan.finding).collect()
 }
 
-/// When it is its turn.
-fn rank(plan: &RepairPlan) -> u8 {
+/// When it is its turn, by its most serious act: what resumes dm devices first, what deletes thin devices last.
+pub(super) fn rank(plan: &RepairPlan) -> u8 {
     let of = |act: &Act| match act {
         Act::ResumeNode { .. } => 0,
         Act::DeleteThin { .. } => 2,

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    model::{Diagnoses, Diagnosis, Knowledge, PoolActivation, RepairPlan, Survey},
+    model::{Diagnoses, Knowledge, PoolActivation, RepairPlan, Survey},
     observe::survey::SurveyPlaces,
     remedy::repair::{PlanResult, Settlement},
 };
@@ -87,14 +87,10 @@ pub enum Answer {
 pub struct Looked {
     /// What stands.
     pub diagnoses: Diagnoses,
-    /// What an operation in flight may be the cause of.
-    pub in_flight: Vec<Diagnosis>,
     /// How many findings more there are than are told here; the worst are.
     pub more: usize,
     /// The part of the survey that the findings are about.
     pub survey: Survey,
-    /// How long the last read and its diagnosis took.
-    pub took: Duration,
 }
 
 /// One line.

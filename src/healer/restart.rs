@@ -123,26 +123,18 @@ impl Restart {
     /// How long to wait for all of it.
     pub(super) const WAIT: Duration = Duration::from_mins(4);
 
-    /// Does it. The exit code is that of the repair; 8 where containerd could not be stopped.
+    /// Does it. The exit code is that of the repair; nothing where it was not made. What went wrong is told.
     #[must_use]
-    pub fn carry_out(&self) -> u8 {
-        const OPERATIONAL: u8 = 8;
+    pub fn carry_out(&self) -> Option<u8> {
+        let tell = |why: String| eprintln!("suture: {why}");
         let stopped = systemctl("stop", &self.unit, STOP);
-        let code = match stopped {
-            Ok(()) => self.repair().unwrap_or_else(|why| {
-                eprintln!("suture: {why}");
-                OPERATIONAL
-            }),
-            Err(why) => {
-                eprintln!("suture: nothing is repaired: {why}");
-                OPERATIONAL
-            }
-        };
+        let code = stopped
+            .map_err(|why| format!("nothing is repaired: {why}"))
+            .and_then(|()| self.repair())
+            .map_err(tell);
         // systemd does so once more when this process is gone (ExecStopPost).
-        if let Err(why) = systemctl("start", &self.unit, STOP) {
-            eprintln!("suture: {why}");
-        }
-        code
+        let _ = systemctl("start", &self.unit, STOP).map_err(tell);
+        code.ok()
     }
 
     fn repair(&self) -> Result<u8, String> {

@@ -131,7 +131,6 @@ impl Worker<'_> {
         let mut busy = 0;
         loop {
             (self.tell)("reading containerd's databases, the pool and the dm devices");
-            let begun = Instant::now();
             let survey = match self.sight.survey(&roots) {
                 Err(WorldError::Busy) if busy < TRIES => {
                     busy += 1;
@@ -150,17 +149,14 @@ impl Worker<'_> {
                     (self.tell)("waiting for what may be in flight");
                     sleep(after);
                 }
-                Settled::Done(mut diagnoses, mut in_flight) => {
+                Settled::Done(mut diagnoses, _) => {
                     let all = diagnoses.found.len();
                     // The worst come first.
                     diagnoses.found.truncate(MOST);
-                    in_flight.truncate(MOST);
                     return Ok(Answer::Looked(Box::new(Looked {
                         more: all.saturating_sub(MOST),
                         survey: about(&survey, &diagnoses.found),
                         diagnoses,
-                        in_flight,
-                        took: begun.elapsed(),
                     })));
                 }
             }

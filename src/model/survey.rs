@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bytes, DeviceMark, DeviceNumber, DeviceRecord, IdState, Incarnation, Node, OperationId, Pool, PoolDb,
-    PoolName, Shared, SnapshotDb, SnapshotId, ThinDetails, ThinId, Timestamp, TxId,
+    Bytes, DeviceMark, DeviceNumber, DeviceRecord, IdState, Incarnation, Node, Operation, OperationId,
+    OperationState, Pool, PoolDb, PoolName, Shared, SnapshotDb, SnapshotId, ThinDetails, ThinId, Timestamp,
+    TxId, World,
 };
 
 /// One consistent read of everything.
@@ -222,7 +223,50 @@ pub struct Claim {
     pub mark: DeviceMark,
 }
 
+impl Knowledge {
+    /// Takes in what an operation of containerd's says of its thin device: whose it is, where it was abandoned; and that
+    /// somebody is at work on it, where it is `watched` that it goes on. What nobody watches may have ended long ago.
+    pub fn note(&mut self, operation: &Operation, watched: bool) {
+        match &operation.state {
+            OperationState::Abandoned { mark, .. } => {
+                let claim = Claim {
+                    operation: operation.id.clone(),
+                    mark: mark.clone(),
+                };
+                self.claims.insert(operation.thin_id, claim);
+            }
+            OperationState::InFlight | OperationState::Orphaned { .. } if watched => {
+                self.at_work.insert(operation.thin_id, operation.id.clone());
+            }
+            _ => {}
+        }
+    }
+}
+
 impl Survey {
+    /// Of a world: without who uses it, how full the pool is, and whether containerd runs.
+    #[must_use]
+    pub fn of_world(world: &World) -> Self {
+        Self {
+            begun: world.begun,
+            pool_name: world.pool.name.clone(),
+            pool: Some(world.pool.clone()),
+            usage: None,
+            pool_db: world.pool_db.clone().into(),
+            snapshots: world.snapshots.clone().into(),
+            thin: Some(world.thin.clone()),
+            mapping_roots: world.mapping_roots.clone(),
+            nodes: world.nodes.clone(),
+            core: None,
+            mounts: Mounts::default(),
+            containerd: ContainerdState::Unknown {
+                why: "it was not asked".to_owned(),
+            },
+            async_remove: None,
+            unread: Vec::new(),
+        }
+    }
+
     /// Transaction ids that prove which state of the databases this is.
     #[must_use]
     pub fn transactions(&self) -> (TxId, Option<TxId>) {

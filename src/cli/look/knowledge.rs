@@ -9,11 +9,7 @@ use std::{
 use crate::{
     control::{self, AskError},
     ledger::{Ledger, RepairRow},
-    model::{
-        FindingId, Knowledge, PoolName, Status, ThinId, Timestamp,
-        operation::{Operation, OperationState},
-        survey::Claim,
-    },
+    model::{FindingId, Knowledge, PoolName, Status, Timestamp, operation::Operation},
     words::explain,
 };
 
@@ -51,7 +47,7 @@ impl<'a> Sources<'a> {
         if let Some(path) = sidecar.as_ref().and_then(|one| one.ledger.as_ref()) {
             rows.extend(self.of_sidecars(path.clone()));
         }
-        knowledge(rows, sidecar, pool)
+        knowledge(&rows, sidecar, pool)
     }
 
     /// What repairs of this pool left open, or had begun when they died.
@@ -176,29 +172,15 @@ fn understood(status: Status, pool: &PoolName, now: Timestamp) -> Option<Sidecar
     })
 }
 
-fn knowledge(operations: Vec<Operation>, sidecar: Option<Sidecar>, pool: &PoolName) -> Knowledge {
+fn knowledge(operations: &[Operation], sidecar: Option<Sidecar>, pool: &PoolName) -> Knowledge {
     let mut known = Knowledge::default();
     let runs = sidecar.is_some();
     if let Some(sidecar) = sidecar {
         known.watched = sidecar.watched;
         known.confirmed = sidecar.open;
     }
-    for operation in operations.into_iter().filter(|one| one.pool == *pool) {
-        let id: ThinId = operation.thin_id;
-        match operation.state {
-            OperationState::Abandoned { mark, .. } => {
-                let claim = Claim {
-                    operation: operation.id,
-                    mark,
-                };
-                known.claims.insert(id, claim);
-            }
-            // Without a sidecar that goes on watching, what the ledger has as in flight ended long ago.
-            OperationState::InFlight | OperationState::Orphaned { .. } if runs => {
-                known.at_work.insert(id, operation.id);
-            }
-            _ => {}
-        }
+    for operation in operations.iter().filter(|one| one.pool == *pool) {
+        known.note(operation, runs);
     }
     known
 }
@@ -211,7 +193,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::{model::OperationId, testing};
+    use crate::{
+        model::{OperationId, OperationState, ThinId},
+        testing,
+    };
 
     fn operation(id: u32, state: OperationState) -> Operation {
         Operation {
@@ -247,7 +232,7 @@ mod tests {
 
     #[test]
     fn only_a_running_sidecar_makes_an_open_operation_one_in_flight() {
-        let alone = knowledge(operations(), None, &testing::pool());
+        let alone = knowledge(&operations(), None, &testing::pool());
         assert_eq!(alone.claims.keys().copied().collect::<Vec<_>>(), [ThinId(1)]);
         assert!(alone.at_work.is_empty() && !alone.watched);
 
@@ -256,7 +241,7 @@ mod tests {
             open: vec![FindingId("wedge/tp/1".to_owned())],
             ledger: None,
         };
-        let together = knowledge(operations(), Some(sidecar), &testing::pool());
+        let together = knowledge(&operations(), Some(sidecar), &testing::pool());
         let at_work: Vec<_> = together.at_work.keys().copied().collect();
         assert_eq!(at_work, [ThinId(2), ThinId(3)]);
         assert_eq!(together.claims, alone.claims);

@@ -20,7 +20,8 @@ fn writes_until_it_is_killed() {
     for number in 1.. {
         ledger.intend(&plan_of(number), &reading(), at(30)).unwrap();
         ledger.save_operation(&abandoned(number)).unwrap();
-        writeln!(out, "stored {number}").unwrap();
+        // In one call, so that no half of a line is left when the process is killed.
+        out.write_all(format!("stored {number}\n").as_bytes()).unwrap();
         if number % 50 == 0 {
             let _ = ledger
                 .connection

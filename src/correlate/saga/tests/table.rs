@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::model::{ContainerdState, Survey, survey::Mounts};
+use crate::model::Survey;
 
 fn found(left: Left, past: bool) -> Remains {
     Remains {
@@ -120,32 +120,13 @@ fn remains_are_told_apart_as_far_as_they_differ() {
     assert!(windows(Some(D::Other(99)), true, F::Live, None, false).is_empty());
 }
 
-fn survey(world: &World) -> Survey {
-    Survey {
-        begun: world.begun,
-        pool_name: world.pool.name.clone(),
-        pool: Some(world.pool.clone()),
-        usage: None,
-        pool_db: world.pool_db.clone().into(),
-        snapshots: world.snapshots.clone().into(),
-        thin: Some(world.thin.clone()),
-        mapping_roots: world.mapping_roots.clone(),
-        nodes: world.nodes.clone(),
-        core: None,
-        mounts: Mounts::default(),
-        containerd: ContainerdState::Stopped { at_work: Vec::new() },
-        async_remove: None,
-        unread: Vec::new(),
-    }
-}
-
 #[test]
 fn a_world_and_a_survey_show_the_same_remains() {
     for script in scripts() {
         let on = script.on(7);
         for line in (script.lines)(on) {
             let world = on.fill(world(10), &line);
-            let survey = survey(&world);
+            let survey = Survey::of_world(&world);
             assert_eq!(
                 Remains::in_world(&world, &on.name()),
                 Remains::in_survey(&survey, &on.name())

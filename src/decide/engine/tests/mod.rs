@@ -15,8 +15,7 @@ use crate::{
     diagnose,
     model::{
         Bytes, ContainerdState, CoreDb, DeviceState, FindingId, IdState, Knowledge, Mode, OperationId,
-        PoolUsage, RepairOutcome, ThinDetails, ThinId,
-        survey::{Claim, Mounts},
+        PoolUsage, RepairOutcome, ThinDetails, ThinId, survey::Claim,
     },
     testing::{self, Fill},
 };
@@ -52,8 +51,6 @@ fn bench(policy: HealingPolicy) -> Bench {
     let world = testing::world(1);
     let survey = Survey {
         begun: testing::at(1),
-        pool_name: world.pool.name.clone(),
-        pool: Some(world.pool),
         usage: Some(PoolUsage {
             metadata_used: 300,
             metadata_total: 4096,
@@ -62,19 +59,13 @@ fn bench(policy: HealingPolicy) -> Bench {
             block_size: Bytes(BLOCK),
             held_root: None,
         }),
-        pool_db: world.pool_db.into(),
-        snapshots: world.snapshots.into(),
-        thin: Some(world.thin),
-        mapping_roots: BTreeMap::new(),
-        nodes: Vec::new(),
         core: Some(CoreDb::default().into()),
-        mounts: Mounts::default(),
         containerd: ContainerdState::Running {
             who: testing::containerd(),
             at_work: Vec::new(),
         },
         async_remove: Some(false),
-        unread: Vec::new(),
+        ..Survey::of_world(&world)
     };
     let mut bench = Bench {
         engine: Engine::new(policy),
@@ -178,7 +169,8 @@ impl Bench {
         diagnose::survey(&self.survey, &self.knowledge)
     }
 
-    fn round(&mut self) -> Vec<(FindingId, Verdict)> {
+    /// Asks the engine about what is there now.
+    fn ask<T>(&mut self, question: impl FnOnce(&mut Engine, &Diagnoses, &Facts<'_>, Timestamp) -> T) -> T {
         let diagnoses = self.diagnoses();
         let facts = Facts {
             survey: &self.survey,
@@ -189,7 +181,11 @@ impl Bench {
             gap: self.gap.clone(),
             no_ledger: self.no_ledger.clone(),
         };
-        self.engine.round(&diagnoses, &facts, self.wall)
+        question(&mut self.engine, &diagnoses, &facts, self.wall)
+    }
+
+    fn round(&mut self) -> Vec<(FindingId, Verdict)> {
+        self.ask(Engine::round)
     }
 
     fn verdict(&mut self, finding: &FindingId) -> Verdict {

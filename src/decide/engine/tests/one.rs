@@ -5,18 +5,10 @@ use super::*;
 impl Bench {
     /// Asks about a finding that has stood so long.
     fn one(&mut self, finding: &FindingId, stood: Duration) -> Verdict {
-        let diagnoses = self.diagnoses();
-        let one = diagnoses.found.iter().find(|one| one.finding.id == *finding);
-        let facts = Facts {
-            survey: &self.survey,
-            monotonic: self.monotonic,
-            boot: self.boot,
-            local_offset: 0,
-            kill_switch: self.kill_switch.clone(),
-            gap: self.gap.clone(),
-            no_ledger: self.no_ledger.clone(),
-        };
-        self.engine.one(one.unwrap(), stood, &facts, self.wall)
+        self.ask(|engine, diagnoses, facts, now| {
+            let one = diagnoses.found.iter().find(|one| one.finding.id == *finding);
+            engine.one(one.unwrap(), stood, facts, now)
+        })
     }
 }
 
