@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::bbolt::{
-    BboltError, Bucket, Database, PageSource, Snapshot, Value,
+    BboltError, Bucket, Database, PageSource, Snapshot, Value, Visit,
     fold::{Entry, Found, Shape, Tables},
 };
 #[cfg(feature = "readers")]
@@ -226,48 +226,64 @@ fn collect<S: PageSource>(
     let Some(bucket) = rows_bucket(snapshot, path)? else {
         return Ok(None);
     };
-    let mut rows = Vec::new();
+    let mut keys = Vec::new();
     let mut buckets = Vec::new();
     bucket.for_each(|key, value| match value {
         Value::Bucket(row) => {
-            rows.push(RawRow::new(key));
+            keys.push(key.to_vec());
             buckets.push(row);
             Ok(())
         }
         Value::Bytes(_) => Err(bad_row(path, key, "is a plain value where a bucket belongs")),
     })?;
-    snapshot.in_file_order(&buckets, |place, bucket| match rows.get_mut(place) {
-        Some(row) => row.read(bucket, path),
-        None => Ok(()),
-    })?;
-    Ok(Some((rows, bucket.sequence())))
+    let parts = snapshot.in_file_order(&buckets, &ReadParts { keys: &keys, path })?;
+    let rows = keys.into_iter().zip(parts);
+    let rows = rows.map(|(key, Parts { id, kind, parent })| RawRow {
+        key,
+        id,
+        kind,
+        parent,
+    });
+    Ok(Some((rows.collect(), bucket.sequence())))
 }
 
-impl RawRow {
-    fn new(key: &[u8]) -> Self {
-        Self {
-            key: key.to_vec(),
-            id: None,
-            kind: None,
-            parent: None,
-        }
-    }
+/// The values of a row that matter.
+#[derive(Default)]
+struct Parts {
+    id: Option<u64>,
+    kind: Option<u8>,
+    parent: Option<Vec<u8>>,
+}
+
+/// Reads them.
+struct ReadParts<'r> {
+    /// The keys of all rows, for messages.
+    keys: &'r [Vec<u8>],
+    path: &'r Path,
+}
+
+impl Visit for ReadParts<'_> {
+    type Made = Parts;
+    type Error = SnapshotDbError;
 
     /// One walk, which reads the row's page once; `labels`, a bucket inside, is not entered.
-    fn read<S: PageSource>(&mut self, bucket: &Bucket<'_, S>, path: &Path) -> Result<(), SnapshotDbError> {
+    fn visit<S: PageSource>(&self, place: usize, bucket: &Bucket<'_, S>) -> Result<Parts, SnapshotDbError> {
+        let mut parts = Parts::default();
         bucket.for_each(|name, value| {
             match (name, value) {
-                (b"id", Value::Bytes(bytes)) => self.id = uvarint(&bytes),
-                (b"kind", Value::Bytes(bytes)) => self.kind = only_byte(&bytes),
-                (b"parent", Value::Bytes(bytes)) => self.parent = Some(bytes.into_owned()),
+                (b"id", Value::Bytes(bytes)) => parts.id = uvarint(&bytes),
+                (b"kind", Value::Bytes(bytes)) => parts.kind = only_byte(&bytes),
+                (b"parent", Value::Bytes(bytes)) => parts.parent = Some(bytes.into_owned()),
                 (b"id" | b"kind" | b"parent", Value::Bucket(_)) => {
+                    let key = self.keys.get(place).map_or(&[][..], Vec::as_slice);
                     let name = name.escape_ascii();
-                    return Err(bad_row(path, &self.key, format!("its `{name}` is a bucket")));
+                    return Err(bad_row(self.path, key, format!("its `{name}` is a bucket")));
                 }
                 _ => {}
             }
             Ok(())
-        })
+        })?;
+        Ok(parts)
     }
 }
 

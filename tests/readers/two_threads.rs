@@ -1,4 +1,4 @@
-//! Many buckets are read by a second thread, and looked at by the first: what that says is what one thread says.
+//! Many buckets are shared by several threads: what they say is what one thread says.
 
 use std::{collections::HashSet, io, sync::Mutex, thread, thread::ThreadId};
 
@@ -65,14 +65,14 @@ fn by_one(bytes: &[u8]) -> Result<Tree, String> {
     told(Database::new(&source).snapshot(dump_in_file_order))
 }
 
-/// What two say, which must both have read.
+/// What several say, of which more than one must have read.
 fn by_two(bytes: &[u8]) -> Result<Tree, String> {
     let source = Watched {
         bytes: bytes.to_vec(),
         readers: Mutex::default(),
     };
     told(Database::new(&source).snapshot(dump_in_file_order)).inspect(|_| {
-        assert_eq!(source.readers.lock().unwrap().len(), 2);
+        assert!(source.readers.lock().unwrap().len() > 1);
     })
 }
 

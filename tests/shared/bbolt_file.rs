@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 
-use suture::observe::bbolt::{BboltError, Bucket, Database, PageSource, Snapshot, Value};
+use suture::observe::bbolt::{BboltError, Bucket, Database, PageSource, Snapshot, Value, Visit};
 
 /// What a bucket holds: the model that the reader is compared with.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -439,6 +439,18 @@ impl PageSource for &Moving {
     }
 }
 
+/// Reads all that is in each of many buckets.
+struct Dump;
+
+impl Visit for Dump {
+    type Made = Tree;
+    type Error = BboltError;
+
+    fn visit<S: PageSource>(&self, _: usize, bucket: &Bucket<'_, S>) -> Result<Tree, BboltError> {
+        dump(bucket)
+    }
+}
+
 /// The same, the buckets of the root in the order in which they lie in the file.
 pub(crate) fn dump_in_file_order<S: PageSource>(snapshot: &Snapshot<'_, S>) -> Result<Tree, BboltError> {
     let root = snapshot.root();
@@ -457,13 +469,10 @@ pub(crate) fn dump_in_file_order<S: PageSource>(snapshot: &Snapshot<'_, S>) -> R
         }
         Ok::<_, BboltError>(())
     })?;
-    snapshot.in_file_order(&buckets, |place, bucket| {
-        let before = tree
-            .items
-            .insert(keys[place].clone(), Item::Bucket(dump(bucket)?));
-        assert!(before.is_none(), "a bucket came twice");
-        Ok::<_, BboltError>(())
-    })?;
+    let dumped = snapshot.in_file_order(&buckets, &Dump)?;
+    assert_eq!(dumped.len(), keys.len());
+    let items = dumped.into_iter().map(Item::Bucket);
+    tree.items.extend(keys.into_iter().zip(items));
     Ok(tree)
 }
 

@@ -1,24 +1,35 @@
 //! Pages that are read before they are asked for, neighbours in one go. A bucket that holds another one has a page of its own,
 //! so a hundred thousand rows with labels are as many pages, and a call for each costs more than its bytes.
 //!
-//! Where there are very many of them a second thread reads while this one looks at what was read. All the looking, and so
-//! what is told of damage, is this one's, page by page in the same order.
+//! Where there are very many of them several threads take a share each.
 
 use std::{
+    num::NonZero,
     ops::{Deref, Range},
+    panic::resume_unwind,
     rc::Rc,
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread,
 };
 
 use super::error::BboltError;
-use super::source::PageSource;
-use super::walk::{Bucket, Snapshot, Tree};
+use super::source::{PageSource, Shared};
+use super::walk::{Bucket, Origin, Snapshot, Tree};
 
-/// Runs of pages from which on a second thread is worth its start.
-const RUNS_FOR_TWO: usize = 8;
-/// Runs that are read and not looked at yet, at most.
-const RUNS_WAITING: usize = 4;
+/// Runs of pages that are worth the start of a thread.
+const RUNS_FOR_ONE: usize = 4;
+/// Threads that share the work, at most: beyond that it is memory that is waited for.
+const MOST_THREADS: usize = 4;
+
+/// What is made of each of many buckets, by any thread.
+pub trait Visit: Sync {
+    /// What is made of one.
+    type Made: Send;
+    /// Why nothing is made of one.
+    type Error: From<BboltError> + Send;
+
+    /// Makes it of the bucket at this place among the others. Nothing may depend on which were visited before.
+    fn visit<S: PageSource>(&self, place: usize, bucket: &Bucket<'_, S>) -> Result<Self::Made, Self::Error>;
+}
 
 /// Bytes of a page, or of a part of one: a share of whatever they were read with.
 #[derive(Debug, Clone)]
@@ -164,109 +175,142 @@ impl<'s, 'd, S: PageSource> Runs<'s, 'd, S> {
     }
 }
 
-/// A bucket among others: its first page, and its place among them.
-type Placed = (u64, usize);
+/// A bucket that has pages of its own, among others.
+#[derive(Debug, Clone, Copy)]
+struct Placed {
+    root: u64,
+    place: usize,
+    origin: Origin,
+    sequence: u64,
+}
+
+/// Pages to be read in one go, and how many of the buckets begin on them.
+type Part = (Run, usize);
+
+/// What was made of buckets, with their places among the others.
+type Made<T> = Vec<(usize, T)>;
 
 impl<S: PageSource> Snapshot<'_, S> {
-    /// Calls `visit` for each of the buckets with its place among them, in the order in which their first pages lie in the
-    /// file; stops at the first error.
-    pub fn in_file_order<E: From<BboltError>>(
+    /// Calls `visit` for each of the buckets, in the order in which their first pages lie in the file, and gives what it made
+    /// of them in their own order; or its first error.
+    ///
+    /// Where there are very many, several threads share them. What they say is what one says: where any of them meets an
+    /// error, or two of them a page that both reach, it is all read again by this one.
+    pub fn in_file_order<V: Visit>(
         &self,
         buckets: &[Bucket<'_, S>],
-        visit: impl FnMut(usize, &Bucket<'_, S>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let first_page = |bucket: &Bucket<'_, S>| match bucket.tree {
-            Tree::Pages { root, .. } => root,
-            // It is read already, with the page that it is on.
-            Tree::Inline { .. } => 0,
-        };
-        let places = buckets.iter().enumerate();
-        let mut order: Vec<Placed> = places
-            .map(|(place, bucket)| (first_page(bucket), place))
-            .collect();
-        order.sort_unstable();
-        let inline = order.partition_point(|(page, _)| *page == 0);
-        let mut runs = vec![(Run { offset: 0, length: 0 }, inline)];
-        let mut at = inline;
+        visit: &V,
+    ) -> Result<Vec<V::Made>, V::Error> {
+        let mut made = Vec::with_capacity(buckets.len());
+        let mut order = Vec::new();
+        for (place, bucket) in buckets.iter().enumerate() {
+            match bucket.tree {
+                Tree::Pages { root, origin } => order.push(Placed {
+                    root,
+                    place,
+                    origin,
+                    sequence: bucket.sequence(),
+                }),
+                // It is read already, with the page that it is on.
+                Tree::Inline { .. } => made.push((place, visit.visit(place, bucket)?)),
+            }
+        }
+        order.sort_unstable_by_key(|placed| (placed.root, placed.place));
+        let mut parts = Vec::new();
+        let mut at = 0;
         while let Some(rest) = order.get(at..).filter(|rest| !rest.is_empty()) {
-            let (run, count) = run_of(self, rest.iter().map(|(page, _)| *page));
-            runs.push((run, count));
+            let (run, count) = run_of(self, rest.iter().map(|placed| placed.root));
+            parts.push((run, count));
             at = at.saturating_add(count);
         }
-        let visited = match self.source.shared() {
-            Some(source) if runs.len() >= RUNS_FOR_TWO => self.by_two(source, &runs, &order, buckets, visit),
-            _ => {
-                let mut room = Vec::new();
-                let read = |run: Run, used: Vec<u8>| {
-                    room = used;
-                    run.read(self.source, std::mem::take(&mut room))
-                };
-                self.visit_runs(&runs, &order, buckets, read, visit)
+        let shared = self
+            .source
+            .shared()
+            .and_then(|source| self.by_several(Shared(source), &parts, &order, visit));
+        match shared {
+            Some(shared) => made.extend(shared),
+            None => self.visit_parts(&parts, &order, visit, &mut made)?,
+        }
+        made.sort_unstable_by_key(|(place, _)| *place);
+        Ok(made.into_iter().map(|(_, made)| made).collect())
+    }
+
+    /// The same by several threads, each with a snapshot of its own of the same transaction. Nothing where there are too few
+    /// to share, and where anything is wrong.
+    fn by_several<V: Visit>(
+        &self,
+        source: Shared<'_>,
+        parts: &[Part],
+        order: &[Placed],
+        visit: &V,
+    ) -> Option<Made<V::Made>> {
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        let threads = threads.min(MOST_THREADS).min(parts.len() / RUNS_FOR_ONE);
+        if threads < 2 {
+            return None;
+        }
+        let each = parts.len().div_ceil(threads);
+        let again = self.again();
+        let mut rest = order;
+        let shares = parts.chunks(each).map(|parts| {
+            let count = parts.iter().map(|(_, count)| count).sum();
+            let (mine, others) = rest.split_at_checked(count).unwrap_or((rest, &[]));
+            rest = others;
+            move || {
+                let snapshot = again.of(&source);
+                let mut made = Vec::with_capacity(mine.len());
+                let all = snapshot.visit_parts(parts, mine, visit, &mut made);
+                all.ok().map(|()| (made, snapshot.into_gathered()))
             }
-        };
-        self.ahead.take();
-        visited
+        });
+        let shares: Vec<_> = shares.collect();
+        let shares: Option<Vec<_>> = thread::scope(|scope| {
+            let mut shares = shares.into_iter();
+            let last = shares.next_back()?;
+            let others: Vec<_> = shares
+                .map(|share| {
+                    let thread = thread::Builder::new().name("rows".to_owned());
+                    thread.spawn_scoped(scope, share)
+                })
+                .collect();
+            let last = last();
+            let others = others.into_iter().map(|thread| match thread.ok()?.join() {
+                Ok(share) => share,
+                Err(panic) => resume_unwind(panic),
+            });
+            // All are waited for, whatever came of the first.
+            let others: Vec<_> = others.collect();
+            others.into_iter().chain([last]).collect()
+        });
+        let (made, gathered): (Vec<_>, Vec<_>) = shares?.into_iter().unzip();
+        self.gather(gathered)
+            .then(|| made.into_iter().flatten().collect())
     }
 
-    /// Reads in a thread of its own what is looked at here.
-    fn by_two<E: From<BboltError>>(
+    /// Visits run by run, in this thread.
+    fn visit_parts<V: Visit>(
         &self,
-        source: &(dyn PageSource + Sync),
-        runs: &[(Run, usize)],
+        parts: &[Part],
         order: &[Placed],
-        buckets: &[Bucket<'_, S>],
-        visit: impl FnMut(usize, &Bucket<'_, S>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        thread::scope(|scope| {
-            let (give, given): (SyncSender<Vec<u8>>, Receiver<_>) = sync_channel(RUNS_WAITING);
-            let (give_back, rooms): (SyncSender<Vec<u8>>, Receiver<_>) = sync_channel(RUNS_WAITING);
-            let read_all = move || {
-                for (run, _) in runs {
-                    let room = rooms.try_recv().unwrap_or_default();
-                    // Nobody waits for it any more once a page was found to be damaged.
-                    if give.send(run.read(source, room)).is_err() {
-                        return;
-                    }
-                }
-            };
-            let reader = thread::Builder::new().name("pages ahead".to_owned());
-            // Without a second thread nothing comes, and each run is read here.
-            drop(reader.spawn_scoped(scope, read_all));
-            let read = |run: Run, used: Vec<u8>| {
-                // A full queue, or no thread: the room is given back to the system.
-                drop(give_back.try_send(used));
-                given.recv().unwrap_or_else(|_| run.read(self.source, Vec::new()))
-            };
-            self.visit_runs(runs, order, buckets, read, visit)
-        })
-    }
-
-    /// Visits run by run what `read` reads; it is given the room of the run before.
-    fn visit_runs<E: From<BboltError>>(
-        &self,
-        runs: &[(Run, usize)],
-        order: &[Placed],
-        buckets: &[Bucket<'_, S>],
-        mut read: impl FnMut(Run, Vec<u8>) -> Vec<u8>,
-        mut visit: impl FnMut(usize, &Bucket<'_, S>) -> Result<(), E>,
-    ) -> Result<(), E> {
+        visit: &V,
+        made: &mut Made<V::Made>,
+    ) -> Result<(), V::Error> {
         let mut rest = order.iter();
         let mut now = Ahead::default();
-        for (run, count) in runs {
+        for (run, count) in parts {
             self.ahead.take();
             now = Ahead {
                 offset: run.offset,
-                bytes: Rc::new(read(*run, now.into_room())),
+                bytes: Rc::new(run.read(self.source, now.into_room())),
             };
-            for (_, place) in rest.by_ref().take(*count) {
-                let Some(bucket) = buckets.get(*place) else {
-                    continue;
-                };
+            for placed in rest.by_ref().take(*count) {
                 // What is below a bucket may have been read ahead too.
                 self.ahead.replace(now.clone());
-                visit(*place, bucket)?;
+                let bucket = Bucket::of_pages(self, placed.root, placed.origin, placed.sequence);
+                made.push((placed.place, visit.visit(placed.place, &bucket)?));
             }
         }
+        self.ahead.take();
         Ok(())
     }
 }

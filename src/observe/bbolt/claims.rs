@@ -1,7 +1,7 @@
 //! Who points at each page that was read. In a tree each page has one owner, so a second one is damage: this is what makes
 //! loops, shared subtrees and overlapping overflow runs end at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 /// Who points at a page: the page number of the pointer, and its place there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +22,7 @@ struct Claim {
 const TOGETHER: u64 = 64;
 
 /// The owners of pages.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Claims {
     blocks: HashMap<u64, Vec<Option<Claim>>>,
 }
@@ -45,6 +45,23 @@ impl Claims {
             }
         }
         Ok(())
+    }
+
+    /// Takes in the owners of other pages, or of the same. False where a page has another owner there.
+    pub(super) fn merge(&mut self, other: Self) -> bool {
+        for (number, theirs) in other.blocks {
+            let Entry::Occupied(mut ours) = self.blocks.entry(number) else {
+                self.blocks.insert(number, theirs);
+                continue;
+            };
+            for (our, their) in ours.get_mut().iter_mut().zip(theirs) {
+                let Some(their) = their else { continue };
+                if *our.get_or_insert(their) != their {
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     /// The numbers of all pages that are owned.
@@ -75,8 +92,15 @@ mod tests {
         assert_eq!(claims.claim(62, 4, origin(2, 9)), Err((62, 2)));
         assert_eq!(claims.claim(63, 1, origin(2, 0)), Err((63, 2)));
         assert_eq!(claims.claim(u64::MAX - 1, 1, origin(4, 0)), Ok(()));
+        let mut other = Claims::default();
+        assert_eq!(other.claim(62, 4, origin(2, 0)), Ok(()));
+        assert_eq!(other.claim(70, 1, origin(2, 2)), Ok(()));
+        assert!(claims.merge(other.clone()));
+        assert_eq!(claims.claim(70, 1, origin(5, 0)), Err((70, 2)));
+        assert_eq!(other.claim(61, 1, origin(6, 0)), Ok(()));
+        assert!(!claims.merge(other));
         let mut pages = claims.pages();
         pages.sort_unstable();
-        assert_eq!(pages, [60, 61, 62, 63, 64, 65, u64::MAX - 1]);
+        assert_eq!(pages, [60, 61, 62, 63, 64, 65, 70, u64::MAX - 1]);
     }
 }

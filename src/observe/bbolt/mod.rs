@@ -32,6 +32,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+pub use ahead::Visit;
 pub use error::BboltError;
 #[cfg(feature = "readers")]
 pub use file::FileSource;

@@ -24,7 +24,7 @@ pub trait PageSource {
         0
     }
 
-    /// The same bytes for a second thread that reads beside this one; nothing where they are for one thread only.
+    /// The same bytes for other threads that read beside this one; nothing where they are for one thread only.
     fn shared(&self) -> Option<&(dyn PageSource + Sync)> {
         None
     }
@@ -34,6 +34,36 @@ pub trait PageSource {
 
     /// How errors call it: the path.
     fn name(&self) -> String;
+}
+
+/// Bytes that several threads read.
+#[derive(Clone, Copy)]
+pub(super) struct Shared<'s>(pub(super) &'s (dyn PageSource + Sync));
+
+impl PageSource for Shared<'_> {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(offset, buf)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
+    }
+
+    fn holds(&self, offset: u64, length: u64) -> io::Result<bool> {
+        self.0.holds(offset, length)
+    }
+
+    fn read_ahead(&self) -> u64 {
+        self.0.read_ahead()
+    }
+
+    fn is_current(&self) -> io::Result<bool> {
+        self.0.is_current()
+    }
+
+    fn name(&self) -> String {
+        self.0.name()
+    }
 }
 
 /// Bytes in memory: a recorded file, or a test's.

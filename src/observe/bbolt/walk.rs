@@ -50,6 +50,41 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
         }
     }
 
+    /// For another thread, which reads the same transaction.
+    pub(super) fn again(&self) -> Again {
+        Again {
+            size: self.size,
+            meta: self.meta,
+            older: self.older,
+            keep: self.reached.is_some(),
+        }
+    }
+
+    /// Who owns which of the pages that it read, and these where they were to be kept.
+    pub(super) fn into_gathered(self) -> Gathered {
+        (
+            self.claims.into_inner(),
+            self.reached.map(RefCell::into_inner).unwrap_or_default(),
+        )
+    }
+
+    /// Takes in what other threads gathered. False, and nothing is, where any page has two owners.
+    pub(super) fn gather(&self, all: Vec<Gathered>) -> bool {
+        let mut claims = self.claims.borrow().clone();
+        let mut kept = Vec::new();
+        for (claimed, reached) in all {
+            if !claims.merge(claimed) {
+                return false;
+            }
+            kept.push(reached);
+        }
+        self.claims.replace(claims);
+        if let Some(reached) = &self.reached {
+            reached.borrow_mut().extend(kept.into_iter().flatten());
+        }
+        true
+    }
+
     /// The pages that were read, where they were to be kept.
     pub(super) fn into_reached(self) -> BTreeMap<u64, Vec<u8>> {
         self.reached.map(RefCell::into_inner).unwrap_or_default()
@@ -204,6 +239,25 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
     }
 }
 
+/// A transaction to be read by other threads too, each of which gathers by itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Again {
+    size: u64,
+    meta: Meta,
+    older: Option<Meta>,
+    keep: bool,
+}
+
+impl Again {
+    /// From these bytes.
+    pub(super) fn of<S: PageSource>(self, source: &S) -> Snapshot<'_, S> {
+        Snapshot::new(source, self.size, self.meta, self.older, self.keep)
+    }
+}
+
+/// What a snapshot gathers on its way: who owns which page, and the pages where they are to be kept.
+pub(super) type Gathered = (Claims, BTreeMap<u64, Vec<u8>>);
+
 /// How a bucket is stored.
 #[derive(Debug, Clone)]
 pub(super) enum Tree {
@@ -247,6 +301,15 @@ impl Bounds<'_> {
 }
 
 impl<'s, S: PageSource> Bucket<'s, S> {
+    /// One that has pages of its own.
+    pub(super) fn of_pages(snapshot: &'s Snapshot<'s, S>, root: u64, origin: Origin, sequence: u64) -> Self {
+        Self {
+            snapshot,
+            sequence,
+            tree: Tree::Pages { root, origin },
+        }
+    }
+
     /// The counter behind bbolt's `NextSequence`.
     #[must_use]
     pub fn sequence(&self) -> u64 {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{CoreDb, CoreDbError, SNAPSHOTS, SNAPSHOTTER, VERSION, decode, nothing_in};
-use crate::observe::bbolt::{BboltError, Bucket, Database, FileSource, PageSource, Snapshot, Value};
+use crate::observe::bbolt::{BboltError, Bucket, Database, FileSource, PageSource, Snapshot, Value, Visit};
 
 /// How often the file is opened again when it was replaced meanwhile.
 const OPENS: usize = 3;
@@ -169,39 +169,60 @@ fn collect_snapshots<S: PageSource>(
     namespace: &[u8],
     path: &Path,
 ) -> Result<Vec<RawSnapshot>, CoreDbError> {
-    let mut snapshots = Vec::new();
+    let mut keys = Vec::new();
     let mut rows = Vec::new();
     bucket.for_each(|key, value| {
         let Value::Bucket(row) = value else {
             let problem = "it is a plain value where a bucket belongs";
             return Err(decode::bad_snapshot(path, namespace, key, problem));
         };
-        snapshots.push(RawSnapshot {
-            key: key.to_vec(),
-            name: None,
-            parent: None,
-        });
+        keys.push(key.to_vec());
         rows.push(row);
         Ok(())
     })?;
-    snapshot.in_file_order(&rows, |place, row| {
-        let Some(RawSnapshot { key, name, parent }) = snapshots.get_mut(place) else {
-            return Ok(());
+    let read = ReadRow {
+        keys: &keys,
+        namespace,
+        path,
+    };
+    let parts = snapshot.in_file_order(&rows, &read)?;
+    let snapshots = keys.into_iter().zip(parts);
+    Ok(snapshots
+        .map(|(key, (name, parent))| RawSnapshot { key, name, parent })
+        .collect())
+}
+
+/// Reads the name and the parent of a snapshot.
+struct ReadRow<'r> {
+    /// The keys of all snapshots of the namespace, for messages.
+    keys: &'r [Vec<u8>],
+    namespace: &'r [u8],
+    path: &'r Path,
+}
+
+impl Visit for ReadRow<'_> {
+    type Made = (Option<Vec<u8>>, Option<Vec<u8>>);
+    type Error = CoreDbError;
+
+    /// One walk, which reads its page once; `children` and `labels`, the buckets inside, are not entered.
+    fn visit<S: PageSource>(&self, place: usize, row: &Bucket<'_, S>) -> Result<Self::Made, CoreDbError> {
+        let (mut name, mut parent) = (None, None);
+        let bad = |problem: &str| {
+            let key = self.keys.get(place).map_or(&[][..], Vec::as_slice);
+            decode::bad_snapshot(self.path, self.namespace, key, problem)
         };
-        let bad = |problem: &str| decode::bad_snapshot(path, namespace, key, problem);
-        // One walk, which reads its page once; `children` and `labels`, the buckets inside, are not entered.
         row.for_each(|part, value| {
             match (part, value) {
-                (b"name", Value::Bytes(bytes)) => *name = Some(bytes.into_owned()),
-                (b"parent", Value::Bytes(bytes)) => *parent = Some(bytes.into_owned()),
+                (b"name", Value::Bytes(bytes)) => name = Some(bytes.into_owned()),
+                (b"parent", Value::Bytes(bytes)) => parent = Some(bytes.into_owned()),
                 (b"name", Value::Bucket(_)) => return Err(bad("its `name` is a bucket")),
                 (b"parent", Value::Bucket(_)) => return Err(bad("its `parent` is a bucket")),
                 _ => {}
             }
             Ok(())
-        })
-    })?;
-    Ok(snapshots)
+        })?;
+        Ok((name, parent))
+    }
 }
 
 fn containers<S: PageSource>(bucket: &Bucket<'_, S>) -> Result<Vec<RawContainer>, BboltError> {
