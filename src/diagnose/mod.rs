@@ -2,11 +2,13 @@
 //! The classes and their predicates are the ones of docs/findings.md.
 
 mod block;
+mod outline;
 mod pool;
 mod survey;
 mod thin;
 mod wedge;
 
+pub use outline::rest_of;
 pub use survey::{Settled, Settling, survey};
 pub use thin::thin_findings;
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{DeviceNumber, DeviceRecord, IdState, SnapshotId, ThinId, TxId};
 
 /// What containerd believes about its thin devices, as of one transaction.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PoolDb {
     /// Bucket `devices`, by device name. Each record's `name` equals its key.
     pub devices: BTreeMap<String, DeviceRecord>,

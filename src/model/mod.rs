@@ -16,6 +16,7 @@ mod numbers;
 pub mod observation;
 pub mod operation;
 pub mod origin;
+pub mod outline;
 pub mod pairs;
 pub mod plan;
 pub mod policy;

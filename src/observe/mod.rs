@@ -24,6 +24,8 @@ mod little_endian;
 pub mod lost;
 #[cfg(feature = "readers")]
 pub mod mounts;
+#[cfg(feature = "readers")]
+pub mod outline;
 pub mod pages;
 #[cfg(feature = "readers")]
 pub mod places;

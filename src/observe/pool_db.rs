@@ -16,7 +16,7 @@ use super::bbolt::{
 #[cfg(feature = "readers")]
 use super::bbolt::{FileSource, Pages};
 pub use crate::model::PoolDb;
-use crate::model::{Bytes, DeviceRecord, IdState, ThinId, Untrusted, commit::EntryChange};
+use crate::model::{Bytes, DeviceRecord, DeviceState, IdState, ThinId, Untrusted, commit::EntryChange};
 
 /// `devicesBucketName`, metadata.go.
 const DEVICES: &str = "devices";
@@ -258,7 +258,7 @@ impl PoolTables<'_> {
 }
 
 /// The two buckets; none of them before containerd's first transaction.
-fn buckets<'s, S: PageSource>(
+pub(super) fn buckets<'s, S: PageSource>(
     snapshot: &'s Snapshot<'s, S>,
     path: &Path,
 ) -> Result<Option<[Bucket<'s, S>; 2]>, PoolDbError> {
@@ -317,8 +317,8 @@ fn decode_record(key: &[u8], value: &[u8]) -> Result<DeviceRecord, String> {
             value.len()
         ));
     }
-    let record = match plain_record(value) {
-        Some(record) => record,
+    let record: DeviceRecord = match plain_record(value) {
+        Some(record) => record.into(),
         None => serde_json::from_slice(value).map_err(|error| format!("not a device record: {error}"))?,
     };
     if record.name.as_bytes() != key {
@@ -337,7 +337,7 @@ fn decode_record(key: &[u8], value: &[u8]) -> Result<DeviceRecord, String> {
 /// A record in the very bytes in which Go's encoder writes one (fields in the order of `DeviceInfo`, `device_info.go`, no
 /// spaces) and without escapes: nearly all of them. Nothing for any other, which may be a record all
 /// the same.
-fn plain_record(value: &[u8]) -> Option<DeviceRecord> {
+pub(super) fn plain_record(value: &[u8]) -> Option<PlainRecord<'_>> {
     fn number<T: std::str::FromStr>(text: &str) -> Option<(T, &str)> {
         let end = text.find(|char: char| !char.is_ascii_digit())?;
         let (digits, rest) = text.split_at_checked(end)?;
@@ -356,17 +356,41 @@ fn plain_record(value: &[u8]) -> Option<DeviceRecord> {
     let (parent_name, text) = string(text.strip_prefix(",\"parent_name\":")?)?;
     let (state, text) = number::<i64>(text.strip_prefix(",\"state\":")?)?;
     let (error, text) = string(text.strip_prefix(",\"error\":")?)?;
-    (text == "}").then(|| DeviceRecord {
+    (text == "}").then(|| PlainRecord {
         device_id: ThinId(device_id),
         size: Bytes(size),
-        name: name.to_owned(),
-        parent_name: parent_name.to_owned(),
+        name,
+        parent_name,
         state: state.into(),
-        error: error.to_owned(),
+        error,
     })
 }
 
-fn decode_id(key: &[u8], value: &[u8]) -> Result<(ThinId, IdState), String> {
+/// A record where it lies in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PlainRecord<'r> {
+    pub(super) device_id: ThinId,
+    size: Bytes,
+    pub(super) name: &'r str,
+    parent_name: &'r str,
+    pub(super) state: DeviceState,
+    pub(super) error: &'r str,
+}
+
+impl From<PlainRecord<'_>> for DeviceRecord {
+    fn from(record: PlainRecord<'_>) -> Self {
+        Self {
+            device_id: record.device_id,
+            size: record.size,
+            name: record.name.to_owned(),
+            parent_name: record.parent_name.to_owned(),
+            state: record.state,
+            error: record.error.to_owned(),
+        }
+    }
+}
+
+pub(super) fn decode_id(key: &[u8], value: &[u8]) -> Result<(ThinId, IdState), String> {
     // Go's strconv.FormatUint: digits only, no leading zero. Anything looser could name one id twice.
     let plain = key.iter().all(u8::is_ascii_digit) && (key == b"0" || !key.starts_with(b"0"));
     let id = std::str::from_utf8(key)
@@ -447,7 +471,7 @@ mod tests {
             let mut bytes = RECORD.as_bytes().to_vec();
             bytes.splice(at..(at + drop).min(RECORD.len()), put.into_bytes());
             if let Some(record) = plain_record(&bytes) {
-                proptest::prop_assert_eq!(serde_json::from_slice::<DeviceRecord>(&bytes).ok(), Some(record));
+                proptest::prop_assert_eq!(serde_json::from_slice::<DeviceRecord>(&bytes).ok(), Some(record.into()));
             }
         }
     }

@@ -136,7 +136,7 @@ fn bad_row(path: &Path, key: &[u8], problem: impl Into<String>) -> SnapshotDbErr
 }
 
 /// The bucket of the rows. None when no snapshot was ever made.
-fn rows_bucket<'s, S: PageSource>(
+pub(super) fn rows_bucket<'s, S: PageSource>(
     snapshot: &'s Snapshot<'s, S>,
     path: &Path,
 ) -> Result<Option<Bucket<'s, S>>, SnapshotDbError> {
@@ -236,7 +236,7 @@ fn collect<S: PageSource>(
         }
         Value::Bytes(_) => Err(bad_row(path, key, "is a plain value where a bucket belongs")),
     })?;
-    let parts = snapshot.in_file_order(&buckets, &ReadParts { keys: &keys, path })?;
+    let parts = read_parts(snapshot, &buckets, &keys, path)?;
     let rows = keys.into_iter().zip(parts);
     let rows = rows.map(|(key, Parts { id, kind, parent })| RawRow {
         key,
@@ -249,10 +249,20 @@ fn collect<S: PageSource>(
 
 /// The values of a row that matter.
 #[derive(Default)]
-struct Parts {
-    id: Option<u64>,
-    kind: Option<u8>,
-    parent: Option<Vec<u8>>,
+pub(super) struct Parts {
+    pub(super) id: Option<u64>,
+    pub(super) kind: Option<u8>,
+    pub(super) parent: Option<Vec<u8>>,
+}
+
+/// Reads them of these rows, which have these keys.
+pub(super) fn read_parts<S: PageSource>(
+    snapshot: &Snapshot<'_, S>,
+    rows: &[Bucket<'_, S>],
+    keys: &[Vec<u8>],
+    path: &Path,
+) -> Result<Vec<Parts>, SnapshotDbError> {
+    snapshot.in_file_order(rows, &ReadParts { keys, path })
 }
 
 /// Reads them.
@@ -321,7 +331,7 @@ fn only_byte(bytes: &[u8]) -> Option<u8> {
 }
 
 /// Go's `binary.Uvarint`, for bytes that hold nothing else: seven bits per byte, low ones first, at most ten bytes.
-fn uvarint(bytes: &[u8]) -> Option<u64> {
+pub(super) fn uvarint(bytes: &[u8]) -> Option<u64> {
     let (last, more) = bytes.split_last()?;
     if more.len() > 9 || *last >= 0x80 || more.iter().any(|byte| *byte < 0x80) {
         return None;

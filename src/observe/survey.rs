@@ -25,13 +25,14 @@ use super::{
     device_mapper::{DeviceMapper, DeviceMapperError},
     kept::Kept,
     lost, mounts,
+    outline::{pool_outline, rows_outline},
     privileges::{Privilege, explain_denied, was_denied},
     thin_metadata::{self, DeviceSource, From as Walked, Reserve, Reserving, ThinMetadataError},
     world::{self, Places, WorldError},
 };
 use crate::model::{
-    ContainerdState, CoreDb, Node, Pool, PoolUsage, Reclaimable, Shared, Space, Survey, ThinDetails, ThinId,
-    survey::Unread,
+    ContainerdState, CoreDb, Node, Pool, PoolDb, PoolUsage, Reclaimable, Shared, SnapshotDb, Space, Survey,
+    ThinDetails, ThinId, TxId, databases::Presence, outline::Outline, survey::Unread,
 };
 
 /// Tries before a busy node is given up on until later.
@@ -101,6 +102,22 @@ impl Surveys {
         self.consistent(roots, reserving, Names::LookedAt)
     }
 
+    /// The numbers of everything, for who asks no more than whether there is anything to find. Nothing where that can not be told
+    /// without reading more.
+    pub fn read_outline(
+        &self,
+        roots: &BTreeSet<ThinId>,
+        reserving: Option<Reserving<'_>>,
+    ) -> Result<Option<Outline>, WorldError> {
+        self.settled(
+            || outline(&self.places, &self.kept, roots, reserving),
+            |outline| match outline {
+                Some(outline) => (outline.pool_db.txid, Some(outline.rows.txid)),
+                None => (TxId(0), None),
+            },
+        )
+    }
+
     /// Reads the names of users into a survey that was read without them. False when containerd has changed the snapshotter's
     /// databases since: then the names are of another state, nothing was added, and everything is to be read again.
     pub fn add_names(&self, survey: &mut Survey) -> Result<bool, WorldError> {
@@ -122,13 +139,25 @@ impl Surveys {
         reserving: Option<Reserving<'_>>,
         names: Names,
     ) -> Result<Survey, WorldError> {
+        self.settled(
+            || once(&self.places, &self.kept, roots, reserving, names),
+            Survey::transactions,
+        )
+    }
+
+    /// Reads until nothing was committed meanwhile.
+    fn settled<T>(
+        &self,
+        read: impl Fn() -> Result<T, WorldError>,
+        transactions: impl Fn(&T) -> (TxId, Option<TxId>),
+    ) -> Result<T, WorldError> {
         let places = &self.places.places;
         let mut pause = PAUSE;
         for _ in 0..TRIES {
             // What can not be read is told by its own reader, in better words.
             let before = world::transactions(places).ok();
-            let survey = once(&self.places, &self.kept, roots, reserving, names).map_err(with_privilege)?;
-            let now = Some(survey.transactions());
+            let survey = read().map_err(with_privilege)?;
+            let now = Some(transactions(&survey));
             if before == now && Some(world::transactions(places)?) == now {
                 return Ok(survey);
             }
@@ -191,11 +220,60 @@ fn once(
     reserving: Option<Reserving<'_>>,
     names: Names,
 ) -> Result<Survey, WorldError> {
+    let (rest, pool_db, snapshots) = beside(
+        places,
+        kept,
+        roots,
+        reserving,
+        names,
+        |path| kept.pool_db(path),
+        |path| kept.snapshots(path),
+    )?;
+    Ok(Survey {
+        pool_db: pool_db.map_err(|error| lost::understood(error, &places.places))?,
+        snapshots: snapshots?,
+        ..rest
+    })
+}
+
+/// The same by its numbers.
+fn outline(
+    places: &SurveyPlaces,
+    kept: &Kept,
+    roots: &BTreeSet<ThinId>,
+    reserving: Option<Reserving<'_>>,
+) -> Result<Option<Outline>, WorldError> {
+    let pool = &places.places.pool;
+    let (rest, pool_db, rows) = beside(
+        places,
+        kept,
+        roots,
+        reserving,
+        Names::LookedAt,
+        |path| pool_outline(&Database::open(path)?, pool, path),
+        |path| rows_outline(|| Database::open(path), path),
+    )?;
+    let pool_db = pool_db.map_err(|error| lost::understood(error, &places.places))?;
+    Ok(pool_db
+        .zip(rows?)
+        .map(|(pool_db, rows)| Outline { pool_db, rows, rest }))
+}
+
+/// Everything, both databases by these readers and not in the survey.
+fn beside<P: Send, R: Send>(
+    places: &SurveyPlaces,
+    kept: &Kept,
+    roots: &BTreeSet<ThinId>,
+    reserving: Option<Reserving<'_>>,
+    names: Names,
+    pool_db: impl FnOnce(&Path) -> P + Send,
+    rows: impl FnOnce(&Path) -> R + Send,
+) -> Result<(Survey, P, R), WorldError> {
     let begun = SystemTime::now().into();
     scope(|scope| {
         let (pool_path, snapshot_path) = (places.places.pool_db(), places.places.snapshot_db());
-        let pool_db = spawn(scope, "pool database", move || kept.pool_db(&pool_path))?;
-        let snapshots = spawn(scope, "snapshot storage", move || kept.snapshots(&snapshot_path))?;
+        let pool_db = spawn(scope, "pool database", move || pool_db(&pool_path))?;
+        let rows = spawn(scope, "snapshot storage", move || rows(&snapshot_path))?;
         let core = places.core_db.as_deref();
         let core = spawn(scope, "meta.db", move || {
             let mut unread = Vec::new();
@@ -210,13 +288,13 @@ fn once(
 
         let (core, unread) = join(core);
         live.unread.extend(unread);
-        Ok(Survey {
+        let rest = Survey {
             begun,
             pool_name: places.places.pool.clone(),
             pool: live.pool,
             usage: live.usage,
-            pool_db: join(pool_db).map_err(|error| lost::understood(error, &places.places))?,
-            snapshots: join(snapshots)?,
+            pool_db: PoolDb::default().into(),
+            snapshots: SnapshotDb::nothing(Presence::NoFile).into(),
             thin: live.thin,
             mapping_roots: live.mapping_roots,
             nodes: live.nodes,
@@ -225,7 +303,8 @@ fn once(
             containerd,
             async_remove: places.async_remove,
             unread: live.unread,
-        })
+        };
+        Ok((rest, join(pool_db), join(rows)))
     })
 }
 

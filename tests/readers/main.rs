@@ -17,6 +17,8 @@ mod databases;
 #[cfg(test)]
 mod fold;
 #[cfg(test)]
+mod outline;
+#[cfg(test)]
 #[path = "../shared/page_map.rs"]
 mod page_map;
 #[cfg(test)]

@@ -10,7 +10,9 @@ use std::{
 use crate::{
     cli::look::{Names, Sources, patiently},
     ledger::RepairRow,
-    model::{Incarnation, Knowledge, OperationId, PoolName, Survey, ThinId, Timestamp, TxId},
+    model::{
+        Incarnation, Knowledge, OperationId, PoolName, Survey, ThinId, Timestamp, TxId, outline::Outline,
+    },
     observe::{
         survey::SurveyPlaces,
         thin_metadata::{Reserve, Reserving},
@@ -54,11 +56,17 @@ impl<'a> NodeSight<'a> {
     /// is told of users: then their names need not be read.
     pub(super) fn look(&self, names: Names) -> Result<(Survey, Knowledge), WorldError> {
         let mut knowledge = self.sources.borrow_mut().read(self.pool());
-        let mut roots: BTreeSet<_> = knowledge.claims.keys().copied().collect();
-        roots.extend(self.left_open.iter().flat_map(|row| row.intent.deletes()));
-        let survey = self.read(&roots, names)?;
+        let survey = self.read(&self.roots(&knowledge), names)?;
         knowledge.claims.extend(claims_left(&self.left_open, &survey));
         Ok((survey, knowledge))
+    }
+
+    /// A glance at the numbers of everything; nothing where they do not tell enough.
+    pub(super) fn outline(&self) -> Result<Option<(Outline, Knowledge)>, WorldError> {
+        let knowledge = self.sources.borrow_mut().read(self.pool());
+        let roots = self.roots(&knowledge);
+        let outline = self.real.0.read_outline(&roots, Some(self.reserving()))?;
+        Ok(outline.map(|outline| (outline, knowledge)))
     }
 
     /// Reads the names of users into a survey that was read without them; false where that is too late for it.
@@ -68,15 +76,25 @@ impl<'a> NodeSight<'a> {
 
     fn read(&self, roots: &BTreeSet<ThinId>, names: Names) -> Result<Survey, WorldError> {
         patiently(|| {
-            let reserving = Some(Reserving {
-                when: self.reserve,
-                hand: &self.hand,
-            });
+            let reserving = Some(self.reserving());
             match names {
                 Names::Always => self.real.0.read(roots, reserving),
                 Names::WhenFound => self.real.0.read_without_names(roots, reserving),
             }
         })
+    }
+
+    fn reserving(&self) -> Reserving<'_> {
+        Reserving {
+            when: self.reserve,
+            hand: &self.hand,
+        }
+    }
+
+    /// The thin devices of which it matters whether they are the same as before.
+    fn roots(&self, knowledge: &Knowledge) -> BTreeSet<ThinId> {
+        let left = self.left_open.iter().flat_map(|row| row.intent.deletes());
+        knowledge.claims.keys().copied().chain(left).collect()
     }
 
     fn pool(&self) -> &PoolName {

@@ -104,7 +104,12 @@ fn work(arguments: &RepairArguments) -> Result<u8, Failure> {
         let mut repairer = repairer(&sight, &places, ledger, none, arguments, &tell, until);
         settled = repairer.settle(!arguments.plan)?;
     }
-    let looked = match look(&sight, arguments, &tell, until) {
+    // Most starts of containerd find nothing to repair, and that shows at a glance.
+    let glance = (arguments.mode() == RepairMode::Offline).then(|| nothing_found(&sight, &tell));
+    let looked = glance
+        .flatten()
+        .map_or_else(|| look(&sight, arguments, &tell, until), Ok);
+    let looked = match looked {
         Err(WorldError::PoolDb(
             error @ (PoolDbError::Missing { .. } | PoolDbError::NotInitialised { .. }),
         )) if arguments.mode() == RepairMode::Offline => {
@@ -246,6 +251,25 @@ struct Looked {
     knowledge: Knowledge,
     diagnoses: Diagnoses,
     in_flight: Vec<Diagnosis>,
+}
+
+/// What a glance sees, where that is nothing: neither a finding nor what could not be read or understood. Whatever else there is,
+/// errors too, is told by a look.
+fn nothing_found(sight: &NodeSight<'_>, tell: &dyn Fn(&str)) -> Option<Looked> {
+    tell("looking whether there is anything to repair");
+    let (outline, knowledge) = sight.outline().ok().flatten()?;
+    let survey = diagnose::rest_of(outline)?;
+    let diagnoses = diagnose::survey(&survey, &knowledge);
+    let nothing = diagnoses.found.is_empty()
+        && diagnoses.not_understood.is_empty()
+        && diagnoses.explanations.is_empty()
+        && !survey.unread.iter().any(|one| one.matters);
+    nothing.then_some(Looked {
+        survey,
+        knowledge,
+        diagnoses,
+        in_flight: Vec::new(),
+    })
 }
 
 /// Looks until everything that may be in flight has stood still. Offline it is enough that nothing is at work any more, and

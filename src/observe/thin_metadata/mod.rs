@@ -92,7 +92,7 @@ pub fn read_path(path: &Path, with_roots: &BTreeSet<ThinId>) -> Result<ThinMetad
 /// Reads consistent metadata from a source that may be written meanwhile: at most twelve walks in about 200 ms plus
 /// the time of the walks, then [`ThinMetadataError::Busy`].
 ///
-/// With a write counter, one walk between equal superblocks and equal counters is enough. Without one, two walks in
+/// With a write counter, or a file that was not changed for a while, one walk between equal superblocks and equal counters is enough. Without one, two walks in
 /// a row must give equal answers under equal superblocks. Damage must always be seen twice, and
 /// with nothing in flight: a block read in the middle of a write looks damaged, and the write counts when it is over.
 ///
@@ -196,10 +196,11 @@ fn walk(
     let mut walk = DetailsWalk {
         source,
         left,
-        devices: BTreeMap::new(),
+        devices: Vec::new(),
     };
     walk.node(root.details_root, 0..=u64::from(ThinId::MAX.0), 0)?;
-    let devices = walk.devices;
+    // They come in order, and become a tree at once.
+    let devices = BTreeMap::from_iter(walk.devices);
     let mut mapping_roots = BTreeMap::new();
     for id in with_roots {
         if let Some(found) = mapping_root(source, root.data_mapping_root, *id)? {
@@ -276,7 +277,7 @@ struct DetailsWalk<'s, S> {
     source: &'s mut S,
     /// Blocks that may still be read: a tree never has more than the device.
     left: u64,
-    devices: BTreeMap<ThinId, ThinDetails>,
+    devices: Vec<(ThinId, ThinDetails)>,
 }
 
 impl<S: BlockSource> DetailsWalk<'_, S> {
@@ -323,7 +324,7 @@ impl<S: BlockSource> DetailsWalk<'_, S> {
                 for (key, value) in entries {
                     let (id, details) = details(key, value)
                         .ok_or_else(|| damaged(format!("the details of id {key} are no details")))?;
-                    self.devices.insert(id, details);
+                    self.devices.push((id, details));
                 }
             }
             Node::Internal(children) => {

@@ -1,9 +1,10 @@
 //! Where metadata blocks come from: the live metadata device, past the page cache, or a copy in a file.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -13,15 +14,19 @@ use crate::model::DeviceNumber;
 /// Bytes of a metadata block (`THIN_METADATA_BLOCK_SIZE`, drivers/md/dm-thin-metadata.h).
 pub const BLOCK_SIZE: usize = 4096;
 
+/// How long a file must have been left alone for its time of change to tell whether it is: many ticks of any clock.
+const STILL: Duration = Duration::from_secs(1);
+
 /// One metadata block.
 pub type Block = [u8; BLOCK_SIZE];
 
-/// How much was ever written to a device: equal before and after means that no write began or ended between, as far
-/// as the kernel counts them.
+/// How much was ever written to a device, or when a file changed last: equal before and after means that no write began or
+/// ended between, as far as the kernel tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Generation {
     /// Field 5 of the device's `stat` (Documentation/block/stat.rst): writes completed. For devices without a request
-    /// queue, kernels before 6.3 count a write when it begins; either serves.
+    /// queue, kernels before 6.3 count a write when it begins; either serves. Of a file, the nanosecond in which it was
+    /// changed last.
     pub writes: u64,
     /// Field 9: requests in flight, reads among them.
     pub in_flight: u64,
@@ -142,12 +147,27 @@ impl BlockSource for DeviceSource {
     }
 
     fn generation(&self) -> io::Result<Option<Generation>> {
-        self.statistics.as_deref().map_or(Ok(None), generation_in)
+        match self.statistics.as_deref() {
+            Some(folder) => generation_in(folder),
+            None => Ok(changed(&self.file.metadata()?, SystemTime::now())),
+        }
     }
 
     fn name(&self) -> String {
         self.path.display().to_string()
     }
+}
+
+/// When a file was changed last, by the time that nobody can set. None where that is too near: a second write in the same tick
+/// of the clock would not show.
+fn changed(metadata: &Metadata, now: SystemTime) -> Option<Generation> {
+    let seconds = Duration::from_secs(u64::try_from(metadata.ctime()).ok()?);
+    let since_epoch = seconds + Duration::from_nanos(u64::try_from(metadata.ctime_nsec()).ok()?);
+    let age = now.duration_since(SystemTime::UNIX_EPOCH.checked_add(since_epoch)?);
+    age.is_ok_and(|age| age >= STILL).then_some(Generation {
+        writes: u64::try_from(since_epoch.as_nanos()).ok()?,
+        in_flight: 0,
+    })
 }
 
 fn what_is(kind: std::fs::FileType) -> &'static str {
@@ -283,6 +303,22 @@ mod tests {
     }
 
     #[test]
+    fn the_change_of_a_file_tells_of_writes_once_it_is_old_enough() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let metadata = file.as_file().metadata().unwrap();
+        let now = SystemTime::now();
+        assert_eq!(changed(&metadata, now), None);
+        assert_eq!(changed(&metadata, now - Duration::from_hours(1)), None);
+        let later = now + STILL;
+        let before = changed(&metadata, later);
+        assert!(before.is_some());
+        std::thread::sleep(Duration::from_millis(50));
+        io::Write::write_all(&mut file, b"x").unwrap();
+        let after = changed(&file.as_file().metadata().unwrap(), later + STILL);
+        assert!(after.is_some() && after != before, "{after:?}");
+    }
+
+    #[test]
     fn files_are_read_block_by_block() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut bytes = vec![1; BLOCK_SIZE];
@@ -291,7 +327,7 @@ mod tests {
         std::fs::write(file.path(), bytes).unwrap();
         let mut source = DeviceSource::open(file.path()).unwrap();
         assert_eq!(source.blocks(), 2);
-        assert_eq!(source.generation().unwrap(), None);
+        assert_eq!(source.generation().unwrap(), None, "it was written a moment ago");
         let mut block = [0; BLOCK_SIZE];
         source.read_block(1, &mut block).unwrap();
         assert_eq!(block, [2; BLOCK_SIZE]);

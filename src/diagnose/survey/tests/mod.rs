@@ -1,6 +1,7 @@
 //! Each class in a world in which it is found, and it alone; and next to it the worlds in which one condition is missing.
 
 mod nodes;
+mod outline;
 mod pool;
 mod property;
 mod records;

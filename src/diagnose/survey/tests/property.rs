@@ -64,7 +64,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn surveys()(databases in databases(),
+    pub(super) fn surveys()(databases in databases(),
                  thins in prop::collection::btree_set(small(), 0..9),
                  read in prop::bool::weighted(0.9),
                  nodes in prop::collection::vec(node(), 0..4),

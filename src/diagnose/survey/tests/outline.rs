@@ -1,0 +1,154 @@
+//! A glance at the numbers: where it sees nothing, a look at everything sees nothing either.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::{property::surveys, *};
+use crate::{
+    diagnose::rest_of,
+    model::{
+        PoolDb, SnapshotDb,
+        outline::{Outline, PoolOutline, RecordOutline, RowsOutline},
+    },
+};
+
+/// What the readers give of these databases; nothing where these have anything strange in them.
+fn outline_of(survey: &Survey) -> Option<Outline> {
+    let records = survey.pool_db.devices.values().map(|record| {
+        let plain = record.error.is_empty() && record.device_id <= ThinId::MAX;
+        Some(RecordOutline {
+            snapshot: survey.snapshot_of(record).filter(|_| plain)?,
+            thin_id: record.device_id,
+            state: record.state,
+        })
+    });
+    let mut records: Vec<_> = records.collect::<Option<_>>()?;
+    records.sort_unstable();
+    let ids = survey.pool_db.device_ids.iter();
+    let strange = ids.clone().any(|(id, state)| match state {
+        IdState::Taken => *id > ThinId::MAX,
+        IdState::Free => *id == ThinId(0) || *id > ThinId::MAX,
+        IdState::Faulty | IdState::Other(_) => true,
+    });
+    let storage = &survey.snapshots;
+    let is_known = |row: &SnapshotRow| !matches!(row.kind, SnapshotKind::Other(_));
+    let numbers: BTreeSet<SnapshotId> = storage.snapshots.values().map(|row| row.id).collect();
+    let plain = !strange
+        && storage.presence == Presence::Complete
+        && storage.snapshots.values().all(is_known)
+        && numbers.len() == storage.snapshots.len()
+        && !numbers.contains(&SnapshotId(0));
+    plain.then(|| Outline {
+        pool_db: PoolOutline {
+            records,
+            taken: ids
+                .filter(|(_, state)| **state == IdState::Taken)
+                .map(|(id, _)| *id)
+                .collect(),
+            id_sequence: survey.pool_db.id_sequence,
+            txid: survey.pool_db.txid,
+        },
+        rows: RowsOutline {
+            rows: numbers.into_iter().collect(),
+            sequence: storage.sequence,
+            txid: storage.txid.unwrap_or_default(),
+        },
+        rest: Survey {
+            pool_db: PoolDb::default().into(),
+            snapshots: SnapshotDb {
+                snapshots: BTreeMap::new(),
+                sequence: 0,
+                txid: None,
+                presence: Presence::NoFile,
+            }
+            .into(),
+            ..survey.clone()
+        },
+    })
+}
+
+fn shows_nothing(diagnoses: &Diagnoses) -> bool {
+    diagnoses.found.is_empty() && diagnoses.not_understood.is_empty() && diagnoses.explanations.is_empty()
+}
+
+/// Whether a glance ends there; what a look sees must then be nothing.
+fn is_seen_at_a_glance(stage: &Stage) -> bool {
+    let Some(rest) = outline_of(&stage.survey).and_then(rest_of) else {
+        return false;
+    };
+    let glance = crate::diagnose::survey(&rest, &stage.knowledge);
+    if shows_nothing(&glance) {
+        let look = stage.judge();
+        assert!(shows_nothing(&look), "{look:?}");
+    }
+    shows_nothing(&glance)
+}
+
+/// Snapshots that are whole, some with a dm device.
+fn whole(snapshots: &[(u8, bool)]) -> Stage {
+    let mut stage = stage();
+    for (number, (drawn, has_node)) in (1..).zip(snapshots) {
+        let id = u32::try_from(number).unwrap() + 10;
+        let rest = [Activated, Resumed, Deactivated, Removed][usize::from(*drawn % 4)];
+        stage = stage.record(number, id, rest).thin(id);
+        if rest == Removed {
+            stage = stage.sequence(number);
+        } else {
+            stage = stage.row(number, Active, None);
+        }
+        if *has_node {
+            stage = stage.node(&name(number), id);
+        }
+    }
+    stage
+}
+
+#[test]
+fn whole_snapshots_are_seen_at_a_glance_with_their_devices_and_what_waits_for_clean_up() {
+    let snapshots: Vec<_> = (0..40).map(|number| (number, number % 3 == 0)).collect();
+    let stage = whole(&snapshots).with(|survey| survey.async_remove = Some(true));
+    assert!(is_seen_at_a_glance(&stage));
+    // Without async_remove nobody comes back to those.
+    assert!(!is_seen_at_a_glance(
+        &stage.with(|survey| survey.async_remove = Some(false))
+    ));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1500))]
+
+    #[test]
+    fn where_a_glance_sees_nothing_a_look_sees_nothing(stage in surveys()) {
+        is_seen_at_a_glance(&stage);
+    }
+
+    #[test]
+    fn one_thing_amiss_among_many_whole_ones_is_not_overlooked(
+        snapshots in prop::collection::vec((any::<u8>(), prop::bool::weighted(0.3)), 1..6),
+        amiss in 0..12_u8, at in any::<prop::sample::Index>(), async_remove in any::<Option<bool>>(),
+    ) {
+        let at = at.index(snapshots.len());
+        let number = u64::try_from(at).unwrap() + 1;
+        let id = ThinId(u32::try_from(number).unwrap() + 10);
+        let stage = whole(&snapshots).with(|survey| {
+            survey.async_remove = async_remove;
+            let record = survey.pool_db.devices.get_mut(&name(number)).unwrap();
+            match amiss {
+                0 => record.state = Faulty,
+                1 => record.state = DeviceState::Other(99),
+                2 => drop(survey.pool_db.devices.remove(&name(number))),
+                3 => drop(survey.snapshots.snapshots.remove(&key(number))),
+                4 => drop(survey.thin.as_mut().unwrap().remove(&id)),
+                5 => drop(survey.pool_db.device_ids.insert(id, IdState::Free)),
+                6 => drop(survey.pool_db.device_ids.insert(id, IdState::Faulty)),
+                7 => drop(survey.pool_db.device_ids.insert(ThinId(9), IdState::Faulty)),
+                8 => record.device_id = ThinId(10 + u32::try_from(at).unwrap()),
+                9 => survey.snapshots.sequence = number - 1,
+                10 => survey.nodes.iter_mut().for_each(|node| node.suspended = true),
+                _ => survey.nodes.iter_mut().for_each(|node| node.error_table = true),
+            }
+        });
+        is_seen_at_a_glance(&stage);
+    }
+}

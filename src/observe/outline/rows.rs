@@ -1,0 +1,182 @@
+//! The outline of the snapshot storage, by its index `v1/parents`: an entry for each snapshot that was made from another one,
+//! with the numbers of both (containerd `core/snapshots/storage/bolt.go`, `parentKey`). It lies page by page, where each row
+//! has a page of its own, so of a hundred thousand rows all but the few at the bottom need not be read.
+//!
+//! containerd writes the index in the transaction that writes the row (`createSnapshot`, `CommitActive`, `Remove`), so the two
+//! say the same. Who must know that a row can be read, and whether it is what its index says, reads the row.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+    panic::resume_unwind,
+    path::Path,
+    thread::{self, ScopedJoinHandle},
+};
+
+use crate::{
+    model::{SnapshotId, TxId, databases::SnapshotKind, outline::RowsOutline},
+    observe::{
+        bbolt::{BboltError, Bucket, Database, PageSource, Snapshot, Value},
+        snapshot_db::{Parts, SnapshotDbError, read_parts, rows_bucket, uvarint},
+    },
+};
+
+/// `bucketKeyParents`, bolt.go, beside the rows.
+const PARENTS: [&[u8]; 2] = [b"v1", b"parents"];
+
+/// Reads it; nothing where the index does not fit the rows, or a row is anything but plain. The file is opened twice, for the
+/// rows and for their index, which are read side by side. `path` is only for messages.
+pub fn rows_outline<S: PageSource>(
+    open: impl Fn() -> Result<Database<S>, BboltError> + Sync,
+    path: &Path,
+) -> Result<Option<RowsOutline>, SnapshotDbError> {
+    let hasher = RandomState::new();
+    let read_index = || open()?.snapshot(|snapshot| Index::read(snapshot, &hasher));
+    let (outline, txid) = open()?.snapshot(|snapshot| {
+        thread::scope(|scope| {
+            let index = thread::Builder::new().name("parents".to_owned());
+            let index = index.spawn_scoped(scope, read_index);
+            let rows = Rows::read(snapshot, &hasher, path)?;
+            let index = match index.map(ScopedJoinHandle::join) {
+                Ok(Ok(index)) => index?,
+                Ok(Err(panic)) => resume_unwind(panic),
+                Err(_) => read_index()?,
+            };
+            let (Some(rows), (Some(index), txid)) = (rows, index) else {
+                return Ok(None);
+            };
+            // With a commit in between they are not of each other.
+            let same = txid == snapshot.txid();
+            if same {
+                rows.fitted(&index, snapshot, path)
+            } else {
+                Ok(None)
+            }
+        })
+    })?;
+    Ok(outline.and_then(|outline| sorted(outline, txid)))
+}
+
+/// The snapshots that were made from another one, as the index has them.
+#[derive(Default)]
+struct Index {
+    /// The number of each, by the hash of its key. Of two keys with one hash the rows tell: then they are one too few.
+    by_key: HashMap<u64, u64>,
+}
+
+impl Index {
+    fn read<S: PageSource>(
+        snapshot: &Snapshot<'_, S>,
+        hasher: &RandomState,
+    ) -> Result<Option<Self>, SnapshotDbError> {
+        let mut index = Self::default();
+        let Some(parents) = snapshot.bucket(&PARENTS)? else {
+            return Ok(Some(index));
+        };
+        let mut fits = true;
+        parents.for_each(|entry, value| {
+            match (both_numbers(entry), value) {
+                (Some((_, id)), Value::Bytes(key)) => {
+                    fits &= index.by_key.insert(hasher.hash_one(key.as_ref()), id).is_none();
+                }
+                _ => fits = false,
+            }
+            Ok::<_, SnapshotDbError>(())
+        })?;
+        Ok(fits.then_some(index))
+    }
+}
+
+/// The rows, unread, with the hashes of their keys.
+struct Rows<'s, S> {
+    hashes: Vec<u64>,
+    buckets: Vec<Bucket<'s, S>>,
+    sequence: u64,
+}
+
+impl<'s, S: PageSource> Rows<'s, S> {
+    fn read(
+        snapshot: &'s Snapshot<'s, S>,
+        hasher: &RandomState,
+        path: &Path,
+    ) -> Result<Option<Self>, SnapshotDbError> {
+        let Some(bucket) = rows_bucket(snapshot, path)? else {
+            return Ok(None);
+        };
+        let mut rows = Self {
+            hashes: Vec::new(),
+            buckets: Vec::new(),
+            sequence: bucket.sequence(),
+        };
+        let mut fits = true;
+        bucket.for_each(|key, value| {
+            match value {
+                Value::Bucket(row) => {
+                    rows.hashes.push(hasher.hash_one(key));
+                    rows.buckets.push(row);
+                }
+                Value::Bytes(_) => fits = false,
+            }
+            Ok::<_, SnapshotDbError>(())
+        })?;
+        Ok(fits.then_some(rows))
+    }
+
+    /// Takes the numbers of all rows, of those that are not in the index from themselves.
+    fn fitted(
+        self,
+        index: &Index,
+        snapshot: &'s Snapshot<'s, S>,
+        path: &Path,
+    ) -> Result<Option<RowsOutline>, SnapshotDbError> {
+        let mut rows = Vec::with_capacity(self.hashes.len());
+        let mut rest = Vec::new();
+        for (hash, row) in self.hashes.iter().zip(self.buckets) {
+            match index.by_key.get(hash) {
+                Some(id) => rows.push(SnapshotId(*id)),
+                None => rest.push(row),
+            }
+        }
+        // Each entry is of a row.
+        if rows.len() != index.by_key.len() {
+            return Ok(None);
+        }
+        for parts in read_parts(snapshot, &rest, &[], path)? {
+            match parts {
+                Parts {
+                    id: Some(id),
+                    kind: Some(kind),
+                    parent: None,
+                } if !matches!(kind.into(), SnapshotKind::Other(_)) => rows.push(SnapshotId(id)),
+                // One that should be in the index, or is no row.
+                _ => return Ok(None),
+            }
+        }
+        rows.sort_unstable();
+        Ok(Some(RowsOutline {
+            rows,
+            sequence: self.sequence,
+            txid: TxId(0),
+        }))
+    }
+}
+
+/// Nothing where a number is there twice, or is none that containerd gives out.
+fn sorted(outline: RowsOutline, txid: TxId) -> Option<RowsOutline> {
+    let ascend = outline.rows.is_sorted_by(|one, next| one < next);
+    let plain = ascend && outline.rows.first() != Some(&SnapshotId(0));
+    plain.then_some(RowsOutline { txid, ..outline })
+}
+
+/// The numbers in a key of the index: parent and child, each as an unsigned varint, with a zero between.
+pub(super) fn both_numbers(key: &[u8]) -> Option<(u64, u64)> {
+    let (parent, rest) = first_uvarint(key)?;
+    let (child, rest) = first_uvarint(rest.strip_prefix(&[0])?)?;
+    rest.is_empty().then_some((parent, child))
+}
+
+fn first_uvarint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let end = bytes.iter().position(|byte| *byte < 0x80)?;
+    let (number, rest) = bytes.split_at_checked(end.checked_add(1)?)?;
+    Some((uvarint(number)?, rest))
+}
