@@ -2,7 +2,7 @@
 //! still while this runs.
 
 use std::{
-    collections::{BTreeMap, VecDeque, btree_map::Entry},
+    collections::{BTreeMap, btree_map::Entry},
     path::Path,
 };
 
@@ -140,8 +140,8 @@ fn namespace<S: PageSource>(
                 Some(Value::Bytes(_)) => return Err(no_bucket(path, name, SNAPSHOTTER)),
                 None => {}
             },
-            b"containers" => raw.containers = containers(&inner)?,
-            b"images" => raw.images = images(&inner)?,
+            b"containers" => raw.containers = containers(snapshot, &inner)?,
+            b"images" => raw.images = images(snapshot, &inner)?,
             b"leases" => raw.leases = leases(&inner)?,
             b"content" => blobs = inner.bucket(b"blob")?,
             _ => {}
@@ -149,7 +149,8 @@ fn namespace<S: PageSource>(
         Ok::<_, CoreDbError>(())
     })?;
     if let Some(blobs) = blobs {
-        raw.blobs = reachable_blobs(&blobs, raw.images.iter().map(|(_, digest)| digest))?;
+        let targets = raw.images.iter().map(|(_, digest)| digest.clone());
+        raw.blobs = reachable_blobs(snapshot, &blobs, targets.collect())?;
     }
     Ok(raw)
 }
@@ -225,12 +226,41 @@ impl Visit for ReadRow<'_> {
     }
 }
 
-fn containers<S: PageSource>(bucket: &Bucket<'_, S>) -> Result<Vec<RawContainer>, BboltError> {
-    let mut containers = Vec::new();
-    bucket.for_each(|id, value| {
-        let Value::Bucket(container) = value else {
-            return Ok(());
-        };
+/// Keys and buckets of all buckets in this one, both in the order of the keys.
+type Inner<'s, S> = (Vec<Vec<u8>>, Vec<Bucket<'s, S>>);
+
+fn inner<'s, S: PageSource>(bucket: &Bucket<'s, S>) -> Result<Inner<'s, S>, BboltError> {
+    let (mut keys, mut buckets) = (Vec::new(), Vec::new());
+    bucket.for_each(|key, value| {
+        if let Value::Bucket(inner) = value {
+            keys.push(key.to_vec());
+            buckets.push(inner);
+        }
+        Ok::<_, BboltError>(())
+    })?;
+    Ok((keys, buckets))
+}
+
+fn containers<S: PageSource>(
+    snapshot: &Snapshot<'_, S>,
+    bucket: &Bucket<'_, S>,
+) -> Result<Vec<RawContainer>, BboltError> {
+    let (ids, buckets) = inner(bucket)?;
+    let containers = snapshot.in_file_order(&buckets, &ReadContainer)?;
+    let ours = ids.into_iter().zip(containers);
+    Ok(ours
+        .filter_map(|(id, container)| Some(RawContainer { id, ..container? }))
+        .collect())
+}
+
+/// Reads a container without its id; nothing of one that is on another snapshotter, or on no snapshot.
+struct ReadContainer;
+
+impl Visit for ReadContainer {
+    type Made = Option<RawContainer>;
+    type Error = BboltError;
+
+    fn visit<S: PageSource>(&self, _: usize, container: &Bucket<'_, S>) -> Result<Self::Made, BboltError> {
         let [mut snapshotter, mut snapshot_key, mut image] = [None, None, None];
         let mut labels = None;
         container.for_each(|part, value| {
@@ -244,7 +274,7 @@ fn containers<S: PageSource>(bucket: &Bucket<'_, S>) -> Result<Vec<RawContainer>
             Ok::<_, BboltError>(())
         })?;
         if snapshotter.as_deref() != Some(SNAPSHOTTER) {
-            return Ok(());
+            return Ok(None);
         }
         let mut pod = [None, None, None];
         if let Some(labels) = labels {
@@ -259,32 +289,42 @@ fn containers<S: PageSource>(bucket: &Bucket<'_, S>) -> Result<Vec<RawContainer>
                 Ok::<_, BboltError>(())
             })?;
         }
-        if let Some(snapshot_key) = snapshot_key {
-            containers.push(RawContainer {
-                id: id.to_vec(),
-                snapshot_key,
-                image,
-                pod,
-            });
-        }
-        Ok::<_, BboltError>(())
-    })?;
-    Ok(containers)
+        Ok(snapshot_key.map(|snapshot_key| RawContainer {
+            id: Vec::new(),
+            snapshot_key,
+            image,
+            pod,
+        }))
+    }
 }
 
-fn images<S: PageSource>(bucket: &Bucket<'_, S>) -> Result<Vec<RawImage>, BboltError> {
-    let mut images = Vec::new();
-    bucket.for_each(|name, value| {
-        if let Value::Bucket(image) = value
-            && let Some(target) = image.bucket(b"target")?
+fn images<S: PageSource>(
+    snapshot: &Snapshot<'_, S>,
+    bucket: &Bucket<'_, S>,
+) -> Result<Vec<RawImage>, BboltError> {
+    let (names, buckets) = inner(bucket)?;
+    let digests = snapshot.in_file_order(&buckets, &ReadImage)?;
+    let images = names.into_iter().zip(digests);
+    Ok(images
+        .filter_map(|(name, digest)| Some((name, digest?)))
+        .collect())
+}
+
+/// Reads the digest that an image stands for, where it has one.
+struct ReadImage;
+
+impl Visit for ReadImage {
+    type Made = Option<Vec<u8>>;
+    type Error = BboltError;
+
+    fn visit<S: PageSource>(&self, _: usize, image: &Bucket<'_, S>) -> Result<Self::Made, BboltError> {
+        if let Some(target) = image.bucket(b"target")?
             && let Some(Value::Bytes(digest)) = target.get(b"digest")?
-            && let Some(digest) = short(&digest)
         {
-            images.push((name.to_vec(), digest));
+            return Ok(short(&digest));
         }
-        Ok::<_, BboltError>(())
-    })?;
-    Ok(images)
+        Ok(None)
+    }
 }
 
 fn leases<S: PageSource>(bucket: &Bucket<'_, S>) -> Result<Vec<RawLease>, BboltError> {
@@ -308,39 +348,66 @@ fn leases<S: PageSource>(bucket: &Bucket<'_, S>) -> Result<Vec<RawLease>, BboltE
 
 /// The blobs that can be reached from `targets` by the labels for containerd's garbage collector, the layers themselves
 /// aside: an index leads to its manifests, a manifest to its configuration. Each is read once, however many lead to it.
-fn reachable_blobs<'d, S: PageSource>(
+fn reachable_blobs<S: PageSource>(
+    snapshot: &Snapshot<'_, S>,
     bucket: &Bucket<'_, S>,
-    targets: impl Iterator<Item = &'d Vec<u8>>,
+    targets: Vec<Vec<u8>>,
 ) -> Result<BTreeMap<Vec<u8>, RawBlob>, BboltError> {
-    let mut queue: VecDeque<Vec<u8>> = targets.cloned().collect();
+    let (digests, buckets) = inner(bucket)?;
+    let mut buckets: Vec<_> = buckets.into_iter().map(Some).collect();
     let mut found = BTreeMap::new();
-    while let Some(digest) = queue.pop_front() {
-        let Entry::Vacant(unseen) = found.entry(digest) else {
-            continue;
-        };
-        let mut raw = RawBlob::default();
-        if let Some(blob) = bucket.bucket(unseen.key())?
-            && let Some(labels) = blob.bucket(b"labels")?
-        {
-            labels.for_each(|label, value| {
-                if let Value::Bytes(value) = value
-                    && let Some(value) = short(&value)
-                {
-                    if is_reference(label, SNAPSHOT_REFERENCE, b"/") {
-                        raw.snapshots.push(value);
-                    } else if is_reference(label, CONTENT_REFERENCE, b"./")
-                        && !label.starts_with(LAYER_REFERENCE)
-                    {
-                        queue.push_back(value.clone());
-                        raw.blobs.push(value);
-                    }
-                }
-                Ok::<_, BboltError>(())
-            })?;
+    let mut next = targets;
+    while !next.is_empty() {
+        // One step from what is known: those that are there are read together.
+        let (mut steps, mut blobs) = (Vec::new(), Vec::new());
+        for digest in std::mem::take(&mut next) {
+            let Entry::Vacant(unseen) = found.entry(digest) else {
+                continue;
+            };
+            let place = digests.binary_search(unseen.key()).ok();
+            let blob = place.and_then(|place| buckets.get_mut(place)?.take());
+            if let Some(blob) = blob {
+                steps.push(unseen.key().clone());
+                blobs.push(blob);
+            }
+            unseen.insert(RawBlob::default());
         }
-        unseen.insert(raw);
+        let read = snapshot.in_file_order(&blobs, &ReadBlob)?;
+        for (digest, blob) in steps.into_iter().zip(read) {
+            next.extend(blob.blobs.iter().cloned());
+            found.insert(digest, blob);
+        }
     }
     Ok(found)
+}
+
+/// Reads what the labels of a blob lead to.
+struct ReadBlob;
+
+impl Visit for ReadBlob {
+    type Made = RawBlob;
+    type Error = BboltError;
+
+    fn visit<S: PageSource>(&self, _: usize, blob: &Bucket<'_, S>) -> Result<RawBlob, BboltError> {
+        let mut raw = RawBlob::default();
+        let Some(labels) = blob.bucket(b"labels")? else {
+            return Ok(raw);
+        };
+        labels.for_each(|label, value| {
+            if let Value::Bytes(value) = value
+                && let Some(value) = short(&value)
+            {
+                if is_reference(label, SNAPSHOT_REFERENCE, b"/") {
+                    raw.snapshots.push(value);
+                } else if is_reference(label, CONTENT_REFERENCE, b"./") && !label.starts_with(LAYER_REFERENCE)
+                {
+                    raw.blobs.push(value);
+                }
+            }
+            Ok::<_, BboltError>(())
+        })?;
+        Ok(raw)
+    }
 }
 
 /// Whether a label is this reference, or this one with a name of its own behind a separator.
