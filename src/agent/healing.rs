@@ -487,7 +487,7 @@ impl Agent {
         let text = verdict.to_string();
         let finding = &diagnosis.finding;
         if let Some(rounds) = self.rounds.as_mut() {
-            rounds.note(&finding.id, verdict, diagnosis.severity);
+            rounds.note(diagnosis, verdict);
         }
         let Some(open) = self
             .rounds

@@ -35,7 +35,7 @@ impl Agent {
         let survey = survey_of(world);
         let diagnosis = diagnosis_of(finding, plan);
         let verdict = rounds.engine.one(&diagnosis, stood, &facts.of(&survey), at);
-        rounds.note(&plan.finding, &verdict, diagnosis.severity);
+        rounds.note(&diagnosis, &verdict);
         self.keep_engine();
         self.keep_plan(&verdict, at);
         let until = match &verdict {

@@ -11,7 +11,7 @@ use crate::{
     decide::engine::Engine,
     healer::{Answer, Ask, Begin, Healer, HealerError, Restart},
     model::{
-        FindingId, Knowledge, PlanId, RepairPlan, Severity, Timestamp, Verdict,
+        Diagnosis, FindingId, Knowledge, PlanId, RepairPlan, Timestamp, Verdict,
         healing::{BreakerStatus, HealingStatus, PausedStatus, PlanStatus, VerdictStatus},
     },
 };
@@ -176,11 +176,13 @@ impl Rounds {
     }
 
     /// Notes a verdict for who asks.
-    pub(super) fn note(&mut self, finding: &FindingId, verdict: &Verdict, severity: Severity) {
-        let mode = None;
-        let status = VerdictStatus::of(verdict, Some(severity), mode);
+    pub(super) fn note(&mut self, diagnosis: &Diagnosis, verdict: &Verdict) {
+        let plan = verdict.plan();
+        let mode = plan.map(|(plan, _)| self.engine.policy().mode_of(diagnosis, plan));
+        let status = VerdictStatus::of(verdict, Some(diagnosis.severity), mode);
         let plan = PlanStatus::of(verdict, mode).map(Arc::new);
-        self.verdicts.insert(finding.clone(), (status, plan));
+        let finding = diagnosis.finding.id.clone();
+        self.verdicts.insert(finding, (status, plan));
     }
 
     /// How the healing stands.

@@ -19,7 +19,10 @@ fn waiting_plan(stage: &Stage<'_>, name: &str) -> Result<String> {
         .iter()
         .find(|row| row["verdict"]["asks"] == true && row.to_string().contains(name))
         .with_context(|| format!("no plan for {name} waits in {listed}"))?;
-    ensure!(row["source"] == "sidecar", "{row}");
+    ensure!(
+        row["source"] == "sidecar" && row["verdict"]["mode"] == "approve",
+        "{row}"
+    );
     let plan = row["plan"].as_str().context("its plan has a name")?;
     Ok(plan.to_owned())
 }

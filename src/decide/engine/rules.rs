@@ -194,6 +194,12 @@ pub(super) struct Setting {
 }
 
 impl HealingPolicy {
+    /// Under which mode a plan for a finding is.
+    #[must_use]
+    pub fn mode_of(&self, diagnosis: &Diagnosis, plan: &RepairPlan) -> Mode {
+        self.setting(diagnosis, plan).mode
+    }
+
     /// What holds for a finding with its plan.
     pub(super) fn setting(&self, diagnosis: &Diagnosis, plan: &RepairPlan) -> Setting {
         let class = diagnosis.finding.class;
