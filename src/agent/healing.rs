@@ -1,7 +1,7 @@
 //! What follows from a healing round: what was found is told and stored, the engine decides, and what it decides is carried
 //! out by the worker, whose outcomes go back to the engine.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use super::{
     Agent,
@@ -11,9 +11,9 @@ use super::{
 };
 use crate::{
     brain::{Report, Standing},
-    diagnose,
+    config, diagnose,
     healer::{Answer, Ask, HealerError, Looked, Restart, unit_of},
-    ledger::PlanState,
+    ledger::{Ledger, PlanState},
     model::{
         ConditionReading, ContainerdState, Diagnoses, Diagnosis, FindingClass, FindingId, Knowledge, PlanId,
         Provenance, RepairOutcome, RepairPlan, Severity, Timestamp, Verdict,
@@ -335,11 +335,17 @@ impl Agent {
             }
             return;
         };
+        // systemd starts it in another folder.
+        let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let config = self.options.healing.as_ref().map(|healing| &healing.file);
         let restart = Restart {
             unit,
             pool: self.options.places.pool.to_string(),
-            root: self.options.places.root.clone(),
-            ledger: self.options.ledger.clone().unwrap_or_default(),
+            root: whole(&self.options.places.root),
+            ledger: self.options.ledger.as_deref().map(whole).unwrap_or_default(),
+            config: config
+                .filter(|file| file.as_path() != Path::new(config::DEFAULT_PATH))
+                .map(|file| whole(file)),
         };
         let Some(rounds) = self.rounds.as_mut() else {
             return;
@@ -372,13 +378,22 @@ impl Agent {
             let newest = rows.and_then(Result::ok).and_then(|mut rows| rows.pop());
             let outcome = newest
                 .filter(|row| row.intended >= since)
-                .and_then(|row| row.outcome);
+                .and_then(|row| row.outcome)
+                // To whoever approved it containerd was restarted, and that is what they were asked for.
+                .filter(|outcome| *outcome != RepairOutcome::NotReached);
             let outcome = outcome.unwrap_or_else(|| RepairOutcome::Failed {
                 why: match result {
                     Ok(code) => format!("the repair ended with exit code {code} and did not get to it"),
                     Err(error) => explain(error),
                 },
             });
+            if !outcome.is_done() {
+                // The approval was for this restart; another one is proposed anew.
+                let why = outcome.to_string();
+                let void = |ledger: &Ledger| ledger.end_plan(id.as_str(), PlanState::Void, Some(&why), at);
+                let ended = self.ledger.as_ref().map(void);
+                self.stored(ended);
+            }
             self.repaired(id, plan, Vec::new(), outcome, at);
         }
         self.keep_engine();

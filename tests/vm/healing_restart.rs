@@ -37,6 +37,10 @@ fn wedge_is_healed_by_a_restart_that_a_person_approves_and_containers_go_on() ->
     };
     let before = process("before")?;
     let mut suture = sidecar(&vm, "")?;
+    // Not the sidecar's configuration: by this one nothing would be repaired.
+    vm.sh("mkdir -p /etc/suture && touch /etc/suture/stop")?;
+    let elsewhere = "[policy]\nkill-switch = \"/etc/suture/stop\"\n";
+    vm.write_file("/etc/suture/suture.toml", elsewhere, 0o644)?;
     containerd.kill_after_mkfs()?;
     ensure!(!containerd.prepare("half", None)?.status.success());
     service.wait_for_restart(1)?;
