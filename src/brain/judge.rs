@@ -82,7 +82,11 @@ impl Brain {
     pub fn judge(&mut self, world: &World, at: Timestamp) -> Vec<Output> {
         let mut outputs = Vec::new();
         let current = diagnose::all(world, &self.correlator, at);
-        self.resolve_missing(&current, at, |_| true, &mut outputs);
+        // An earlier suture watched long enough to tell that nobody is at work on it; nobody took it up since.
+        let told_before = |open: &OpenFinding| {
+            open.stored.is_none() && diagnose::is_as_it_was(&open.standing.finding, world)
+        };
+        self.resolve_missing(&current, at, told_before, &mut outputs);
         self.note_all(current, at, &mut outputs);
         for index in 0..self.findings.len() {
             let Some(open) = self.findings.get(index) else {
@@ -110,7 +114,8 @@ impl Brain {
     pub(super) fn judge_pool(&mut self, view: &PoolView, at: Timestamp) -> Vec<Output> {
         let mut outputs = Vec::new();
         let current = diagnose::of_pool(view, &self.correlator, at);
-        self.resolve_missing(&current, at, diagnose::is_of_pool, &mut outputs);
+        let not_looked_for = |open: &OpenFinding| !diagnose::is_of_pool(open.standing.finding.class);
+        self.resolve_missing(&current, at, not_looked_for, &mut outputs);
         self.note_all(current, at, &mut outputs);
         let act = self.rules.policy.act;
         for open in &mut self.findings {
@@ -144,12 +149,12 @@ impl Brain {
         }
     }
 
-    /// Findings that are not there any more, of those classes that were looked for.
+    /// Findings that are not there any more, but for those that are kept.
     fn resolve_missing(
         &mut self,
         current: &[Finding],
         at: Timestamp,
-        looked_for: impl Fn(FindingClass) -> bool,
+        keeps: impl Fn(&OpenFinding) -> bool,
         outputs: &mut Vec<Output>,
     ) {
         let found: BTreeSet<&FindingId> = current.iter().map(|finding| &finding.id).collect();
@@ -160,7 +165,7 @@ impl Brain {
             let remembered = open.stored.is_none()
                 && finding.class == FindingClass::BlockErrors
                 && at.since(*last_seen) < REMEMBERED;
-            remembered || !looked_for(finding.class) || found.contains(&finding.id)
+            remembered || keeps(open) || found.contains(&finding.id)
         };
         let (still, gone): (Vec<OpenFinding>, Vec<OpenFinding>) = self.findings.drain(..).partition(stands);
         self.findings = still;

@@ -280,3 +280,36 @@ fn what_was_refused_by_a_guard_is_not_asked_about_sooner_because_the_policy_chan
         "{next:?}"
     );
 }
+
+#[test]
+fn a_wedge_that_an_earlier_suture_told_of_stands_until_its_record_is_out_of_the_way() {
+    let wedged = |second| {
+        world(second)
+            .thin(1)
+            .id(1, IdState::Taken)
+            .record("tp-snap-1", 1, DeviceState::Activated)
+    };
+    let mut earlier = Stored::new(false);
+    earlier.see(up(1));
+    earlier.look(&wedged(2), 2);
+    earlier.look(&wedged(70), 70);
+    let standing = earlier.0.standings().next().unwrap().clone();
+    assert_eq!(standing.finding.class, crate::model::FindingClass::Wedge);
+    let again = || {
+        let mut brain = Stored::new(false);
+        brain.see(up(80));
+        brain.0.remember_finding(standing.clone());
+        brain
+    };
+    let resolved = |outputs: &[Output]| told(outputs).iter().any(|line| line.starts_with("resolved"));
+    let mut brain = again();
+    assert!(!resolved(&brain.look(&wedged(81), 81)));
+    assert_eq!(brain.0.standings().count(), 1);
+    assert!(resolved(&brain.look(&wedged(82).snapshot(1), 82)));
+    // Another device under the same name: somebody tried again.
+    let other = world(81)
+        .thin(2)
+        .id(2, IdState::Taken)
+        .record("tp-snap-1", 2, DeviceState::Activated);
+    assert!(resolved(&again().look(&other, 81)));
+}

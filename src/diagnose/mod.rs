@@ -46,6 +46,13 @@ pub fn of_pool(view: &PoolView, known: &Correlator, now: Timestamp) -> Vec<Findi
     findings
 }
 
+/// Whether what an earlier suture found stands as it stood: a record that it saw nobody at work on, and that nobody took up
+/// since. It may take a minute until [`all`] can tell that of its own.
+#[must_use]
+pub fn is_as_it_was(finding: &Finding, world: &World) -> bool {
+    finding.class == FindingClass::Wedge && wedge::is_there(finding, world)
+}
+
 /// Whether a finding of this class is found by [`all`], from one world and the kernel's events. The others take a survey.
 #[must_use]
 pub fn is_of_events(class: FindingClass) -> bool {

@@ -137,6 +137,27 @@ pub enum Provenance {
 #[serde(transparent)]
 pub struct FindingId(pub String);
 
+impl FindingId {
+    /// The name of a finding of a class, by what tells it from others of its class: everybody who finds the same thing
+    /// calls it by the same name. Names from outside are to be escaped by whoever gives the mark.
+    #[must_use]
+    pub fn new(class: FindingClass, pool: &PoolName, mark: impl fmt::Display) -> Self {
+        Self(format!("{class}/{}/{mark}", pool.as_str().escape_debug()))
+    }
+
+    /// The name of a finding about a record of containerd's.
+    #[must_use]
+    pub fn of_record(class: FindingClass, pool: &PoolName, name: &str) -> Self {
+        Self::new(class, pool, name.escape_debug())
+    }
+
+    /// The name of a finding about the pool as a whole.
+    #[must_use]
+    pub fn of_pool(class: FindingClass, pool: &PoolName) -> Self {
+        Self::new(class, pool, "pool")
+    }
+}
+
 impl fmt::Display for FindingId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -51,12 +51,7 @@ impl<'a> Scene<'a> {
         let pool = &self.survey.pool_name;
         Diagnosis {
             finding: Finding {
-                id: FindingId(format!(
-                    "{}/{}/{}",
-                    case.class,
-                    words::name(pool.as_str()),
-                    case.mark
-                )),
+                id: FindingId::new(case.class, pool, &case.mark),
                 class: case.class,
                 pool: pool.clone(),
                 subject: case.subject,

@@ -209,13 +209,9 @@ impl Settling {
     }
 }
 
-/// Whether a running sidecar has it open. Its ids may go on where a check's end.
+/// Whether a running sidecar has it open.
 fn is_confirmed(knowledge: &Knowledge, id: &FindingId) -> bool {
-    knowledge.confirmed.iter().any(|open| {
-        open.0
-            .strip_prefix(id.0.as_str())
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
+    knowledge.confirmed.contains(id)
 }
 
 impl State {
