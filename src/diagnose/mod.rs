@@ -2,11 +2,13 @@
 //! The classes and their predicates are the ones of docs/findings.md.
 
 mod block;
+mod live;
 mod pool;
 mod survey;
 mod thin;
 mod wedge;
 
+pub use live::live;
 pub use survey::{Settled, Settling, survey};
 pub use thin::thin_findings;
 
@@ -28,6 +30,7 @@ pub fn all(world: &World, known: &Correlator, now: Timestamp) -> Vec<Finding> {
         world: Some(world),
     };
     findings.extend(block::findings(&scene, known.block_errors(), now));
+    findings.extend(live(known, now));
     findings
 }
 
@@ -43,6 +46,7 @@ pub fn of_pool(view: &PoolView, known: &Correlator, now: Timestamp) -> Vec<Findi
         world: None,
     };
     findings.extend(block::findings(&scene, known.block_errors(), now));
+    findings.extend(live(known, now));
     findings
 }
 
@@ -70,7 +74,9 @@ pub fn is_of_pool(class: FindingClass) -> bool {
         | FindingClass::PoolOutOfSpace
         | FindingClass::PoolReadOnly
         | FindingClass::PoolFailed
-        | FindingClass::PoolNeedsCheck => true,
+        | FindingClass::PoolNeedsCheck
+        | FindingClass::FailingCreate
+        | FindingClass::FailingRemove => true,
         FindingClass::LeakedThin
         | FindingClass::ForeignThin
         | FindingClass::OrphanRecord

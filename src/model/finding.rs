@@ -52,11 +52,15 @@ pub enum FindingClass {
     PoolNeedsCheck,
     /// Somebody holds a snapshot of the pool's metadata: it pins blocks, and keeps every other tool from making one.
     MetadataSnapshotHeld,
+    /// A call that containerd makes to make, load, suspend or resume a device fails, at this moment and again.
+    FailingCreate,
+    /// A call that containerd makes to remove or delete a device fails, at this moment and again.
+    FailingRemove,
 }
 
 impl FindingClass {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::LeakedThin,
         Self::ForeignThin,
         Self::OrphanRecord,
@@ -77,7 +81,15 @@ impl FindingClass {
         Self::PoolFailed,
         Self::PoolNeedsCheck,
         Self::MetadataSnapshotHeld,
+        Self::FailingCreate,
+        Self::FailingRemove,
     ];
+
+    /// Whether it is of what happens at this moment: only a running sidecar can see it, a check never does.
+    #[must_use]
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::FailingCreate | Self::FailingRemove)
+    }
 
     /// Its name, as it is written in JSON, metrics and on the command line.
     #[must_use]
@@ -103,6 +115,8 @@ impl FindingClass {
             Self::PoolFailed => "pool-failed",
             Self::PoolNeedsCheck => "pool-needs-check",
             Self::MetadataSnapshotHeld => "metadata-snapshot-held",
+            Self::FailingCreate => "failing-create",
+            Self::FailingRemove => "failing-remove",
         }
     }
 }
@@ -199,6 +213,11 @@ pub enum Subject {
         /// Its number.
         device: DeviceNumber,
     },
+    /// A device of the snapshotter's, by the name that its record and its dm device bear, whether they are there or not.
+    Device {
+        /// Its name.
+        name: String,
+    },
     /// The pool as a whole.
     Pool,
     /// A block device that the pool rests on, or one of its own.
@@ -217,6 +236,7 @@ impl Subject {
             Self::ThinId { .. }
             | Self::Snapshot { .. }
             | Self::Node { .. }
+            | Self::Device { .. }
             | Self::Pool
             | Self::BlockDevice { .. } => None,
         }
@@ -233,6 +253,7 @@ impl fmt::Display for Subject {
             Self::ThinId { thin_id } => write!(f, "thin id {thin_id}"),
             Self::Snapshot { id, key } => write!(f, "snapshot {id} ({})", key.escape_debug()),
             Self::Node { name, device } => write!(f, "dm device {} ({device})", name.escape_debug()),
+            Self::Device { name } => write!(f, "device {}", name.escape_debug()),
             Self::Pool => f.write_str("the whole pool"),
             Self::BlockDevice { device } => write!(f, "device {device}"),
         }

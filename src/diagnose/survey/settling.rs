@@ -222,7 +222,9 @@ impl State {
                 (name.clone(), seen.pool_name.snapshot_of(name), Some(*thin_id))
             }
             Subject::Snapshot { id, .. } => (scene.device_name(*id), Some(*id), None),
-            Subject::Node { name, .. } => (name.clone(), seen.pool_name.snapshot_of(name), None),
+            Subject::Node { name, .. } | Subject::Device { name } => {
+                (name.clone(), seen.pool_name.snapshot_of(name), None)
+            }
             Subject::ThinDevice { thin_id } | Subject::ThinId { thin_id } => {
                 (String::new(), None, Some(*thin_id))
             }
