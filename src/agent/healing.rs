@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     brain::Report,
-    config,
+    config, diagnose,
     healer::{Answer, Ask, HealerError, Looked, Restart, unit_of},
     ledger::{Ledger, PlanState},
     model::{
@@ -150,10 +150,13 @@ impl Agent {
         } = looked;
         // The brain carries out those by itself, and asks the engine for leave.
         let others = |one: &&Diagnosis| !is_of_brain_alone(one);
-        let judged = Diagnoses {
+        let mut judged = Diagnoses {
             found: diagnoses.found.iter().filter(others).cloned().collect(),
             ..diagnoses.clone()
         };
+        for one in &mut judged.found {
+            diagnose::note_death(&mut one.finding, self.brain.correlator().sagas());
+        }
         let facts = FactsNow::read(self);
         let Some(rounds) = self.rounds.as_mut() else {
             return;

@@ -97,8 +97,10 @@ impl OpenFindings {
             let is_notice = one.severity == Severity::Notice;
             if let Some(open) = self.0.get_mut(&finding.id) {
                 open.standing.last_seen = at;
-                let changed = open.standing.finding.evidence != finding.evidence;
-                open.standing.finding = finding.clone();
+                let mut finding = finding.clone();
+                finding.keep_from(&open.standing.finding);
+                let changed = !open.standing.finding.says_the_same(&finding);
+                open.standing.finding = finding;
                 open.is_notice = is_notice;
                 if changed && own {
                     changes.push(Change::Store(open.standing.clone()));

@@ -221,10 +221,11 @@ impl Brain {
     }
 
     /// A finding of this world: new, or one that stands at a place.
-    fn note(&mut self, finding: Finding, place: Option<usize>, at: Timestamp, outputs: &mut Vec<Output>) {
+    fn note(&mut self, mut finding: Finding, place: Option<usize>, at: Timestamp, outputs: &mut Vec<Output>) {
         if let Some(open) = place.and_then(|place| self.findings.get_mut(place)) {
             open.standing.last_seen = at;
-            if open.standing.finding.evidence == finding.evidence && !open.unsaved {
+            finding.keep_from(&open.standing.finding);
+            if open.standing.finding.says_the_same(&finding) && !open.unsaved {
                 return;
             }
             let is_live = finding.class.is_live();

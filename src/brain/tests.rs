@@ -291,9 +291,12 @@ fn a_wedge_that_an_earlier_suture_told_of_stands_until_its_record_is_out_of_the_
     };
     let mut earlier = Stored::new(false);
     earlier.see(up(1));
-    earlier.look(&wedged(2), 2);
+    earlier.look(&world(2), 2);
+    earlier.see(message(3, "create_thin 1", 0, by_containerd()));
+    earlier.see(gone(4));
     earlier.look(&wedged(70), 70);
     let standing = earlier.0.standings().next().unwrap().clone();
+    assert!(standing.finding.died_in.is_some(), "{standing:?}");
     assert_eq!(standing.finding.class, crate::model::FindingClass::Wedge);
     let again = || {
         let mut brain = Stored::new(false);
@@ -305,6 +308,13 @@ fn a_wedge_that_an_earlier_suture_told_of_stands_until_its_record_is_out_of_the_
     let mut brain = again();
     assert!(!resolved(&brain.look(&wedged(81), 81)));
     assert_eq!(brain.0.standings().count(), 1);
+    // Found by itself by now: the death that only the earlier one saw is not forgotten.
+    brain.look(&wedged(150), 150);
+    let kept = brain.0.standings().next().unwrap();
+    assert_ne!(kept.finding.evidence, standing.finding.evidence);
+    assert!(kept.finding.died_in.is_some() && kept.finding.died_in == standing.finding.died_in);
+    let mut brain = again();
+    brain.look(&wedged(81), 81);
     assert!(resolved(&brain.look(&wedged(82).snapshot(1), 82)));
     // Another device under the same name: somebody tried again.
     let other = world(81)
@@ -382,14 +392,14 @@ fn a_failure_ends_also_when_what_was_in_its_way_is_gone_or_nobody_tries_any_more
 #[test]
 fn a_device_in_use_is_told_by_its_name_and_its_snapshot() {
     let busy = |second| {
-        let observation = message(second, "delete 7", -16, by_containerd());
-        let Observation::DmIoctl(mut call) = observation else {
-            panic!("it is a call")
-        };
-        call.command = crate::model::dm::DmCommand::DevRemove;
-        call.payload = crate::model::dm::Payload::Nothing;
-        call.name = crate::model::Untrusted::from_bytes(b"tp-snap-7");
-        Observation::DmIoctl(call)
+        call(
+            second,
+            crate::model::dm::DmCommand::DevRemove,
+            "tp-snap-7",
+            crate::model::dm::Payload::Nothing,
+            -16,
+            by_containerd(),
+        )
     };
     let there = |second| {
         world(second)

@@ -22,6 +22,7 @@ fn finding(failure: &LiveFailure, pool: &PoolName) -> Finding {
         // Nothing is to be deleted on the word of a failure.
         provenance: Provenance::Unknown,
         evidence: evidence(failure),
+        died_in: None,
     }
 }
 

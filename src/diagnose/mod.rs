@@ -2,12 +2,14 @@
 //! The classes and their predicates are the ones of docs/findings.md.
 
 mod block;
+mod death;
 mod live;
 mod pool;
 mod survey;
 mod thin;
 mod wedge;
 
+pub use death::note_death;
 pub use live::live;
 pub use survey::{Settled, Settling, survey};
 pub use thin::thin_findings;
@@ -31,6 +33,9 @@ pub fn all(world: &World, known: &Correlator, now: Timestamp) -> Vec<Finding> {
     };
     findings.extend(block::findings(&scene, known.block_errors(), now));
     findings.extend(live(known, now));
+    for finding in &mut findings {
+        note_death(finding, known.sagas());
+    }
     findings
 }
 

@@ -40,6 +40,7 @@ pub(super) fn findings(pool: &Pool) -> Vec<Finding> {
                 ),
                 means.to_owned(),
             ],
+            died_in: None,
         })
         .collect()
 }

@@ -80,5 +80,6 @@ fn classify(world: &World, operations: &Correlator, id: ThinId) -> Option<Findin
         subject: Subject::ThinDevice { thin_id: id },
         provenance,
         evidence,
+        died_in: None,
     })
 }

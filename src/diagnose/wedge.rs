@@ -59,6 +59,7 @@ pub(super) fn finding(world: &World, known: &Correlator, now: Timestamp) -> Opti
         },
         provenance,
         evidence,
+        died_in: None,
     })
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceNumber, OperationId, PoolName, SnapshotId, ThinId};
+use super::{DeviceNumber, OperationId, PoolName, SnapshotId, ThinId, saga::Death};
 
 /// Class of an inconsistency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -276,6 +276,30 @@ pub struct Finding {
     pub provenance: Provenance,
     /// What was read, a sentence each.
     pub evidence: Vec<String>,
+    /// The death of containerd's that left it, where suture saw one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub died_in: Option<Death>,
+}
+
+impl Finding {
+    /// What was seen of the same finding earlier, and can not be seen any more.
+    pub fn keep_from(&mut self, earlier: &Self) {
+        if self.died_in.is_none() {
+            self.died_in.clone_from(&earlier.died_in);
+        }
+    }
+
+    /// All that is to be told of it, a sentence each: what was read, and the death that left it.
+    pub fn sentences(&self) -> impl Iterator<Item = String> {
+        let death = self.died_in.as_ref().map(ToString::to_string);
+        self.evidence.iter().cloned().chain(death)
+    }
+
+    /// Whether it says the same of the same thing.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.evidence == other.evidence && self.died_in == other.died_in
+    }
 }
 
 /// `leaked-thin: thin device 1 of tp`

@@ -341,6 +341,7 @@ fn diagnosis(class: FindingClass) -> Diagnosis {
             subject,
             provenance,
             evidence: vec![format!("what was read that makes it {class}")],
+            died_in: None,
         },
         severity,
         summary: format!("This is what {class} means for it."),

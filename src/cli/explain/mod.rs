@@ -263,6 +263,35 @@ mod tests {
     }
 
     #[test]
+    fn the_death_that_left_it_is_told_by_its_window_with_what_follows() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open_beside(&folder.path().join("ledger.db")).unwrap();
+        let finding = crate::testing::after_a_death();
+        let name = finding.id.0.clone();
+        let standing = crate::brain::Standing {
+            finding,
+            first_seen: crate::testing::at(1),
+            last_seen: crate::testing::at(2),
+            resolved: None,
+            decision: String::new(),
+        };
+        let row = crate::ledger::FindingRow {
+            standing,
+            traceparent: None,
+        };
+        ledger.save_finding(&row).unwrap();
+        let past = Past::of(&ledger, &name).unwrap().unwrap();
+        let text = past.history(PAPER).replace("\n    ", " ");
+        for part in [
+            "(window B7)",
+            "between \"record Activated\" and \"the file system is made\"",
+            "what containerd does about it: It never heals that",
+        ] {
+            assert!(text.contains(part), "`{part}` is not in:\n{text}");
+        }
+    }
+
+    #[test]
     fn every_finding_is_explained_with_its_class_its_evidence_and_its_remedy() {
         let look = look_with_everything();
         let paper = PAPER;

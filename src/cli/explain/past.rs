@@ -89,6 +89,13 @@ impl Past {
         };
         if let Some(standing) = self.found.as_ref().map(|row| &row.standing) {
             line(&format!("first seen {}", date_time(standing.first_seen)));
+            if let Some(death) = &standing.finding.died_in {
+                line(&safe(&death.to_string()));
+                if let Some(forecast) = death.windows.only().map(crate::model::Window::forecast) {
+                    line(&format!("what that leaves: {}", forecast.remains));
+                    line(&format!("what containerd does about it: {}", forecast.containerd));
+                }
+            }
             match standing.resolved {
                 Some(at) => line(&format!("gone since {}", date_time(at))),
                 None => line(&format!("last seen {}", date_time(standing.last_seen))),

@@ -69,6 +69,7 @@ pub(super) fn findings(scene: &Scene<'_>, errors: &BlockErrors, now: Timestamp) 
                 subject: Subject::BlockDevice { device: one.device },
                 provenance: Provenance::Unknown,
                 evidence: words::evidence(scene, errors, one, &above, on_data > 1),
+                died_in: None,
             }
         })
         .collect()

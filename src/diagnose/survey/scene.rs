@@ -57,6 +57,7 @@ impl<'a> Scene<'a> {
                 subject: case.subject,
                 provenance: case.provenance,
                 evidence: case.evidence,
+                died_in: None,
             },
             severity: case.severity,
             summary: case.summary,
