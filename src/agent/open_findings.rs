@@ -99,10 +99,10 @@ impl OpenFindings {
                 open.standing.last_seen = at;
                 let mut finding = finding.clone();
                 finding.keep_from(&open.standing.finding);
-                let changed = !open.standing.finding.says_the_same(&finding);
+                let is_news = !open.standing.finding.says_the_same(&finding);
                 open.standing.finding = finding;
                 open.is_notice = is_notice;
-                if changed && own {
+                if is_news && own {
                     changes.push(Change::Store(open.standing.clone()));
                 }
                 continue;
