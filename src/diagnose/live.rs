@@ -27,12 +27,13 @@ fn finding(failure: &LiveFailure, pool: &PoolName) -> Finding {
 }
 
 fn subject(failure: &LiveFailure) -> Subject {
-    match (failure.kind, &failure.device, failure.thin_id) {
-        (FailureKind::IdInPool | FailureKind::PoolRefuses, ..) => Subject::Pool,
-        (FailureKind::ParentMissing, _, Some(thin_id)) => Subject::ThinId { thin_id },
+    // Of a missing parent whatever was to be made from it fails.
+    let device = failure.device.as_ref();
+    let device = device.filter(|_| failure.kind != FailureKind::ParentMissing);
+    match (failure.kind, device, failure.thin_id) {
+        (FailureKind::IdInPool | FailureKind::PoolRefuses, ..) | (_, None, None) => Subject::Pool,
         (_, Some(name), _) => Subject::Device { name: name.clone() },
         (_, None, Some(thin_id)) => Subject::ThinId { thin_id },
-        (_, None, None) => Subject::Pool,
     }
 }
 
