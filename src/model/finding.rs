@@ -282,9 +282,10 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// What was seen of the same finding earlier, and can not be seen any more.
+    /// What was seen of the same finding earlier, and can not be seen any more. Under the same name there may be another device
+    /// by now, of which it says nothing.
     pub fn keep_from(&mut self, earlier: &Self) {
-        if self.died_in.is_none() {
+        if self.died_in.is_none() && self.subject == earlier.subject {
             self.died_in.clone_from(&earlier.died_in);
         }
     }
@@ -306,5 +307,51 @@ impl Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} of {}", self.class, self.subject, self.pool)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{SagaKind, Window, Windows},
+        testing::{at, pool},
+    };
+
+    #[test]
+    fn an_earlier_death_is_kept_for_the_same_device_only() {
+        let finding = |thin_id, died: Option<Window>| Finding {
+            id: FindingId::of_record(FindingClass::Wedge, &pool(), "tp-snap-2"),
+            class: FindingClass::Wedge,
+            pool: pool(),
+            subject: Subject::Record {
+                name: "tp-snap-2".to_owned(),
+                thin_id: ThinId(thin_id),
+            },
+            provenance: Provenance::Unknown,
+            evidence: Vec::new(),
+            died_in: died.map(|window| Death {
+                at: at(1),
+                who: None,
+                operation: [SagaKind::Create].into(),
+                windows: Windows([window].into()),
+            }),
+        };
+        let kept = |mut now: Finding, earlier: &Finding| {
+            now.keep_from(earlier);
+            now.died_in.and_then(|death| death.windows.only())
+        };
+        let earlier = finding(2, Some(Window::B7));
+        assert_eq!(kept(finding(2, None), &earlier), Some(Window::B7));
+        assert_eq!(
+            kept(finding(3, None), &earlier),
+            None,
+            "another device of that name"
+        );
+        assert_eq!(
+            kept(finding(2, Some(Window::B8)), &earlier),
+            Some(Window::B8),
+            "what is seen now"
+        );
     }
 }
