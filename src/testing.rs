@@ -1,6 +1,8 @@
 //! Small makers of observations and worlds for the tests of the pure rooms.
 
 #[cfg(feature = "node")]
+mod death;
+#[cfg(feature = "node")]
 mod plans;
 #[cfg(feature = "node")]
 mod status;
@@ -18,6 +20,8 @@ use crate::model::{
     survey::Mounts,
 };
 
+#[cfg(feature = "node")]
+pub(crate) use death::after_a_death;
 #[cfg(feature = "node")]
 pub(crate) use plans::plan_status;
 #[cfg(feature = "node")]

@@ -1,22 +1,23 @@
 //! What follows from a healing round: what was found is told and stored, the engine decides, and what it decides is carried
 //! out by the worker, whose outcomes go back to the engine.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use super::{
     Agent,
     facts::FactsNow,
     now,
-    rounds::{Open, Return, Rounds, Stage},
+    open_findings::Change,
+    rounds::{Return, Rounds, Stage},
 };
 use crate::{
-    brain::{Report, Standing},
-    diagnose,
+    brain::Report,
+    config, diagnose,
     healer::{Answer, Ask, HealerError, Looked, Restart, unit_of},
-    ledger::PlanState,
+    ledger::{Ledger, PlanState},
     model::{
         ConditionReading, ContainerdState, Diagnoses, Diagnosis, FindingClass, FindingId, Knowledge, PlanId,
-        Provenance, RepairOutcome, RepairPlan, Severity, Timestamp, Verdict,
+        Provenance, RepairOutcome, RepairPlan, Timestamp, Verdict,
     },
     remedy::repair::{PlanResult, Settlement},
     telemetry::story,
@@ -149,10 +150,13 @@ impl Agent {
         } = looked;
         // The brain carries out those by itself, and asks the engine for leave.
         let others = |one: &&Diagnosis| !is_of_brain_alone(one);
-        let judged = Diagnoses {
+        let mut judged = Diagnoses {
             found: diagnoses.found.iter().filter(others).cloned().collect(),
             ..diagnoses.clone()
         };
+        for one in &mut judged.found {
+            diagnose::note_death(&mut one.finding, self.brain.correlator().sagas());
+        }
         let facts = FactsNow::read(self);
         let Some(rounds) = self.rounds.as_mut() else {
             return;
@@ -335,11 +339,17 @@ impl Agent {
             }
             return;
         };
+        // systemd starts it in another folder.
+        let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let config = self.options.healing.as_ref().map(|healing| &healing.file);
         let restart = Restart {
             unit,
             pool: self.options.places.pool.to_string(),
-            root: self.options.places.root.clone(),
-            ledger: self.options.ledger.clone().unwrap_or_default(),
+            root: whole(&self.options.places.root),
+            ledger: self.options.ledger.as_deref().map(whole).unwrap_or_default(),
+            config: config
+                .filter(|file| file.as_path() != Path::new(config::DEFAULT_PATH))
+                .map(|file| whole(file)),
         };
         let Some(rounds) = self.rounds.as_mut() else {
             return;
@@ -372,13 +382,22 @@ impl Agent {
             let newest = rows.and_then(Result::ok).and_then(|mut rows| rows.pop());
             let outcome = newest
                 .filter(|row| row.intended >= since)
-                .and_then(|row| row.outcome);
+                .and_then(|row| row.outcome)
+                // To whoever approved it containerd was restarted, and that is what they were asked for.
+                .filter(|outcome| *outcome != RepairOutcome::NotReached);
             let outcome = outcome.unwrap_or_else(|| RepairOutcome::Failed {
                 why: match result {
                     Ok(code) => format!("the repair ended with exit code {code} and did not get to it"),
                     Err(error) => explain(error),
                 },
             });
+            if !outcome.is_done() {
+                // The approval was for this restart; another one is proposed anew.
+                let why = outcome.to_string();
+                let void = |ledger: &Ledger| ledger.end_plan(id.as_str(), PlanState::Void, Some(&why), at);
+                let ended = self.ledger.as_ref().map(void);
+                self.stored(ended);
+            }
             self.repaired(id, plan, Vec::new(), outcome, at);
         }
         self.keep_engine();
@@ -422,62 +441,19 @@ impl Agent {
 
     /// Tells what is new and what is gone.
     fn round_found(&mut self, judged: &Diagnoses, at: Timestamp) {
+        let of_brain: BTreeSet<_> = self.brain.standings().map(|one| one.finding.id.clone()).collect();
         let Some(rounds) = self.rounds.as_mut() else {
             return;
         };
+        let changes = rounds.open.take_in(judged, &of_brain, at);
         let still = |id: &FindingId| judged.found.iter().any(|one| one.finding.id == *id);
-        let of_brain: Vec<_> = self.brain.standings().map(|one| one.finding.id.clone()).collect();
         rounds.verdicts.retain(|id, _| still(id) || of_brain.contains(id));
         rounds.engine.forget_apart(|id| of_brain.contains(id));
-        let gone: Vec<_> = rounds.open.keys().filter(|id| !still(id)).cloned().collect();
-        let gone: Vec<Open> = gone.iter().filter_map(|id| rounds.open.remove(id)).collect();
-        for open in gone.into_iter().filter(|open| !open.of_brain) {
-            let mut standing = open.standing;
-            standing.resolved = Some(at);
-            standing.last_seen = at;
-            if !open.is_notice {
-                self.tell(&Report::Resolved {
-                    finding: standing.finding.clone(),
-                });
-            }
-            self.store_finding(standing);
-        }
-        for one in &judged.found {
-            let finding = &one.finding;
-            let Some(rounds) = self.rounds.as_mut() else {
-                return;
-            };
-            if let Some(open) = rounds.open.get_mut(&finding.id) {
-                open.standing.last_seen = at;
-                let changed = open.standing.finding.evidence != finding.evidence;
-                open.standing.finding = finding.clone();
-                open.is_notice = one.severity == Severity::Notice;
-                if changed && !open.of_brain {
-                    let standing = open.standing.clone();
-                    self.store_finding(standing);
-                }
-                continue;
-            }
-            let of_brain = diagnose::is_of_events(finding.class);
-            let standing = Standing {
-                finding: finding.clone(),
-                first_seen: at,
-                last_seen: at,
-                resolved: None,
-                decision: String::new(),
-            };
-            let is_notice = one.severity == Severity::Notice;
-            let open = Open {
-                standing: standing.clone(),
-                of_brain,
-                is_notice,
-            };
-            rounds.open.insert(finding.id.clone(), open);
-            if !of_brain {
-                if !is_notice {
-                    self.found(at, finding.clone());
-                }
-                self.store_finding(standing);
+        for change in changes {
+            match change {
+                Change::Found(finding) => self.found(at, finding),
+                Change::Resolved(finding) => self.tell(&Report::Resolved { finding }),
+                Change::Store(standing) => self.store_finding(standing),
             }
         }
     }
@@ -486,21 +462,16 @@ impl Agent {
     fn tell_verdict(&mut self, diagnosis: &Diagnosis, verdict: &Verdict, at: Timestamp) {
         let text = verdict.to_string();
         let finding = &diagnosis.finding;
-        if let Some(rounds) = self.rounds.as_mut() {
-            rounds.note(diagnosis, verdict);
-        }
-        let Some(open) = self
-            .rounds
-            .as_mut()
-            .and_then(|rounds| rounds.open.get_mut(&finding.id))
-        else {
+        let Some(rounds) = self.rounds.as_mut() else {
             return;
         };
-        if open.standing.decision == text {
+        rounds.note(diagnosis, verdict);
+        let Some((own, is_notice)) = rounds.open.decided(&finding.id, &text) else {
             return;
-        }
-        open.standing.decision.clone_from(&text);
-        let (standing, of_brain, is_notice) = (open.standing.clone(), open.of_brain, open.is_notice);
+        };
+        // With the brain's evidence and times, where it has found the same.
+        let of_brain = self.brain.standings().find(|one| one.finding.id == finding.id);
+        let standing = of_brain.cloned().unwrap_or(own);
         self.keep_plan(verdict, at);
         // What hurts nobody is in `suture findings`, and not called out.
         if !is_notice || verdict.acts() {
@@ -511,9 +482,7 @@ impl Agent {
                 plan: verdict.plan().map(|(plan, _)| plan.clone()),
             });
         }
-        if !of_brain {
-            self.store_finding(standing);
-        }
+        self.store_finding(standing);
     }
 
     /// Stores what the engine must remember.

@@ -10,6 +10,7 @@ mod healing;
 mod keeping;
 mod leave;
 mod look;
+mod open_findings;
 mod policy;
 mod pulse;
 mod record;
@@ -551,7 +552,7 @@ fn begin_rounds(
     };
     let mut rounds = Rounds::new(engine, begin);
     for standing in standings {
-        rounds.remember(standing);
+        rounds.open.remember(standing);
     }
     let policy = PolicyWatch::start(&healing.file, &rounds.engine.policy().kill_switch);
     (Some(rounds), policy)

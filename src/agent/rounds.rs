@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::Instant};
 
+use super::open_findings::OpenFindings;
 use crate::{
-    brain::Standing,
     config,
     decide::engine::Engine,
     healer::{Answer, Ask, Begin, Healer, HealerError, Restart},
@@ -74,21 +74,11 @@ pub(super) enum Stage {
     Restarting(Vec<(PlanId, RepairPlan)>, Timestamp),
 }
 
-/// A finding of the rounds that stands, and what was told of it.
-#[derive(Debug)]
-pub(super) struct Open {
-    pub(super) standing: Standing,
-    /// Set where the brain has the same finding, and tells and stores it.
-    pub(super) of_brain: bool,
-    /// Set where nobody is hurt by it: it is kept, and not called out.
-    pub(super) is_notice: bool,
-}
-
 /// The rounds.
 pub(super) struct Rounds {
     pub(super) engine: Engine,
     pub(super) stage: Stage,
-    pub(super) open: BTreeMap<FindingId, Open>,
+    pub(super) open: OpenFindings,
     /// How many findings more the last look came to than are taken up at once.
     pub(super) more: usize,
     /// What was decided last, for who asks.
@@ -118,7 +108,7 @@ impl Rounds {
         Self {
             engine,
             stage: Stage::Resting,
-            open: BTreeMap::new(),
+            open: OpenFindings::default(),
             more: 0,
             verdicts: BTreeMap::new(),
             seen: BTreeMap::new(),
@@ -238,20 +228,10 @@ impl Rounds {
         self.due = Instant::now() + PERIOD;
     }
 
-    /// Takes up a finding that stood open when an earlier suture ended.
-    pub(super) fn remember(&mut self, standing: Standing) {
-        let open = Open {
-            standing,
-            of_brain: false,
-            is_notice: false,
-        };
-        self.open.insert(open.standing.finding.id.clone(), open);
-    }
-
-    /// What was found and stands, as far as the brain does not tell of it.
-    pub(super) fn standings(&self) -> impl Iterator<Item = &Standing> {
-        let own = self.open.values().filter(|open| !open.of_brain);
-        own.map(|open| &open.standing)
+    /// The brain has told that it is gone.
+    pub(super) fn forget(&mut self, id: &FindingId) {
+        self.open.forget(id);
+        self.verdicts.remove(id);
     }
 
     /// When a time of the wall clock is.

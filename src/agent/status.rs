@@ -2,6 +2,7 @@
 //! reads it, and how slowly, is nothing that the agent would notice.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -14,7 +15,7 @@ use super::{
     tell::tell,
 };
 use crate::{
-    brain::Report,
+    brain::{Report, Standing},
     control::{ClientCounts, CommandSender, ControlServer, Group, MetricsServer, ServeError, Serving},
     correlate,
     model::{
@@ -118,8 +119,17 @@ impl Agent {
         status.containerd.up = self.containerd.up().cloned();
         status.open_operations = count(known.operations().filter(|one| !one.state.is_closed()).count());
         status.finding_counts.clear();
-        let of_rounds = self.rounds.iter().flat_map(Rounds::standings);
+        let known: BTreeSet<_> = self.brain.standings().map(|one| &one.finding.id).collect();
+        let of_rounds = self.rounds.iter().flat_map(|rounds| rounds.open.standings());
+        let of_rounds = of_rounds.filter(|one| !known.contains(&one.finding.id));
         let mut findings: Vec<_> = self.brain.standings().chain(of_rounds).collect();
+        let decided = |row: &Standing| {
+            let of_rounds = self
+                .rounds
+                .as_ref()
+                .and_then(|rounds| rounds.open.decision(&row.finding.id));
+            of_rounds.unwrap_or(&row.decision).to_owned()
+        };
         let verdict_of = |id| {
             let rounds = self.rounds.as_ref()?;
             rounds.verdicts.get(id).map(|(verdict, _)| verdict.clone())
@@ -136,7 +146,7 @@ impl Agent {
                 class: row.finding.class,
                 subject: row.finding.subject.clone(),
                 first_seen: row.first_seen,
-                decision: row.decision.clone(),
+                decision: decided(row),
                 verdict: verdict_of(&row.finding.id),
             });
         status.findings = listed.collect();

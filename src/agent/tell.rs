@@ -64,8 +64,17 @@ impl Agent {
                     let forgotten = self.ledger.as_ref().map(|ledger| ledger.forget_operation(&id));
                     self.stored(forgotten);
                 }
+                // What a round found first is told already.
+                Output::Found { finding, .. }
+                    if self.rounds.iter().any(|rounds| rounds.open.has_told(&finding.id)) => {}
                 Output::Found { at, finding } => self.found(at, *finding),
-                Output::Standing(standing) => self.store_finding(*standing),
+                Output::Standing(standing) => {
+                    let gone = standing.resolved.is_some().then(|| standing.finding.id.clone());
+                    self.store_finding(*standing);
+                    if let (Some(id), Some(rounds)) = (gone, self.rounds.as_mut()) {
+                        rounds.forget(&id);
+                    }
+                }
                 Output::Remedied {
                     at,
                     plan,
@@ -135,10 +144,14 @@ impl Agent {
         tell(&mut self.reporter, at, &report);
     }
 
-    pub(super) fn store_finding(&mut self, standing: Standing) {
+    /// Stores a finding, with what the rounds decided about it, where they did.
+    pub(super) fn store_finding(&mut self, mut standing: Standing) {
         let id = standing.finding.id.clone();
         let is_over = standing.resolved.is_some();
         if let Some(rounds) = self.rounds.as_mut() {
+            if let Some(decision) = rounds.open.decision(&id) {
+                decision.clone_into(&mut standing.decision);
+            }
             if is_over {
                 rounds.seen.remove(&id);
             } else {

@@ -21,7 +21,7 @@ const AFTER_REFUSAL: Duration = Duration::from_secs(30);
 /// But never longer than this.
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
-/// A storm of block errors changes its numbers all the time: they are stored this often.
+/// A storm of block errors, or of calls that fail, changes its numbers all the time: they are stored this often.
 const EVIDENCE_PAUSE: Duration = Duration::from_secs(30);
 /// Failed sectors that an earlier suture counted are not known any more; for so long after its last word the finding
 /// stands all the same.
@@ -57,6 +57,9 @@ pub(super) struct OpenFinding {
     told: Option<String>,
     /// When its evidence was stored last; nothing where only an earlier suture has found it.
     stored: Option<Timestamp>,
+    /// Whether its evidence has changed since.
+    #[serde(default)]
+    unsaved: bool,
 }
 
 impl OpenFinding {
@@ -69,6 +72,7 @@ impl OpenFinding {
             held: None,
             told: None,
             stored: None,
+            unsaved: false,
         }
     }
 
@@ -82,7 +86,11 @@ impl Brain {
     pub fn judge(&mut self, world: &World, at: Timestamp) -> Vec<Output> {
         let mut outputs = Vec::new();
         let current = diagnose::all(world, &self.correlator, at);
-        self.resolve_missing(&current, at, |_| true, &mut outputs);
+        // An earlier suture watched long enough to tell that nobody is at work on it; nobody took it up since.
+        let told_before = |open: &OpenFinding| {
+            open.stored.is_none() && diagnose::is_as_it_was(&open.standing.finding, world)
+        };
+        self.resolve_missing(&current, at, told_before, &mut outputs);
         self.note_all(current, at, &mut outputs);
         for index in 0..self.findings.len() {
             let Some(open) = self.findings.get(index) else {
@@ -106,20 +114,48 @@ impl Brain {
         outputs
     }
 
+    /// Findings of what fails at this moment: they begin and end with a call, and do not wait for a read of the world.
+    pub(super) fn judge_live(&mut self, at: Timestamp) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        let current = diagnose::live(&self.correlator, at);
+        let not_looked_for = |open: &OpenFinding| !open.standing.finding.class.is_live();
+        self.resolve_missing(&current, at, not_looked_for, &mut outputs);
+        self.note_all(current, at, &mut outputs);
+        self.tell_without_world(FindingClass::is_live, at, &mut outputs);
+        outputs
+    }
+
+    /// Whether a call that failed or went well may change what [`Brain::judge_live`] finds.
+    pub(super) fn has_failures(&self) -> bool {
+        let open = || self.findings.iter().map(|open| open.standing.finding.class);
+        !self.correlator.sagas().failures().is_empty() || open().any(FindingClass::is_live)
+    }
+
     /// Findings of what is left when the world could not be read. The others stand where they stood.
     pub(super) fn judge_pool(&mut self, view: &PoolView, at: Timestamp) -> Vec<Output> {
         let mut outputs = Vec::new();
         let current = diagnose::of_pool(view, &self.correlator, at);
-        self.resolve_missing(&current, at, diagnose::is_of_pool, &mut outputs);
+        let not_looked_for = |open: &OpenFinding| !diagnose::is_of_pool(open.standing.finding.class);
+        self.resolve_missing(&current, at, not_looked_for, &mut outputs);
         self.note_all(current, at, &mut outputs);
+        self.tell_without_world(diagnose::is_of_pool, at, &mut outputs);
+        outputs
+    }
+
+    /// What is decided about findings of some classes that need no world.
+    fn tell_without_world(
+        &mut self,
+        of: impl Fn(FindingClass) -> bool,
+        at: Timestamp,
+        outputs: &mut Vec<Output>,
+    ) {
         let act = self.rules.policy.act;
         for open in &mut self.findings {
-            if diagnose::is_of_pool(open.standing.finding.class) {
-                let decision = decide::without_world(&open.standing.finding);
-                open.tell(&decision, act, at, &mut outputs);
+            if of(open.standing.finding.class) {
+                let decision = decide::without_world(&open.standing.finding, &self.correlator);
+                open.tell(&decision, act, at, outputs);
             }
         }
-        outputs
     }
 
     fn decide(&self, open: &OpenFinding, world: &World, at: Timestamp) -> Decision {
@@ -144,12 +180,12 @@ impl Brain {
         }
     }
 
-    /// Findings that are not there any more, of those classes that were looked for.
+    /// Findings that are not there any more, but for those that are kept.
     fn resolve_missing(
         &mut self,
         current: &[Finding],
         at: Timestamp,
-        looked_for: impl Fn(FindingClass) -> bool,
+        keeps: impl Fn(&OpenFinding) -> bool,
         outputs: &mut Vec<Output>,
     ) {
         let found: BTreeSet<&FindingId> = current.iter().map(|finding| &finding.id).collect();
@@ -160,7 +196,7 @@ impl Brain {
             let remembered = open.stored.is_none()
                 && finding.class == FindingClass::BlockErrors
                 && at.since(*last_seen) < REMEMBERED;
-            remembered || !looked_for(finding.class) || found.contains(&finding.id)
+            remembered || keeps(open) || found.contains(&finding.id)
         };
         let (still, gone): (Vec<OpenFinding>, Vec<OpenFinding>) = self.findings.drain(..).partition(stands);
         self.findings = still;
@@ -185,21 +221,29 @@ impl Brain {
     }
 
     /// A finding of this world: new, or one that stands at a place.
-    fn note(&mut self, finding: Finding, place: Option<usize>, at: Timestamp, outputs: &mut Vec<Output>) {
+    fn note(&mut self, mut finding: Finding, place: Option<usize>, at: Timestamp, outputs: &mut Vec<Output>) {
         if let Some(open) = place.and_then(|place| self.findings.get_mut(place)) {
             open.standing.last_seen = at;
-            if open.standing.finding.evidence == finding.evidence {
+            finding.keep_from(&open.standing.finding);
+            if open.standing.finding.says_the_same(&finding) && !open.unsaved {
                 return;
             }
-            let moves = finding.class == FindingClass::BlockErrors;
+            let is_live = finding.class.is_live();
+            let moves = is_live || finding.class == FindingClass::BlockErrors;
             if moves
                 && open
                     .stored
                     .is_some_and(|stored| at.since(stored) < EVIDENCE_PAUSE)
             {
+                // It may end any moment, and then has to say how often it was.
+                if is_live {
+                    open.standing.finding = finding;
+                    open.unsaved = true;
+                }
                 return;
             }
             open.stored = Some(at);
+            open.unsaved = false;
             open.standing.finding = finding;
             outputs.push(Output::Standing(Box::new(open.standing.clone())));
             return;

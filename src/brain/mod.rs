@@ -219,6 +219,12 @@ impl Brain {
             _ => {}
         }
         outputs.extend(self.changed(at, changes));
+        if let Observation::DmIoctl(call) = observation
+            && !call.command.is_query()
+            && self.has_failures()
+        {
+            outputs.extend(self.judge_live(at));
+        }
         outputs.extend(look.map(Output::Look));
         outputs
     }

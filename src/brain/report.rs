@@ -280,7 +280,7 @@ impl fmt::Display for Report {
 /// An operation, with where it stands.
 fn tell_found(finding: &Finding, traceparent: Option<&str>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "FOUND {finding}")?;
-    for text in &finding.evidence {
+    for text in finding.sentences() {
         write!(f, "\n      - {text}")?;
     }
     match traceparent {

@@ -280,3 +280,159 @@ fn what_was_refused_by_a_guard_is_not_asked_about_sooner_because_the_policy_chan
         "{next:?}"
     );
 }
+
+#[test]
+fn a_wedge_that_an_earlier_suture_told_of_stands_until_its_record_is_out_of_the_way() {
+    let wedged = |second| {
+        world(second)
+            .thin(1)
+            .id(1, IdState::Taken)
+            .record("tp-snap-1", 1, DeviceState::Activated)
+    };
+    let mut earlier = Stored::new(false);
+    earlier.see(up(1));
+    earlier.look(&world(2), 2);
+    earlier.see(message(3, "create_thin 1", 0, by_containerd()));
+    earlier.see(gone(4));
+    earlier.look(&wedged(70), 70);
+    let standing = earlier.0.standings().next().unwrap().clone();
+    assert!(standing.finding.died_in.is_some(), "{standing:?}");
+    assert_eq!(standing.finding.class, crate::model::FindingClass::Wedge);
+    let again = || {
+        let mut brain = Stored::new(false);
+        brain.see(up(80));
+        brain.0.remember_finding(standing.clone());
+        brain
+    };
+    let resolved = |outputs: &[Output]| told(outputs).iter().any(|line| line.starts_with("resolved"));
+    let mut brain = again();
+    assert!(!resolved(&brain.look(&wedged(81), 81)));
+    assert_eq!(brain.0.standings().count(), 1);
+    // Found by itself by now: the death that only the earlier one saw is not forgotten.
+    brain.look(&wedged(150), 150);
+    let kept = brain.0.standings().next().unwrap();
+    assert_ne!(kept.finding.evidence, standing.finding.evidence);
+    assert!(kept.finding.died_in.is_some() && kept.finding.died_in == standing.finding.died_in);
+    let mut brain = again();
+    brain.look(&wedged(81), 81);
+    assert!(resolved(&brain.look(&wedged(82).snapshot(1), 82)));
+    // Another device under the same name: somebody tried again.
+    let other = world(81)
+        .thin(2)
+        .id(2, IdState::Taken)
+        .record("tp-snap-1", 2, DeviceState::Activated);
+    assert!(resolved(&again().look(&other, 81)));
+}
+
+#[test]
+fn a_call_that_fails_is_a_finding_while_it_does_and_no_longer() {
+    let mut brain = Stored::new(true);
+    brain.see(up(1));
+    brain.look(&world(2), 2);
+    let refused = |second: u64| message(second, &format!("create_thin {second}"), -95, by_containerd());
+    let first = brain.see(refused(10));
+    let lines = told(&first);
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.starts_with("FOUND failing-create: the whole pool of tp"))
+            && lines
+                .iter()
+                .any(|line| line.contains("left to a person: mend the pool first")),
+        "{lines:?}"
+    );
+    let again = brain.see(refused(11));
+    let twice = told(&again).iter().any(|line| line.contains("failing-create"));
+    assert!(!twice, "told once: {again:?}");
+    assert!(
+        !again.iter().any(|one| matches!(one, Output::Standing(_))),
+        "its numbers are stored from time to time: {again:?}"
+    );
+    let mut read_only = world(12);
+    read_only.pool.mode = crate::model::PoolMode::ReadOnly;
+    brain.look(&read_only, 12);
+    assert_eq!(brain.0.standings().count(), 2, "and the pool itself");
+    let over = brain.see(message(13, "create_thin 13", 0, by_containerd()));
+    let stored = over.iter().find_map(|one| match one {
+        Output::Standing(standing) => standing.resolved.map(|_| standing.finding.evidence[0].clone()),
+        _ => None,
+    });
+    assert!(
+        stored.as_ref().is_some_and(|text| text.contains("(2 times)")),
+        "it ends with all that was counted: {over:?}"
+    );
+    let lines = told(&over);
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.starts_with("resolved failing-create")),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn a_failure_ends_also_when_what_was_in_its_way_is_gone_or_nobody_tries_any_more() {
+    let resolved = |outputs: &[Output]| {
+        told(outputs)
+            .iter()
+            .any(|line| line.starts_with("resolved failing"))
+    };
+    for (call, error, ends_by_world) in [("create_thin 7", -95, true), ("create_thin 7", -17, false)] {
+        let mut brain = Stored::new(true);
+        brain.see(up(1));
+        brain.look(&world(2), 2);
+        brain.see(message(10, call, error, by_containerd()));
+        // Begun before the call: it can not show what became of it.
+        assert!(!resolved(&brain.look(&world(10), 10)), "{error}");
+        assert_eq!(resolved(&brain.look(&world(11), 11)), ends_by_world, "{error}");
+        assert_eq!(resolved(&brain.look(&world(700), 700)), !ends_by_world, "{error}");
+    }
+}
+
+#[test]
+fn a_device_in_use_is_told_by_its_name_and_its_snapshot() {
+    let busy = |second| {
+        call(
+            second,
+            crate::model::dm::DmCommand::DevRemove,
+            "tp-snap-7",
+            crate::model::dm::Payload::Nothing,
+            -16,
+            by_containerd(),
+        )
+    };
+    let there = |second| {
+        world(second)
+            .thin(7)
+            .id(7, IdState::Taken)
+            .record("tp-snap-7", 7, DeviceState::Deactivating)
+            .snapshot(7)
+            .node("tp-snap-7", 7)
+    };
+    let mut brain = Stored::new(true);
+    brain.see(up(1));
+    brain.look(&there(2), 2);
+    for second in 10..15 {
+        assert_eq!(
+            told(&brain.see(busy(second))),
+            Vec::<String>::new(),
+            "dmsetup tries by itself"
+        );
+    }
+    let lines = told(&brain.see(busy(15)));
+    assert!(
+        lines[0].starts_with("FOUND failing-remove: device tp-snap-7 of tp"),
+        "{lines:?}"
+    );
+    brain.look(&there(16), 16);
+    let evidence = brain.0.standings().next().unwrap().finding.evidence.join("\n");
+    assert!(evidence.contains("that is the device of snapshot "), "{evidence}");
+    let mut gone = there(17);
+    gone.nodes.clear();
+    let over = told(&brain.look(&gone, 17));
+    assert!(
+        over.iter()
+            .any(|line| line.starts_with("resolved failing-remove")),
+        "{over:?}"
+    );
+}

@@ -25,6 +25,9 @@ pub(super) struct RestartArguments {
     /// The ledger.
     #[arg(long)]
     ledger: PathBuf,
+    /// suture's own configuration, where it is not in its usual place.
+    #[arg(long)]
+    config: Option<PathBuf>,
 }
 
 pub(super) fn restart(arguments: RestartArguments) -> ExitCode {
@@ -33,6 +36,7 @@ pub(super) fn restart(arguments: RestartArguments) -> ExitCode {
         pool: arguments.pool,
         root: arguments.root_path,
         ledger: arguments.ledger,
+        config: arguments.config,
     };
     restart.carry_out().unwrap_or(OPERATIONAL).into()
 }

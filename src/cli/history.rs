@@ -225,13 +225,21 @@ fn table(entries: &[Entry]) -> Table {
         let trace = entry.trace.clone().unwrap_or_default();
         table.add_row([
             date_time(entry.first_seen),
-            entry.finding.to_string(),
+            what(&entry.finding),
             done,
             resolved,
             trace,
         ]);
     }
     table
+}
+
+/// A finding in a line, with the death that left it.
+fn what(finding: &Finding) -> String {
+    match &finding.died_in {
+        Some(death) => format!("{finding}\n{death}"),
+        None => finding.to_string(),
+    }
 }
 
 fn repairs_table(repairs: &[RepairRow]) -> Table {
@@ -315,6 +323,22 @@ mod tests {
         assert!(!wanted.has(Some(FindingClass::LeakedThin), None));
         // An undo is of no class.
         assert!(!wanted.has(None, None));
+    }
+
+    #[test]
+    fn a_finding_says_in_which_window_its_containerd_died() {
+        let finding = crate::testing::after_a_death();
+        let text = what(&finding);
+        assert!(
+            text.starts_with("wedge: record tp-snap-2")
+                && text.contains("\ncontainerd [500] died while it was making a snapshot without a parent, between \"record Activated\" and \"the file system is made\" (window B7)"),
+            "{text}"
+        );
+        let alive = Finding {
+            died_in: None,
+            ..finding
+        };
+        assert_eq!(what(&alive), alive.to_string());
     }
 
     #[test]

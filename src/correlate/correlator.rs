@@ -187,6 +187,12 @@ impl Correlator {
         self.containerds.last_death()
     }
 
+    /// The pool that it is about.
+    #[must_use]
+    pub fn pool(&self) -> &PoolName {
+        &self.pool
+    }
+
     /// Every operation of the snapshotter's, and the calls of containerd's that fail.
     #[must_use]
     pub fn sagas(&self) -> &Sagas {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    correlate::Correlator,
+    correlate::{Correlator, LiveFailure},
     model::{
         Action, Decision, Finding, FindingClass, Guard, OperationState, Plan, Provenance, Subject, Timestamp,
         World,
@@ -38,7 +38,7 @@ pub fn decide(
             Provenance::SeenByProbe { operation },
             Subject::ThinDevice { thin_id },
         ) => (operation, *thin_id),
-        (class, ..) => return tell(left_to_a_person(class)),
+        _ => return tell(left_to_a_person(finding, operations)),
     };
     let Some(maker) = operations.operation(operation) else {
         return tell("the operation that made it is no longer known");
@@ -85,15 +85,20 @@ pub fn decide(
 
 /// Decides about a finding while the world can not be read: then nothing is done.
 #[must_use]
-pub fn without_world(finding: &Finding) -> Decision {
+pub fn without_world(finding: &Finding, operations: &Correlator) -> Decision {
     Decision::Tell {
-        why: left_to_a_person(finding.class).to_owned(),
+        why: left_to_a_person(finding, operations).to_owned(),
     }
 }
 
-/// Why nothing is done about a class by itself.
-fn left_to_a_person(class: FindingClass) -> &'static str {
-    match class {
+/// Why nothing is done about a finding by itself, and what a person can do.
+fn left_to_a_person(finding: &Finding, operations: &Correlator) -> &'static str {
+    match finding.class {
+        FindingClass::FailingCreate | FindingClass::FailingRemove => {
+            let mut known = operations.sagas().failures().all();
+            let failure = known.find(|failure| failure.finding(&finding.pool) == finding.id);
+            failure.map_or("the kernel's log says why the call fails", LiveFailure::advice)
+        }
         FindingClass::LeakedThin | FindingClass::ForeignThin => {
             "nobody can prove that containerd made it, so it is never deleted automatically"
         }

@@ -2,12 +2,16 @@
 //! The classes and their predicates are the ones of docs/findings.md.
 
 mod block;
+mod death;
+mod live;
 mod outline;
 mod pool;
 mod survey;
 mod thin;
 mod wedge;
 
+pub use death::note_death;
+pub use live::live;
 pub use outline::rest_of;
 pub use survey::{Settled, Settling, survey};
 pub use thin::thin_findings;
@@ -30,6 +34,10 @@ pub fn all(world: &World, known: &Correlator, now: Timestamp) -> Vec<Finding> {
         world: Some(world),
     };
     findings.extend(block::findings(&scene, known.block_errors(), now));
+    findings.extend(live(known, now));
+    for finding in &mut findings {
+        note_death(finding, known.sagas());
+    }
     findings
 }
 
@@ -45,7 +53,15 @@ pub fn of_pool(view: &PoolView, known: &Correlator, now: Timestamp) -> Vec<Findi
         world: None,
     };
     findings.extend(block::findings(&scene, known.block_errors(), now));
+    findings.extend(live(known, now));
     findings
+}
+
+/// Whether what an earlier suture found stands as it stood: a record that it saw nobody at work on, and that nobody took up
+/// since. It may take a minute until [`all`] can tell that of its own.
+#[must_use]
+pub fn is_as_it_was(finding: &Finding, world: &World) -> bool {
+    finding.class == FindingClass::Wedge && wedge::is_there(finding, world)
 }
 
 /// Whether a finding of this class is found by [`all`], from one world and the kernel's events. The others take a survey.
@@ -65,7 +81,9 @@ pub fn is_of_pool(class: FindingClass) -> bool {
         | FindingClass::PoolOutOfSpace
         | FindingClass::PoolReadOnly
         | FindingClass::PoolFailed
-        | FindingClass::PoolNeedsCheck => true,
+        | FindingClass::PoolNeedsCheck
+        | FindingClass::FailingCreate
+        | FindingClass::FailingRemove => true,
         FindingClass::LeakedThin
         | FindingClass::ForeignThin
         | FindingClass::OrphanRecord

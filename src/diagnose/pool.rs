@@ -28,7 +28,7 @@ pub(super) fn findings(pool: &Pool) -> Vec<Finding> {
         .into_iter()
         .flatten()
         .map(|(class, means)| Finding {
-            id: FindingId(format!("{class}/{}", pool.name)),
+            id: FindingId::of_pool(class, &pool.name),
             class,
             pool: pool.name.clone(),
             subject: Subject::Pool,
@@ -40,6 +40,7 @@ pub(super) fn findings(pool: &Pool) -> Vec<Finding> {
                 ),
                 means.to_owned(),
             ],
+            died_in: None,
         })
         .collect()
 }
@@ -55,7 +56,11 @@ mod tests {
             let mut pool = testing::world(1).pool;
             (pool.mode, pool.needs_check) = (mode, needs_check);
             let found = findings(&pool);
-            assert!(found.iter().all(|one| one.id.0 == format!("{}/tp", one.class)));
+            assert!(
+                found
+                    .iter()
+                    .all(|one| one.id.0 == format!("{}/tp/pool", one.class))
+            );
             found.iter().map(|one| one.class).collect::<Vec<_>>()
         };
         assert_eq!(of(PoolMode::ReadWrite, false), []);

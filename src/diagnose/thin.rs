@@ -74,11 +74,12 @@ fn classify(world: &World, operations: &Correlator, id: ThinId) -> Option<Findin
         (FindingClass::ForeignThin, Provenance::Unknown, id.to_string())
     };
     Some(Finding {
-        id: FindingId(format!("{class}/{}/{mark}", world.pool.name)),
+        id: FindingId::new(class, &world.pool.name, mark),
         class,
         pool: world.pool.name.clone(),
         subject: Subject::ThinDevice { thin_id: id },
         provenance,
         evidence,
+        died_in: None,
     })
 }

@@ -50,13 +50,7 @@ pub(super) fn finding(world: &World, known: &Correlator, now: Timestamp) -> Opti
         evidence.push(format!("containerd noted in it: {}", record.error.escape_debug()));
     }
     Some(Finding {
-        id: FindingId(format!(
-            "{}/{}/{}/{}",
-            FindingClass::Wedge,
-            world.pool.name,
-            record.name.escape_debug(),
-            record.device_id
-        )),
+        id: FindingId::of_record(FindingClass::Wedge, &world.pool.name, &record.name),
         class: FindingClass::Wedge,
         pool: world.pool.name.clone(),
         subject: Subject::Record {
@@ -65,6 +59,19 @@ pub(super) fn finding(world: &World, known: &Correlator, now: Timestamp) -> Opti
         },
         provenance,
         evidence,
+        died_in: None,
+    })
+}
+
+/// Whether the record of a finding is in the way still.
+pub(super) fn is_there(finding: &Finding, world: &World) -> bool {
+    let record = world.next_record().filter(|record| blocks(record.state));
+    record.is_some_and(|record| {
+        let of_record = Subject::Record {
+            name: record.name.clone(),
+            thin_id: record.device_id,
+        };
+        finding.subject == of_record
     })
 }
 
@@ -157,7 +164,7 @@ mod tests {
         known.observe(&gone(11));
         let found = judge(&mut known, &half_made(12)).unwrap();
         assert_eq!(found.class, FindingClass::Wedge);
-        assert_eq!(found.id.0, "wedge/tp/tp-snap-1/1");
+        assert_eq!(found.id.0, "wedge/tp/tp-snap-1");
         assert!(matches!(found.provenance, Provenance::SeenByProbe { .. }));
         assert!(
             found

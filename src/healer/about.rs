@@ -119,7 +119,7 @@ impl<'s> Wanted<'s> {
             Subject::Snapshot { id, .. } => {
                 self.names.insert(self.device_name(*id));
             }
-            Subject::Node { name, .. } => {
+            Subject::Node { name, .. } | Subject::Device { name } => {
                 self.names.insert(name.clone());
             }
             Subject::Pool | Subject::BlockDevice { .. } => {}

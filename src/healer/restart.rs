@@ -33,6 +33,8 @@ pub struct Restart {
     pub root: PathBuf,
     /// The ledger, which has the plans that were approved.
     pub ledger: PathBuf,
+    /// suture's own configuration, where it is not the one in its usual place: the repair goes by the same one.
+    pub config: Option<PathBuf>,
 }
 
 /// The unit that containerd runs in; nothing where it is not systemd that runs it, and would start it again.
@@ -71,7 +73,11 @@ impl Restart {
             .arg("--root-path")
             .arg(&self.root)
             .arg("--ledger")
-            .arg(&self.ledger)
+            .arg(&self.ledger);
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
+        command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .kill_on_drop(true);
@@ -138,19 +144,30 @@ impl Restart {
     }
 
     fn repair(&self) -> Result<u8, String> {
-        let status = Command::new("/proc/self/exe")
+        let status = self
+            .repair_command()
+            .status()
+            .map_err(|error| format!("starting the repair: {error}"))?;
+        let code = status.code().and_then(|code| u8::try_from(code).ok());
+        code.ok_or_else(|| format!("the repair ended with {status}"))
+    }
+
+    /// The repair, in suture's own program.
+    fn repair_command(&self) -> Command {
+        let mut command = Command::new("/proc/self/exe");
+        command
             .args(["repair", "--offline", "--pool", &self.pool])
             .arg("--root-path")
             .arg(&self.root)
             .arg("--ledger")
             .arg(&self.ledger)
             .arg("--deadline")
-            .arg(REPAIR.as_secs().to_string())
-            .stdin(Stdio::null())
-            .status()
-            .map_err(|error| format!("starting the repair: {error}"))?;
-        let code = status.code().and_then(|code| u8::try_from(code).ok());
-        code.ok_or_else(|| format!("the repair ended with {status}"))
+            .arg(REPAIR.as_secs().to_string());
+        if let Some(config) = &self.config {
+            command.arg("--policy").arg(config);
+        }
+        command.stdin(Stdio::null());
+        command
     }
 }
 
@@ -207,22 +224,46 @@ mod tests {
         }
     }
 
-    #[test]
-    fn systemd_starts_containerd_again_whatever_becomes_of_it() {
-        let restart = Restart {
+    fn restart(config: Option<&str>) -> Restart {
+        Restart {
             unit: "containerd.service".to_owned(),
             pool: "tp".to_owned(),
             root: "/var/lib/containerd/dm".into(),
             ledger: "/var/lib/suture/ledger.db".into(),
-        };
+            config: config.map(PathBuf::from),
+        }
+    }
+
+    fn words(command: &Command) -> Vec<String> {
+        let words = command.get_args().map(|word| word.to_string_lossy().into_owned());
+        words.collect()
+    }
+
+    #[test]
+    fn the_repair_goes_by_the_configuration_that_the_sidecar_goes_by() {
+        for (config, told) in [(Some("/srv/suture.toml"), true), (None, false)] {
+            let restart = restart(config);
+            let command = restart.command(Path::new("/usr/bin/suture"));
+            let begun = words(command.as_std());
+            let repair = words(&restart.repair_command());
+            let has = |words: &[String], pair: [&str; 2]| words.windows(2).any(|two| two == pair);
+            assert_eq!(has(&begun, ["--config", "/srv/suture.toml"]), told, "{begun:?}");
+            assert_eq!(has(&repair, ["--policy", "/srv/suture.toml"]), told, "{repair:?}");
+            assert_eq!(repair.iter().any(|word| word == "--policy"), told, "{repair:?}");
+            assert!(
+                has(&repair, ["--ledger", "/var/lib/suture/ledger.db"]),
+                "{repair:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn systemd_starts_containerd_again_whatever_becomes_of_it() {
+        let restart = restart(None);
         let command = restart.command(Path::new("/usr/bin/suture"));
-        let words: Vec<_> = command
-            .as_std()
-            .get_args()
-            .map(|word| word.to_string_lossy())
-            .collect();
+        let words = words(command.as_std());
         assert!(
-            words.contains(&"--property=ExecStopPost=systemctl start containerd.service".into()),
+            words.contains(&"--property=ExecStopPost=systemctl start containerd.service".to_owned()),
             "{words:?}"
         );
         assert!(
@@ -231,7 +272,7 @@ mod tests {
                 .any(|word| word.starts_with("--property=RuntimeMaxSec=")),
             "{words:?}"
         );
-        assert!(!words.contains(&"--wait".into()), "it needs a bus: {words:?}");
+        assert!(!words.contains(&"--wait".to_owned()), "it needs a bus: {words:?}");
         let own = words.iter().position(|word| word == WORD).unwrap();
         assert_eq!(words[own - 1], "/usr/bin/suture");
         assert!(

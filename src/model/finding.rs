@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceNumber, OperationId, PoolName, SnapshotId, ThinId};
+use super::{DeviceNumber, OperationId, PoolName, SnapshotId, ThinId, saga::Death};
 
 /// Class of an inconsistency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -52,11 +52,15 @@ pub enum FindingClass {
     PoolNeedsCheck,
     /// Somebody holds a snapshot of the pool's metadata: it pins blocks, and keeps every other tool from making one.
     MetadataSnapshotHeld,
+    /// A call that containerd makes to make, load, suspend or resume a device fails, at this moment and again.
+    FailingCreate,
+    /// A call that containerd makes to remove or delete a device fails, at this moment and again.
+    FailingRemove,
 }
 
 impl FindingClass {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::LeakedThin,
         Self::ForeignThin,
         Self::OrphanRecord,
@@ -77,7 +81,15 @@ impl FindingClass {
         Self::PoolFailed,
         Self::PoolNeedsCheck,
         Self::MetadataSnapshotHeld,
+        Self::FailingCreate,
+        Self::FailingRemove,
     ];
+
+    /// Whether it is of what happens at this moment: only a running sidecar can see it, a check never does.
+    #[must_use]
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::FailingCreate | Self::FailingRemove)
+    }
 
     /// Its name, as it is written in JSON, metrics and on the command line.
     #[must_use]
@@ -103,6 +115,8 @@ impl FindingClass {
             Self::PoolFailed => "pool-failed",
             Self::PoolNeedsCheck => "pool-needs-check",
             Self::MetadataSnapshotHeld => "metadata-snapshot-held",
+            Self::FailingCreate => "failing-create",
+            Self::FailingRemove => "failing-remove",
         }
     }
 }
@@ -136,6 +150,27 @@ pub enum Provenance {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FindingId(pub String);
+
+impl FindingId {
+    /// The name of a finding of a class, by what tells it from others of its class: everybody who finds the same thing
+    /// calls it by the same name. Names from outside are to be escaped by whoever gives the mark.
+    #[must_use]
+    pub fn new(class: FindingClass, pool: &PoolName, mark: impl fmt::Display) -> Self {
+        Self(format!("{class}/{}/{mark}", pool.as_str().escape_debug()))
+    }
+
+    /// The name of a finding about a record of containerd's.
+    #[must_use]
+    pub fn of_record(class: FindingClass, pool: &PoolName, name: &str) -> Self {
+        Self::new(class, pool, name.escape_debug())
+    }
+
+    /// The name of a finding about the pool as a whole.
+    #[must_use]
+    pub fn of_pool(class: FindingClass, pool: &PoolName) -> Self {
+        Self::new(class, pool, "pool")
+    }
+}
 
 impl fmt::Display for FindingId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -178,6 +213,11 @@ pub enum Subject {
         /// Its number.
         device: DeviceNumber,
     },
+    /// A device of the snapshotter's, by the name that its record and its dm device bear, whether they are there or not.
+    Device {
+        /// Its name.
+        name: String,
+    },
     /// The pool as a whole.
     Pool,
     /// A block device that the pool rests on, or one of its own.
@@ -196,6 +236,7 @@ impl Subject {
             Self::ThinId { .. }
             | Self::Snapshot { .. }
             | Self::Node { .. }
+            | Self::Device { .. }
             | Self::Pool
             | Self::BlockDevice { .. } => None,
         }
@@ -212,6 +253,7 @@ impl fmt::Display for Subject {
             Self::ThinId { thin_id } => write!(f, "thin id {thin_id}"),
             Self::Snapshot { id, key } => write!(f, "snapshot {id} ({})", key.escape_debug()),
             Self::Node { name, device } => write!(f, "dm device {} ({device})", name.escape_debug()),
+            Self::Device { name } => write!(f, "device {}", name.escape_debug()),
             Self::Pool => f.write_str("the whole pool"),
             Self::BlockDevice { device } => write!(f, "device {device}"),
         }
@@ -234,11 +276,82 @@ pub struct Finding {
     pub provenance: Provenance,
     /// What was read, a sentence each.
     pub evidence: Vec<String>,
+    /// The death of containerd's that left it, where suture saw one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub died_in: Option<Death>,
+}
+
+impl Finding {
+    /// What was seen of the same finding earlier, and can not be seen any more. Under the same name there may be another device
+    /// by now, of which it says nothing.
+    pub fn keep_from(&mut self, earlier: &Self) {
+        if self.died_in.is_none() && self.subject == earlier.subject {
+            self.died_in.clone_from(&earlier.died_in);
+        }
+    }
+
+    /// All that is to be told of it, a sentence each: what was read, and the death that left it.
+    pub fn sentences(&self) -> impl Iterator<Item = String> {
+        let death = self.died_in.as_ref().map(ToString::to_string);
+        self.evidence.iter().cloned().chain(death)
+    }
+
+    /// Whether it says the same of the same thing.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.evidence == other.evidence && self.died_in == other.died_in
+    }
 }
 
 /// `leaked-thin: thin device 1 of tp`
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} of {}", self.class, self.subject, self.pool)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{SagaKind, Window, Windows},
+        testing::{at, pool},
+    };
+
+    #[test]
+    fn an_earlier_death_is_kept_for_the_same_device_only() {
+        let finding = |thin_id, died: Option<Window>| Finding {
+            id: FindingId::of_record(FindingClass::Wedge, &pool(), "tp-snap-2"),
+            class: FindingClass::Wedge,
+            pool: pool(),
+            subject: Subject::Record {
+                name: "tp-snap-2".to_owned(),
+                thin_id: ThinId(thin_id),
+            },
+            provenance: Provenance::Unknown,
+            evidence: Vec::new(),
+            died_in: died.map(|window| Death {
+                at: at(1),
+                who: None,
+                operation: [SagaKind::Create].into(),
+                windows: Windows([window].into()),
+            }),
+        };
+        let kept = |mut now: Finding, earlier: &Finding| {
+            now.keep_from(earlier);
+            now.died_in.and_then(|death| death.windows.only())
+        };
+        let earlier = finding(2, Some(Window::B7));
+        assert_eq!(kept(finding(2, None), &earlier), Some(Window::B7));
+        assert_eq!(
+            kept(finding(3, None), &earlier),
+            None,
+            "another device of that name"
+        );
+        assert_eq!(
+            kept(finding(2, Some(Window::B8)), &earlier),
+            Some(Window::B8),
+            "what is seen now"
+        );
     }
 }

@@ -153,6 +153,68 @@ impl Windows {
     }
 }
 
+impl Windows {
+    /// Between which steps they are, where they are all of one operation.
+    fn between(&self) -> Option<(Window, Option<Window>)> {
+        let (first, last) = (*self.0.first()?, *self.0.last()?);
+        let one = |window: &Window| window.name().chars().next() == first.name().chars().next();
+        self.0.iter().all(one).then(|| (first, last.next()))
+    }
+
+    /// Where a death in one of them was, as the rest of a sentence: `between "record Activated" and "the file system is made"
+    /// (window B7)`.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let word = if self.0.len() == 1 { "window" } else { "windows" };
+        match self.between() {
+            None if self.0.is_empty() => "in a step that can not be told".to_owned(),
+            None => format!("in {word} {self}"),
+            Some((first, Some(next))) => {
+                format!(
+                    "between \"{}\" and \"{}\" ({word} {self})",
+                    first.step(),
+                    next.step()
+                )
+            }
+            Some((first, None)) => format!("after \"{}\" ({word} {self})", first.step()),
+        }
+    }
+}
+
+/// The death of a containerd in an operation, as suture saw it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Death {
+    /// When it was noticed.
+    pub at: Timestamp,
+    /// Which containerd; nothing where nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<Incarnation>,
+    /// In which operation: more than one where the steps seen fit several.
+    pub operation: BTreeSet<SagaKind>,
+    /// After which durable step.
+    pub windows: Windows,
+}
+
+/// `containerd [500] died while it was making a snapshot without a parent, between "record Activated" and "the file system is made" (window
+/// B7); that was noticed at 2026-11-21T02:29:08Z`
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.who {
+            Some(who) => write!(f, "{who}")?,
+            None => f.write_str("its containerd")?,
+        }
+        let mut kinds: Vec<String> = self.operation.iter().map(ToString::to_string).collect();
+        kinds.dedup();
+        write!(
+            f,
+            " died while it was {}, {}; that was noticed at {}",
+            kinds.join(" or "),
+            self.windows.told(),
+            self.at
+        )
+    }
+}
+
 /// `B7`, or `B7 or B8 or B9`
 impl fmt::Display for Windows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -234,6 +296,20 @@ pub struct Saga {
 impl Saga {
     /// Steps kept of one saga. No operation has so many; beyond it the saga has gaps.
     pub const MAX_STEPS: usize = 64;
+
+    /// How its containerd died in it; nothing where it did not.
+    #[must_use]
+    pub fn death(&self) -> Option<Death> {
+        let SagaState::Died { at, windows, .. } = &self.state else {
+            return None;
+        };
+        Some(Death {
+            at: *at,
+            who: self.actor.clone(),
+            operation: self.kinds.clone(),
+            windows: windows.clone(),
+        })
+    }
 
     /// When it began, as far as it was seen.
     #[must_use]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Declares the windows with their names.
 macro_rules! windows {
-    ($($(#[$doc:meta])* $name:ident = $text:literal),+ $(,)?) => {
+    ($(#[doc = $doc:literal] $name:ident = $text:literal),+ $(,)?) => {
         /// The last durable step of an operation that was done when its containerd died. B makes an empty snapshot (or one
         /// of a parent that is not loaded), S one of a loaded parent, C commits, R removes at once, A removes later
         /// (`async_remove`), X takes back what failed, U activates a device at containerd's start. A dash after the number
@@ -14,7 +14,7 @@ macro_rules! windows {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub enum Window {
-            $($(#[$doc])* $name,)+
+            $(#[doc = $doc] $name,)+
         }
 
         impl Window {
@@ -26,6 +26,13 @@ macro_rules! windows {
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$name => $text,)+
+                }
+            }
+
+            /// What was done last there, as docs/operations.md tells it: "The pool made the thin device."
+            fn done(self) -> &'static str {
+                match self {
+                    $(Self::$name => $doc,)+
                 }
             }
         }
@@ -221,6 +228,27 @@ const RESTORE: &str =
     "suture can give the record back its state while containerd is stopped; it never deletes the data.";
 
 impl Window {
+    /// What was done last there, as the rest of a sentence: `the pool made the thin device`.
+    #[must_use]
+    pub fn step(self) -> String {
+        let text = self.done().trim().trim_end_matches('.');
+        let mut letters = text.chars();
+        let first = letters.next().map(|letter| letter.to_ascii_lowercase());
+        first.into_iter().chain(letters).collect()
+    }
+
+    /// The window after it in the same operation; nothing where it is the last.
+    #[must_use]
+    pub fn next(self) -> Option<Self> {
+        let next = Self::ALL.iter().skip_while(|one| **one != self).nth(1).copied();
+        next.filter(|next| next.family() == self.family())
+    }
+
+    /// The letter of its operation.
+    fn family(self) -> Option<char> {
+        self.name().chars().next()
+    }
+
     /// Whether the operation is over with it. What is left after A2 is the clean-up's.
     #[must_use]
     pub fn is_end(self) -> bool {
@@ -425,6 +453,30 @@ mod tests {
             assert_eq!(serde_json::from_str::<Window>(&json).unwrap(), *window);
         }
         assert!(serde_json::from_str::<Window>("\"B99\"").is_err());
+    }
+
+    #[test]
+    fn every_window_but_an_operations_last_is_between_two_steps() {
+        assert_eq!(Window::B5.step(), "record Activating");
+        assert_eq!(Window::B5.next(), Some(Window::B6Half));
+        assert_eq!(
+            Window::B6.next().map(Window::step),
+            Some("record Activated".to_owned())
+        );
+        assert_eq!(
+            Window::B11.next(),
+            None,
+            "what comes after it in the list is another operation"
+        );
+        for window in Window::ALL {
+            let step = window.step();
+            assert!(
+                !step.is_empty() && !step.ends_with('.') && !step.starts_with(' '),
+                "{window}: {step}"
+            );
+        }
+        let last = Window::ALL.iter().filter(|window| window.next().is_none());
+        assert_eq!(last.count(), 7, "B, S, C, R, A, X and U");
     }
 
     #[test]

@@ -126,11 +126,11 @@ impl Telemetry {
         if let Provenance::SeenByProbe { operation } = &finding.provenance {
             attributes.push(KeyValue::new("suture.operation.id", operation.to_string()));
         }
-        let evidence = finding.evidence.iter().map(|text| {
+        let evidence = finding.sentences().map(|text| {
             Event::new(
                 "suture.evidence",
                 SystemTime::from(at),
-                vec![KeyValue::new("suture.evidence.text", text.clone())],
+                vec![KeyValue::new("suture.evidence.text", text)],
                 0,
             )
         });

@@ -1,6 +1,7 @@
 //! A node that can start no container: the running sidecar asks, and then restarts containerd with the repair.
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use xtask::vm::containerd::{Options, Service};
 
 use crate::{healing::*, stage::*, support::*};
@@ -37,6 +38,10 @@ fn wedge_is_healed_by_a_restart_that_a_person_approves_and_containers_go_on() ->
     };
     let before = process("before")?;
     let mut suture = sidecar(&vm, "")?;
+    // Not the sidecar's configuration: by this one nothing would be repaired.
+    vm.sh("mkdir -p /etc/suture && touch /etc/suture/stop")?;
+    let elsewhere = "[policy]\nkill-switch = \"/etc/suture/stop\"\n";
+    vm.write_file("/etc/suture/suture.toml", elsewhere, 0o644)?;
     containerd.kill_after_mkfs()?;
     ensure!(!containerd.prepare("half", None)?.status.success());
     service.wait_for_restart(1)?;
@@ -47,6 +52,35 @@ fn wedge_is_healed_by_a_restart_that_a_person_approves_and_containers_go_on() ->
     let text = asked["text"].as_str().unwrap_or_default();
     ensure!(text.starts_with("waits for `suture approve wedge-"), "{asked}");
     let finding = asked["finding"]["id"].as_str().context("an id")?;
+    // One thing is one finding, whoever found it: in the kernel's events at once, and in a round with its plan.
+    let reports = suture.reports()?;
+    let found: Vec<_> = reports
+        .iter()
+        .filter(|report| report["report"] == "found" && report["finding"]["class"] == "wedge")
+        .collect();
+    ensure!(
+        found.len() == 1 && found[0]["finding"]["id"] == finding,
+        "{found:?}"
+    );
+    // Killed by the wrapper of mkfs: what nobody sees, mkfs and the mount after it, is told as a set.
+    let windows = &found[0]["finding"]["died_in"]["windows"];
+    ensure!(
+        windows
+            .as_array()
+            .is_some_and(|all| all.iter().any(|one| one == "B8")),
+        "{found:?}"
+    );
+    let listed = say(&vm, &["findings", "--class", "wedge", "--output", "json"])?
+        .ok()?
+        .stdout;
+    let rows: Vec<Value> = listed
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?;
+    ensure!(
+        rows.len() == 1 && rows[0]["id"] == finding && rows[0]["verdict"]["asks"] == true,
+        "{listed}"
+    );
     let pid = service.pid()?;
     another_round(&vm)?;
     ensure!(

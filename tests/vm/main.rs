@@ -16,6 +16,7 @@ mod check_pool;
 mod check_space;
 mod citizen;
 mod databases;
+mod failing;
 mod flood;
 mod hand;
 mod healing;

@@ -114,6 +114,7 @@ enum SubjectReport<'a> {
     ThinId { thin_id: u32 },
     Snapshot { id: u64, key: &'a str },
     DmDevice { name: &'a str, device: DeviceNumber },
+    Device { name: &'a str },
     Pool,
     BlockDevice { device: DeviceNumber },
 }
@@ -264,6 +265,7 @@ impl<'a> From<&'a Subject> for SubjectReport<'a> {
                 name,
                 device: *device,
             },
+            Subject::Device { name } => Self::Device { name },
             Subject::Pool => Self::Pool,
             Subject::BlockDevice { device } => Self::BlockDevice { device: *device },
         }

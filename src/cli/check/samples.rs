@@ -183,7 +183,8 @@ pub(in crate::cli) fn look_with_everything() -> Look {
         why: "permission denied".to_owned(),
         matters: false,
     });
-    look.diagnoses.found = FindingClass::ALL.map(diagnosis).to_vec();
+    let seen_by_a_check = FindingClass::ALL.into_iter().filter(|class| !class.is_live());
+    look.diagnoses.found = seen_by_a_check.map(diagnosis).collect();
     look.diagnoses
         .found
         .sort_by_key(|one| (one.severity, one.finding.class));
@@ -316,10 +317,12 @@ fn diagnosis(class: FindingClass) -> Diagnosis {
         }
         C::PoolMetadataNearlyFull => (Severity::Space, Subject::Pool, none),
         C::MetadataSnapshotHeld => (Severity::Notice, Subject::Pool, none),
+        C::FailingCreate => (Severity::Outage, Subject::Pool, none),
+        C::FailingRemove => (Severity::Stuck, Subject::Device { name: name() }, none),
     };
     let mark = match &subject {
         Subject::ThinDevice { thin_id } | Subject::ThinId { thin_id } => thin_id.to_string(),
-        Subject::Record { .. } | Subject::Node { .. } => "7".to_owned(),
+        Subject::Record { .. } | Subject::Node { .. } | Subject::Device { .. } => "7".to_owned(),
         Subject::Snapshot { id, .. } => id.to_string(),
         Subject::Pool | Subject::BlockDevice { .. } => "pool".to_owned(),
     };
@@ -338,6 +341,7 @@ fn diagnosis(class: FindingClass) -> Diagnosis {
             subject,
             provenance,
             evidence: vec![format!("what was read that makes it {class}")],
+            died_in: None,
         },
         severity,
         summary: format!("This is what {class} means for it."),

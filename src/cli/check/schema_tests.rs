@@ -65,7 +65,9 @@ fn every_class_and_every_state_is_as_the_schema_says() {
         .iter()
         .map(|one| one["class"].to_string())
         .collect();
-    assert_eq!(classes.len(), FindingClass::ALL.len());
+    // What only happens at a moment is no check's to see.
+    let live = FindingClass::ALL.iter().filter(|class| class.is_live()).count();
+    assert_eq!((classes.len(), live), (FindingClass::ALL.len() - live, 2));
 }
 
 #[test]

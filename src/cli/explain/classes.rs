@@ -223,6 +223,26 @@ pub(super) fn of(class: FindingClass) -> ClassText {
             repair: "Nothing: suture releases only what a suture reserved.",
             by_hand: "Where nobody reads it any more: `dmsetup message POOL 0 release_metadata_snap`. suture does not, because it can not tell whose it is.",
         },
+        FindingClass::FailingCreate => ClassText {
+            definition: "containerd tries to make, load, suspend or resume a device, and the kernel refuses, at this moment. Only a running suture sees it: it is told when it begins, counted while it lasts, and over when the call goes well, when what was in the way is gone, or after ten quiet minutes.",
+            predicates: &[
+                "suture's probes saw a dmsetup of containerd's fail: the pool has the number already (EEXIST), is read-only or has failed (EOPNOTSUPP), or does not have the parent (ENODATA)",
+                "or it failed twice for another reason, such as a dm device of that name that is in the way (EBUSY)",
+            ],
+            consequence: "New containers and image pulls fail as long as it lasts, and most tries use up a thin id.",
+            repair: "Nothing by itself: what is in the way is a finding of its own, which has the remedy.",
+            by_hand: "Its decision in `suture findings` says which finding that is, or what else to do.",
+        },
+        FindingClass::FailingRemove => ClassText {
+            definition: "containerd tries to remove or delete a device, and the kernel refuses, at this moment. Only a running suture sees it: it is told when it begins, counted while it lasts, and over when the call goes well, when the device is gone, or after ten quiet minutes.",
+            predicates: &[
+                "suture's probes saw a dmsetup of containerd's fail for five seconds because somebody has the device open (EBUSY), or after it gave the device the error table",
+                "or the pool is read-only or has failed (EOPNOTSUPP), or it failed twice for another reason",
+            ],
+            consequence: "containerd tries on for minutes, and no other snapshot can be made or removed meanwhile; of the device nothing is given back.",
+            repair: "Nothing by itself: a device that is in use is left alone. What a removal leaves behind in the end is a finding of its own.",
+            by_hand: "End who has it open or mounted (`suture inspect NAME` tells who); never remove it with --force, which gives its user I/O errors.",
+        },
     }
 }
 

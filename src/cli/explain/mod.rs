@@ -66,7 +66,7 @@ fn explain(arguments: &ExplainArguments) -> Result<ExitCode, CliError> {
                 None => None,
             };
             let text = match (past, class_named(name)) {
-                (Some(past), _) => past.text(paper),
+                (Some(past), _) => past.text(None, paper),
                 (None, Some(class)) => classes::text(class, paper),
                 (None, None) => return Err(error),
             };
@@ -87,7 +87,7 @@ fn explain(arguments: &ExplainArguments) -> Result<ExitCode, CliError> {
             }
             text
         }
-        Found::Past(past) => past.text(paper),
+        Found::Past(past) => past.text(past.whom_it_hits(&look.survey).as_deref(), paper),
         Found::Class(class) => classes::text(class, paper),
     };
     print(&text)
@@ -242,7 +242,7 @@ mod tests {
         let at = crate::testing::at(1);
         let id = ledger.intend_repairs(&[intent], at).unwrap();
         let told = |ledger: &Ledger, name: &str| match find(&look, Some(ledger), name) {
-            Ok(Found::Past(past)) => past.text(PAPER),
+            Ok(Found::Past(past)) => past.text(None, PAPER),
             other => panic!("{:?}", other.err()),
         };
         let text = told(&ledger, "burned-id/tp/4711");
@@ -259,6 +259,74 @@ mod tests {
                 text.contains("What it is") && !text.contains("What was read"),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn the_death_that_left_it_is_told_by_its_window_with_what_follows() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open_beside(&folder.path().join("ledger.db")).unwrap();
+        let finding = crate::testing::after_a_death();
+        let name = finding.id.0.clone();
+        let standing = crate::brain::Standing {
+            finding,
+            first_seen: crate::testing::at(1),
+            last_seen: crate::testing::at(2),
+            resolved: None,
+            decision: String::new(),
+        };
+        let row = crate::ledger::FindingRow {
+            standing,
+            traceparent: None,
+        };
+        ledger.save_finding(&row).unwrap();
+        let past = Past::of(&ledger, &name).unwrap().unwrap();
+        let text = past.history(PAPER).replace("\n    ", " ");
+        for part in [
+            "(window B7)",
+            "between \"record Activated\" and \"the file system is made\"",
+            "what containerd does about it: It never heals that",
+        ] {
+            assert!(text.contains(part), "`{part}` is not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_fails_at_this_moment_is_told_with_whom_it_hits_as_long_as_it_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open_beside(&folder.path().join("ledger.db")).unwrap();
+        let look = look_with_everything();
+        let rows = &look.survey.snapshots.snapshots;
+        let key = rows.iter().find(|(_, row)| row.id.0 == 3).unwrap().0;
+        assert!(key.ends_with("c0ffee0123456789"), "the container's own: {key}");
+        let id = "failing-remove/tp/in-use/remove/tp-snap-3";
+        let finding = |resolved| crate::ledger::FindingRow {
+            standing: crate::brain::Standing {
+                finding: crate::model::Finding {
+                    id: crate::model::FindingId(id.to_owned()),
+                    class: FindingClass::FailingRemove,
+                    subject: crate::model::Subject::Device {
+                        name: "tp-snap-3".to_owned(),
+                    },
+                    died_in: None,
+                    ..crate::testing::after_a_death()
+                },
+                first_seen: crate::testing::at(1),
+                last_seen: crate::testing::at(2),
+                resolved,
+                decision: String::new(),
+            },
+            traceparent: None,
+        };
+        for (resolved, hits) in [(None, true), (Some(crate::testing::at(3)), false)] {
+            ledger.save_finding(&finding(resolved)).unwrap();
+            let Ok(Found::Past(past)) = find(&look, Some(&ledger), id) else {
+                panic!("it is in the ledger")
+            };
+            let text = past.text(past.whom_it_hits(&look.survey).as_deref(), PAPER);
+            assert_eq!(text.contains("Whom it hits"), hits, "{text}");
+            assert_eq!(text.contains("this is what it has put down"), hits, "{text}");
+            assert_eq!(text.contains("pod shop/web-0"), hits, "{text}");
         }
     }
 

@@ -7,10 +7,11 @@ use super::classes;
 use crate::{
     cli::{
         CliError,
+        check::hits,
         paper::{Ink, Paper, safe},
     },
     ledger::{FindingRow, Ledger, RemedyRow, RepairRow},
-    model::{FindingId, Timestamp},
+    model::{FindingId, Subject, Survey, Timestamp, UserIndex, Window},
     words::date_time,
 };
 
@@ -50,19 +51,37 @@ impl Past {
         }))
     }
 
-    /// All of it; ends with a line end.
-    pub(super) fn text(&self, paper: Paper) -> String {
+    /// Whom it hits, where it is of what fails at this moment: a check does not find that, but sees who uses the device.
+    pub(super) fn whom_it_hits(&self, survey: &Survey) -> Option<String> {
+        let standing = &self.found.as_ref()?.standing;
+        if !standing.finding.class.is_live() || standing.resolved.is_some() {
+            return None;
+        }
+        let records = &survey.pool_db.devices;
+        let name = match &standing.finding.subject {
+            Subject::Device { name } => name,
+            Subject::ThinId { thin_id } => {
+                let (name, _) = records.iter().find(|(_, one)| one.device_id == *thin_id)?;
+                name
+            }
+            _ => return None,
+        };
+        let snapshot = survey.pool_name.snapshot_of(name)?;
+        let mut rows = survey.snapshots.snapshots.iter();
+        let (key, _) = rows.find(|(_, row)| row.id == snapshot)?;
+        let users = UserIndex::new(survey.core.as_deref()?).users_of(key);
+        Some(format!("It hits {}.", hits(&users)?))
+    }
+
+    /// All of it, and whom it hits where that is known; ends with a line end.
+    pub(super) fn text(&self, whom: Option<&str>, paper: Paper) -> String {
         let mut out = String::new();
         let head = match &self.found {
             Some(row) => row.standing.finding.to_string(),
             None => safe(&self.id.0),
         };
         let _ = writeln!(out, "{}", paper.ink(Ink::Bold, head));
-        let _ = writeln!(
-            out,
-            "{}",
-            paper.wrap("A check does not find it now; this is what the ledger has.", 0)
-        );
+        let _ = writeln!(out, "{}", paper.wrap(self.origin(), 0));
         let of_repair = self.repairs.iter().find_map(|row| row.intent.class);
         let class = self.found.as_ref().map(|row| row.standing.finding.class);
         if let Some(class) = class.or(of_repair) {
@@ -75,9 +94,24 @@ impl Past {
                 let _ = writeln!(out, "  - {}", paper.wrap(&safe(sentence), 4));
             }
         }
+        if let Some(whom) = whom {
+            let _ = writeln!(out, "\n{}", paper.ink(Ink::Bold, "Whom it hits"));
+            let _ = writeln!(out, "  {}", paper.wrap(whom, 2));
+        }
         out.push_str(&self.history(paper));
         let _ = writeln!(out, "\nMore: docs/findings.md");
         out
+    }
+
+    /// Where it comes from.
+    fn origin(&self) -> &'static str {
+        let found = self.found.as_ref().map(|row| &row.standing);
+        match found.filter(|standing| standing.finding.class.is_live()) {
+            Some(standing) if standing.resolved.is_none() => {
+                "Only a running suture sees it; this is what it has put down."
+            }
+            _ => "A check does not find it now; this is what the ledger has.",
+        }
     }
 
     /// When it was seen, and what was done.
@@ -89,6 +123,13 @@ impl Past {
         };
         if let Some(standing) = self.found.as_ref().map(|row| &row.standing) {
             line(&format!("first seen {}", date_time(standing.first_seen)));
+            if let Some(death) = &standing.finding.died_in {
+                line(&safe(&death.to_string()));
+                if let Some(forecast) = death.windows.only().map(Window::forecast) {
+                    line(&format!("what that leaves: {}", forecast.remains));
+                    line(&format!("what containerd does about it: {}", forecast.containerd));
+                }
+            }
             match standing.resolved {
                 Some(at) => line(&format!("gone since {}", date_time(at))),
                 None => line(&format!("last seen {}", date_time(standing.last_seen))),

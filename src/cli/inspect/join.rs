@@ -248,6 +248,7 @@ impl<'a> Join<'a> {
             Subject::Record { name, thin_id } => self.by_name.get(name).or_else(|| self.by_thin.get(thin_id)),
             Subject::Snapshot { id, .. } => self.by_name.get(&format!("{}-snap-{id}", self.pool)),
             Subject::Node { name, device } => self.by_node.get(device).or_else(|| self.by_name.get(name)),
+            Subject::Device { name } => self.by_name.get(name),
             Subject::Pool | Subject::BlockDevice { .. } => None,
         };
         self.devices.get_mut(*place?)

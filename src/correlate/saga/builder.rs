@@ -158,6 +158,7 @@ impl Sagas {
         if !self.blind {
             self.gap.take_if(|gap| *gap < world.begun);
         }
+        self.failures.world(world);
         let records = world.pool_db.devices.values();
         let waiting = records.filter(|record| record.state == DeviceState::Removed);
         self.waiting = waiting

@@ -308,6 +308,11 @@ impl Engine {
             finding: finding.id.clone(),
             remedy: case.diagnosis.remedy.action,
             at: round.wall,
+            // A restart disturbs the node whether it helps or not: for another one somebody has to be asked again.
+            used_up: match path {
+                Path::Restart => self.state.people.approvals.remove(&case.id),
+                Path::Online => None,
+            },
         };
         self.state.running.insert(case.id.clone(), running);
         self.footprints.insert(case.id.clone(), case.footprint.clone());

@@ -82,7 +82,7 @@ impl<'a> Families<'a> {
                 self.add_thin(*thin_id, &mut found.own);
             }
             Subject::Snapshot { id, .. } => self.add_name(&self.device_name(*id), &mut found.own),
-            Subject::Node { name, .. } => self.add_name(name, &mut found.own),
+            Subject::Node { name, .. } | Subject::Device { name } => self.add_name(name, &mut found.own),
             Subject::Pool | Subject::BlockDevice { .. } => found.whole_pool = true,
         }
         for act in &plan.acts {

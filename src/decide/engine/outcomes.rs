@@ -37,12 +37,18 @@ impl Engine {
             }
         }
         for ended in std::mem::take(&mut self.state.ended) {
-            self.take_in_one(&ended, now);
+            self.take_in_one(ended, now);
         }
     }
 
-    fn take_in_one(&mut self, ended: &Ended, now: Elapsed) {
+    fn take_in_one(&mut self, mut ended: Ended, now: Elapsed) {
         let state = &mut self.state;
+        // Nothing was begun: what a person allowed is not used up.
+        if let Some(approval) = ended.running.used_up.take()
+            && ended.outcome == RepairOutcome::NotReached
+        {
+            state.people.approvals.insert(ended.id.clone(), approval);
+        }
         let finding = &ended.running.finding;
         let failed = match &ended.outcome {
             RepairOutcome::Done | RepairOutcome::SettledDone => {

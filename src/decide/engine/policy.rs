@@ -227,7 +227,9 @@ pub(super) fn only_told(class: FindingClass) -> bool {
         | FindingClass::PoolReadOnly
         | FindingClass::PoolFailed
         | FindingClass::PoolNeedsCheck
-        | FindingClass::MetadataSnapshotHeld => true,
+        | FindingClass::MetadataSnapshotHeld
+        | FindingClass::FailingCreate
+        | FindingClass::FailingRemove => true,
         FindingClass::LeakedThin
         | FindingClass::ForeignThin
         | FindingClass::OrphanRecord

@@ -8,7 +8,7 @@ use super::{
     back_off::BackOffs,
     breaker::Breakers,
     budget::Spending,
-    people::People,
+    people::{Approval, People},
     time::{Elapsed, SureClock},
 };
 use crate::model::{FindingId, PlanId, RepairOutcome, Timestamp, Treatment};
@@ -22,6 +22,10 @@ pub struct Running {
     pub remedy: Treatment,
     /// Since when, by the wall clock: for people.
     pub at: Timestamp,
+    /// The approval that was used up for it, where containerd is restarted for it: one approval is good for one restart,
+    /// whatever comes of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_up: Option<Approval>,
 }
 
 /// A plan that came to an end, and was not taken in yet.

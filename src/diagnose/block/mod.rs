@@ -63,17 +63,13 @@ pub(super) fn findings(scene: &Scene<'_>, errors: &BlockErrors, now: Timestamp) 
                 .filter(|other| one.explains(other, scene))
                 .collect();
             Finding {
-                id: FindingId(format!(
-                    "{}/{}/{}",
-                    FindingClass::BlockErrors,
-                    scene.pool.name,
-                    one.device
-                )),
+                id: FindingId::new(FindingClass::BlockErrors, &scene.pool.name, one.device),
                 class: FindingClass::BlockErrors,
                 pool: scene.pool.name.clone(),
                 subject: Subject::BlockDevice { device: one.device },
                 provenance: Provenance::Unknown,
                 evidence: words::evidence(scene, errors, one, &above, on_data > 1),
+                died_in: None,
             }
         })
         .collect()

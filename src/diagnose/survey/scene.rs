@@ -51,17 +51,13 @@ impl<'a> Scene<'a> {
         let pool = &self.survey.pool_name;
         Diagnosis {
             finding: Finding {
-                id: FindingId(format!(
-                    "{}/{}/{}",
-                    case.class,
-                    words::name(pool.as_str()),
-                    case.mark
-                )),
+                id: FindingId::new(case.class, pool, &case.mark),
                 class: case.class,
                 pool: pool.clone(),
                 subject: case.subject,
                 provenance: case.provenance,
                 evidence: case.evidence,
+                died_in: None,
             },
             severity: case.severity,
             summary: case.summary,

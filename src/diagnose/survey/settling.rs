@@ -209,13 +209,9 @@ impl Settling {
     }
 }
 
-/// Whether a running sidecar has it open. Its ids may go on where a check's end.
+/// Whether a running sidecar has it open.
 fn is_confirmed(knowledge: &Knowledge, id: &FindingId) -> bool {
-    knowledge.confirmed.iter().any(|open| {
-        open.0
-            .strip_prefix(id.0.as_str())
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
+    knowledge.confirmed.contains(id)
 }
 
 impl State {
@@ -226,7 +222,9 @@ impl State {
                 (name.clone(), seen.pool_name.snapshot_of(name), Some(*thin_id))
             }
             Subject::Snapshot { id, .. } => (scene.device_name(*id), Some(*id), None),
-            Subject::Node { name, .. } => (name.clone(), seen.pool_name.snapshot_of(name), None),
+            Subject::Node { name, .. } | Subject::Device { name } => {
+                (name.clone(), seen.pool_name.snapshot_of(name), None)
+            }
             Subject::ThinDevice { thin_id } | Subject::ThinId { thin_id } => {
                 (String::new(), None, Some(*thin_id))
             }

@@ -57,7 +57,7 @@ impl<'a> Work<'a> {
         self.anything
             || match &one.finding.subject {
                 Subject::Record { name, thin_id } => by_name(name) || by_id(*thin_id),
-                Subject::Node { name, .. } => by_name(name),
+                Subject::Node { name, .. } | Subject::Device { name } => by_name(name),
                 Subject::Snapshot { id, .. } => by_name(&format!("{}-snap-{id}", one.finding.pool)),
                 Subject::ThinDevice { thin_id } | Subject::ThinId { thin_id } => by_id(*thin_id),
                 Subject::Pool | Subject::BlockDevice { .. } => false,

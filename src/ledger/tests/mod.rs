@@ -49,6 +49,7 @@ fn finding_of(id: u32, resolved: Option<Timestamp>) -> FindingRow {
         subject: Subject::ThinDevice { thin_id: ThinId(id) },
         provenance: Provenance::Unknown,
         evidence: vec!["seen".to_owned()],
+        died_in: None,
     };
     FindingRow {
         standing: Standing {
@@ -230,6 +231,7 @@ fn findings_keep_their_first_sight_and_end_resolved() {
         subject: Subject::ThinDevice { thin_id: ThinId(7) },
         provenance: Provenance::Unknown,
         evidence: vec!["seen".to_owned()],
+        died_in: None,
     };
     let mut row = FindingRow {
         standing: Standing {

@@ -79,7 +79,6 @@ leaked-thin
   tp-snap-2: making a snapshot without a parent: died in B6, settled: true
   tp-snap-2: making a snapshot without a parent: rolled back
   tp-snap-2: making a snapshot without a parent: completed
-  NameTaken: EBUSY
 
 killed-in-mkfs
   tp-snap-1: making a snapshot without a parent: completed

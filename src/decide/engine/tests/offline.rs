@@ -33,6 +33,64 @@ fn a_restart_for_an_outage_needs_approval_as_shipped() {
 }
 
 #[test]
+fn an_approval_is_good_for_one_restart_whatever_comes_of_it() {
+    let asks = |verdict: &Verdict| matches!(verdict, Verdict::RestartAndRepair { approved: false, .. });
+    let partly = RepairOutcome::Partly {
+        done: 1,
+        why: "the pool hangs".to_owned(),
+    };
+    for (outcome, cut_off) in [
+        (failed(), false),
+        (refused(), false),
+        (partly, false),
+        (RepairOutcome::SettledNotDone, false),
+        // suture itself dies meanwhile, and nobody tells what came of it.
+        (failed(), true),
+    ] {
+        let mut bench = bench(HealingPolicy::default());
+        let wedge = bench.wedge();
+        let Verdict::RestartAndRepair { id, .. } = bench.ripe(&wedge) else {
+            panic!("it is asked for")
+        };
+        bench.approve(&id).unwrap();
+        let verdict = bench.verdict(&wedge);
+        assert!(verdict.acts(), "{verdict:?}");
+        if cut_off {
+            let kept = serde_json::to_string(&bench.engine.snapshot()).unwrap();
+            bench.engine = Engine::new(HealingPolicy::default());
+            bench.engine.restore(serde_json::from_str(&kept).unwrap());
+        } else {
+            bench.came(&verdict, &outcome);
+        }
+        for _ in 0..3 {
+            let verdict = bench.verdict(&wedge);
+            assert!(asks(&verdict), "{outcome}: {verdict:?}");
+            bench.pass(seconds(3_600));
+        }
+        bench.approve(&id).unwrap();
+        assert!(
+            bench.verdict(&wedge).acts(),
+            "{outcome}: it can be approved again"
+        );
+    }
+}
+
+#[test]
+fn an_approval_is_not_used_up_by_a_restart_that_was_not_begun() {
+    let mut bench = bench(HealingPolicy::default());
+    let wedge = bench.wedge();
+    let Verdict::RestartAndRepair { id, .. } = bench.ripe(&wedge) else {
+        panic!("it is asked for")
+    };
+    bench.approve(&id).unwrap();
+    let verdict = bench.verdict(&wedge);
+    bench.came(&verdict, &RepairOutcome::NotReached);
+    assert!(waits_for(&bench.verdict(&wedge), "left alone"));
+    bench.pass(seconds(3_600));
+    assert!(bench.verdict(&wedge).acts());
+}
+
+#[test]
 fn both_the_class_and_the_restart_have_to_be_automatic() {
     let both = |class: Mode, restart: Mode| {
         let mut bench = bench(with(|parts| {

@@ -249,7 +249,7 @@ fn each_is_named_once(stage: &Stage) -> Result<(), TestCaseError> {
                 own.push(format!("row {id}"));
                 own.push(format!("record {}", name(id.0)));
             }
-            Subject::Node { name, .. } => own.push(format!("node {name}")),
+            Subject::Node { name, .. } | Subject::Device { name } => own.push(format!("node {name}")),
             Subject::Pool | Subject::BlockDevice { .. } => {}
         }
         for act in &one.remedy.acts {
