@@ -20,6 +20,7 @@ mod databases;
 mod flood;
 mod hand;
 mod healing;
+mod healing_clock;
 mod healing_hung;
 mod healing_killed;
 mod healing_people;
