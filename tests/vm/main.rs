@@ -34,6 +34,7 @@ mod probes;
 mod recorded;
 mod restart_path;
 mod senses;
+mod soak;
 mod stage;
 mod status;
 mod support;
