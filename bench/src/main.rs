@@ -14,6 +14,7 @@ mod ended;
 mod fold;
 mod latency;
 mod machine;
+mod operations_vm;
 mod peer;
 mod pipeline;
 mod probe_cost;
@@ -47,7 +48,7 @@ struct Setting {
 /// One benchmark: its name, and what runs it.
 type Benchmark = (&'static str, fn(&Setting) -> Result<Vec<Row>>);
 
-const BENCHMARKS: [Benchmark; 10] = [
+const BENCHMARKS: [Benchmark; 11] = [
     ("pipeline", pipeline::run),
     ("probe-cost", probe_cost::run),
     ("ring", ring::run),
@@ -58,6 +59,7 @@ const BENCHMARKS: [Benchmark; 10] = [
     ("resident", resident::run),
     ("probe-cost-vm", probe_cost_vm::run),
     ("resident-vm", resident_vm::run),
+    ("operations-vm", operations_vm::run),
 ];
 
 /// Where the table is kept, below the workspace.

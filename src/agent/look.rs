@@ -37,7 +37,9 @@ impl Agent {
         self.save_steps();
         self.keep_ledger();
         self.say_watching(false);
-        if let Some(world) = self.read_world().await? {
+        let world = self.read_world().await?;
+        self.answered_late().await;
+        if let Some(world) = world {
             self.settle_intents(&world);
             self.see_devices(&world);
             self.judge(&world).await?;

@@ -174,6 +174,8 @@ pub struct Agent {
     /// When the ledger was told last that somebody is watching.
     said_watching: Option<Instant>,
     intents_settled: bool,
+    /// A remedy that the kernel has not answered to yet.
+    under_way: Option<heal::UnderWay>,
     /// What was told last that the ledger can not be written.
     ledger_trouble: Option<(Trouble, String)>,
     keeping: Keeping,
@@ -292,6 +294,7 @@ impl Agent {
             reading_pool: None,
             said_watching: None,
             intents_settled: false,
+            under_way: None,
             ledger_trouble: None,
             keeping: Keeping::default(),
             undelivered: false,

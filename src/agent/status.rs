@@ -157,7 +157,14 @@ impl Agent {
             kept: count(delivery.kept),
             dropped: delivery.dropped,
         });
-        status.overall = Overall::because(reasons(status, self.options.policy.act));
+        let mut why = reasons(status, self.options.policy.act);
+        let hangs = self.under_way.as_ref().map(|_| {
+            "the kernel has not answered to a deletion, and nothing else is deleted before it has".to_owned()
+        });
+        let trouble = self.rounds.as_ref().and_then(|rounds| rounds.trouble.as_ref());
+        let rounds = trouble.map(|trouble| format!("the last healing round came to nothing: {trouble}"));
+        why.extend(hangs.into_iter().chain(rounds));
+        status.overall = Overall::because(why);
         self.pulse.send();
         self.tell_manager();
     }

@@ -1,8 +1,8 @@
-//! Carrying out one plan, and settling one that was cut off.
+//! Carrying out one plan: begin, act, conclude; and settling one that was cut off.
 
 use crate::{
     decide::guards,
-    ledger::{Ledger, LedgerError, OpenIntent},
+    ledger::{Ledger, LedgerError, OpenIntent, RemedyId},
     model::{Action, Guard, GuardReading, Outcome, Plan, Timestamp, TxId, World},
     observe::world::WorldError,
     remedy::{Hands, HandsError},
@@ -35,15 +35,24 @@ pub enum RemedyError {
     },
 }
 
-/// Carries out a plan whose guards were just read in a world that `basis` names by its transactions.
-pub fn carry_out(
+/// A remedy that was begun.
+#[derive(Debug)]
+pub enum Begun {
+    /// A guard did not hold: nothing is to be done, and the ledger knows.
+    Refused(Outcome, Vec<GuardReading>),
+    /// The intent is durable and every guard held: the act comes next, and then its outcome is to be stored.
+    Intended(RemedyId, Vec<GuardReading>),
+}
+
+/// Begins a plan whose guards were just read in a world that `basis` names by its transactions: stores the intent and takes
+/// the last look.
+pub fn begin(
     plan: &Plan,
     readings: &[GuardReading],
     basis: (TxId, Option<TxId>),
     eyes: &impl Eyes,
-    hands: &impl Hands,
     ledger: &mut Ledger,
-) -> Result<(Outcome, Vec<GuardReading>), RemedyError> {
+) -> Result<Begun, RemedyError> {
     let mut readings = readings.to_vec();
     // Two looks at the same thing: whoever calls has looked already, and a plan without its guards is no plan.
     let complete = plan
@@ -60,30 +69,41 @@ pub fn carry_out(
         ledger
             .refused(plan, &readings, &outcome, eyes.now())
             .map_err(RemedyError::Intent)?;
-        return Ok((outcome, readings));
+        return Ok(Begun::Refused(outcome, readings));
     }
 
-    let step = |name| tracing::info_span!(target: TARGET, "suture.remedy.step", otel.name = name);
     let id = step("suture.remedy.intent")
         .in_scope(|| ledger.intend(plan, &readings, eyes.now()))
         .map_err(RemedyError::Intent)?;
     let last_look = same_transaction(basis, eyes);
-    let held = last_look.holds;
     readings.push(last_look.clone());
-    let outcome = if held {
-        step("suture.remedy.act").in_scope(|| act(plan, eyes, hands))
-    } else {
-        Outcome::Refused {
-            why: last_look.to_string(),
-        }
+    if last_look.holds {
+        return Ok(Begun::Intended(id, readings));
+    }
+    let outcome = Outcome::Refused {
+        why: last_look.to_string(),
     };
+    conclude(id, &outcome, eyes.now(), ledger)?;
+    Ok(Begun::Refused(outcome, readings))
+}
+
+/// Stores what came of a remedy that was intended.
+pub fn conclude(
+    id: RemedyId,
+    outcome: &Outcome,
+    now: Timestamp,
+    ledger: &mut Ledger,
+) -> Result<(), RemedyError> {
     step("suture.remedy.outcome")
-        .in_scope(|| ledger.conclude(id, &outcome, eyes.now()))
+        .in_scope(|| ledger.conclude(id, outcome, now))
         .map_err(|source| RemedyError::Outcome {
             outcome: outcome.to_string(),
             source,
-        })?;
-    Ok((outcome, readings))
+        })
+}
+
+fn step(name: &'static str) -> tracing::Span {
+    tracing::info_span!(target: TARGET, "suture.remedy.step", otel.name = name)
 }
 
 /// The last guard, read between the intent and the act.
@@ -106,8 +126,11 @@ fn same_transaction(basis: (TxId, Option<TxId>), eyes: &impl Eyes) -> GuardReadi
     }
 }
 
-fn act(plan: &Plan, eyes: &impl Eyes, hands: &impl Hands) -> Outcome {
+/// The act itself, and a look at whether it holds. A kernel that hangs does not answer: whoever calls this has time, or does
+/// not wait for it.
+pub fn act(plan: &Plan, eyes: &impl Eyes, hands: &impl Hands) -> Outcome {
     let Action::DeleteThin { pool, thin_id, .. } = &plan.action;
+    let _step = step("suture.remedy.act").entered();
     match hands.delete_thin(pool, *thin_id) {
         Ok(()) => match eyes.world() {
             Ok(world) if world.thin.contains_key(thin_id) => Outcome::Failed {

@@ -19,7 +19,7 @@ pub mod repair;
 mod tests;
 
 #[cfg(feature = "node")]
-pub use carry_out::{Eyes, RemedyError, carry_out, settle};
+pub use carry_out::{Begun, Eyes, RemedyError, act, begin, conclude, settle};
 #[cfg(feature = "node")]
 pub use hands::{Hands, HandsError, KernelHands, NodeNow};
 #[cfg(feature = "node")]

@@ -144,7 +144,14 @@ fn attempt(
     ledger: &mut Ledger,
 ) -> Result<(Outcome, Vec<GuardReading>), RemedyError> {
     let basis = kernel.world.borrow().transactions();
-    carry_out(&plan(), readings, basis, kernel, kernel, ledger)
+    match begin(&plan(), readings, basis, kernel, ledger)? {
+        Begun::Refused(outcome, readings) => Ok((outcome, readings)),
+        Begun::Intended(id, readings) => {
+            let outcome = act(&plan(), kernel, kernel);
+            conclude(id, &outcome, kernel.now(), ledger)?;
+            Ok((outcome, readings))
+        }
+    }
 }
 
 fn ledger(folder: &Path) -> Ledger {

@@ -152,3 +152,49 @@ fn the_service_manager_hears_of_it_and_no_second_one_watches_its_pool() {
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     fs::remove_file(format!("/run/suture/{pool}.lock")).unwrap();
 }
+
+/// Two that are started at the same moment: one watches, and the other says who does. Once the first is killed, which can not
+/// tidy up, another one may.
+#[test]
+fn of_two_that_start_at_once_one_watches_and_after_its_death_another_may() {
+    xtask::tracefs::mount_if_missing().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let pool = format!("nobody-s-pool-{}", std::process::id());
+    let of = |number: u32| {
+        let mut command = command(&folder, &["run"], &pool);
+        command
+            .args(["--ledger", &path(&folder, &format!("ledger-{number}.db"))])
+            .args(["--socket", &path(&folder, &format!("{number}.sock"))]);
+        command
+    };
+    let mut two = [of(1).spawn().unwrap(), of(2).spawn().unwrap()];
+    let begun = Instant::now();
+    let loser = loop {
+        let ended = two.iter_mut().position(|one| one.try_wait().unwrap().is_some());
+        if let Some(loser) = ended {
+            break loser;
+        }
+        assert!(begun.elapsed() < PATIENCE, "both watch");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let [one, other] = two;
+    let (loser, mut winner) = if loser == 0 { (one, other) } else { (other, one) };
+    let refused = loser.wait_with_output().unwrap();
+    assert_eq!(refused.status.code(), Some(8), "{}", text(&refused));
+    let named = format!("suture [{}] watches the pool {pool} already", winner.id());
+    assert!(text(&refused).contains(&named), "{}", text(&refused));
+    assert!(winner.try_wait().unwrap().is_none(), "the other one ended too");
+
+    winner.kill().unwrap();
+    winner.wait().unwrap();
+    let mut manager = Manager::at(&path(&folder, "notify"));
+    let next = of(3)
+        .env("NOTIFY_SOCKET", path(&folder, "notify"))
+        .spawn()
+        .unwrap();
+    manager.hears("READY=1");
+    signal(&next, "-TERM");
+    let ended = next.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{}", text(&ended));
+    fs::remove_file(format!("/run/suture/{pool}.lock")).unwrap();
+}

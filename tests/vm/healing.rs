@@ -24,7 +24,8 @@ pub(crate) fn sidecar_again(vm: &Vm, env: &[(&str, &str)]) -> Result<Suture> {
     Suture::start(vm, &arguments, env)
 }
 
-const LEDGER: &str = "/run/healing/ledger.db";
+/// Where its ledger is.
+pub(crate) const LEDGER: &str = "/run/healing/ledger.db";
 
 /// What its configuration says, beside where its kill switch is.
 pub(crate) fn write_policy(vm: &Vm, policy: &str) -> Result<()> {

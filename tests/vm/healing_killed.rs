@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use xtask::vm::Vm;
 
-use crate::{healing::*, stage::*};
+use crate::{healing::*, stage::*, support::PATIENCE};
 
 /// A library that is loaded into suture's worker and kills it, once, at the removal of a dm device: before the kernel is
 /// asked, or after it has answered; and the sidecar with it where it is told so. The removal is a system call of its own, so
@@ -98,6 +98,17 @@ fn killed_at_the_removal(when: &str, whom: &str) -> Result<()> {
             ],
         )?;
         let name = make_orphan(stage, 1)?;
+        if whom == "worker" && when == "before" {
+            // Nothing is begun again before what it left is settled.
+            stage.vm.wait_until("the worker is killed", PATIENCE, || {
+                Ok(stage
+                    .vm
+                    .run(["test", "-e", "/run/healing/killed"])?
+                    .status
+                    .success())
+            })?;
+            ensure!(node_is_there(stage.vm, &name)?, "it was killed too late");
+        }
         if whom == "sidecar" {
             let code = suture.end()?;
             ensure!(code == 137, "it should have been killed, it ended with {code}");
@@ -151,6 +162,17 @@ fn killed_at_the_removal(when: &str, whom: &str) -> Result<()> {
 #[test]
 fn worker_killed_between_act_and_outcome_is_settled_and_nothing_more_done() -> Result<()> {
     killed_at_the_removal("after", "worker")
+}
+
+#[test]
+fn worker_killed_before_its_act_is_settled_and_the_next_one_does_it() -> Result<()> {
+    killed_at_the_removal("before", "worker")
+}
+
+#[test]
+fn sidecar_killed_after_the_act_and_before_its_outcome_is_stored_settles_and_does_nothing_more() -> Result<()>
+{
+    killed_at_the_removal("after", "sidecar")
 }
 
 #[test]

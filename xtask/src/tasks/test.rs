@@ -20,7 +20,8 @@ const LONG_LANE: &str = "SUTURE_LONG_LANE";
 )]
 pub struct Arguments {
     /// The slower lane too: many more cases of each property test, minutes of each fuzz target, a thousand checks under
-    /// load, scenarios that a cheaper one mostly covers, and the story of `cargo xtask run` on both kernels
+    /// load, a soak of ten minutes, scenarios that a cheaper one mostly covers, and the story of `cargo xtask run` on both
+    /// kernels
     #[arg(long)]
     long: bool,
     /// Arguments for the test programs, such as a part of a test's name

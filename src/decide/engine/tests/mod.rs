@@ -1,6 +1,7 @@
 //! The engine over real diagnoses, and the twin of each rule: what is let through, and what is kept back.
 
 mod actions;
+mod clocks;
 mod offline;
 mod one;
 mod people;

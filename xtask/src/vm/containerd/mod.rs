@@ -16,6 +16,7 @@
 mod breaks;
 mod image;
 mod kills;
+mod operations;
 mod options;
 mod pool;
 mod service;
