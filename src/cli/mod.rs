@@ -173,16 +173,20 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Whether the command is one of those that end as fsck(8) does.
+fn ends_as_fsck() -> bool {
+    std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| exit::AS_FSCK.iter().any(|name| word == *name))
+}
+
 /// Prints what clap has to say: help and version are no errors, and what is one depends on the subcommand.
 fn usage(error: &clap::Error) -> ExitCode {
     // Nobody is left to tell where this fails.
     drop(error.print());
-    let fsck = std::env::args_os()
-        .nth(1)
-        .is_some_and(|word| exit::AS_FSCK.iter().any(|name| word == *name));
     match error.exit_code() {
         0 => ExitCode::SUCCESS,
-        _ if fsck => exit::USAGE.into(),
+        _ if ends_as_fsck() => exit::USAGE.into(),
         code => u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from),
     }
 }
@@ -263,6 +267,9 @@ pub fn main() -> ExitCode {
                 CliError::Ask(AskError::NotFollowed { .. }) | CliError::NotAgreed(_) => NOT_DONE.into(),
                 #[cfg(feature = "node")]
                 CliError::OnlyOne(OnlyOneError::Taken { .. }) => exit::OPERATIONAL.into(),
+                // 1 would say that everything was corrected.
+                #[cfg(not(feature = "node"))]
+                CliError::WithoutNode if ends_as_fsck() => exit::OPERATIONAL.into(),
                 CliError::Damaged { .. } => ExitCode::from(DAMAGED),
                 _ => ExitCode::FAILURE,
             }

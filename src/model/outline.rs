@@ -28,7 +28,8 @@ pub struct RecordOutline {
     pub state: DeviceState,
 }
 
-/// A snapshot storage in which every row is of a known kind and has a number of its own. Of any other there is no outline.
+/// A snapshot storage in which every row has a number of its own, by its index where that has it. Of any other there is no
+/// outline. The kinds of such rows are not known.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RowsOutline {
     /// The numbers of the rows, ascending.

@@ -37,6 +37,8 @@ use crate::model::{
 
 /// Tries before a busy node is given up on until later.
 const TRIES: u32 = 8;
+/// So many rows are read as quickly as their index is: fewer need no glance.
+const WORTH_A_GLANCE: usize = 4096;
 /// Pause after the first failed try; doubled with each.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -103,7 +105,7 @@ impl Surveys {
     }
 
     /// The numbers of everything, for who asks no more than whether there is anything to find. Nothing where that can not be told
-    /// without reading more.
+    /// without reading more, and where there is so little that reading all of it takes no longer.
     pub fn read_outline(
         &self,
         roots: &BTreeSet<ThinId>,
@@ -111,9 +113,9 @@ impl Surveys {
     ) -> Result<Option<Outline>, WorldError> {
         self.settled(
             || outline(&self.places, &self.kept, roots, reserving),
-            |outline| match outline {
-                Some(outline) => (outline.pool_db.txid, Some(outline.rows.txid)),
-                None => (TxId(0), None),
+            |outline| {
+                let outline = outline.as_ref()?;
+                Some((outline.pool_db.txid, Some(outline.rows.txid)))
             },
         )
     }
@@ -141,15 +143,15 @@ impl Surveys {
     ) -> Result<Survey, WorldError> {
         self.settled(
             || once(&self.places, &self.kept, roots, reserving, names),
-            Survey::transactions,
+            |survey| Some(survey.transactions()),
         )
     }
 
-    /// Reads until nothing was committed meanwhile.
+    /// Reads until nothing was committed meanwhile. What is of no transactions is not read again.
     fn settled<T>(
         &self,
         read: impl Fn() -> Result<T, WorldError>,
-        transactions: impl Fn(&T) -> (TxId, Option<TxId>),
+        transactions: impl Fn(&T) -> Option<(TxId, Option<TxId>)>,
     ) -> Result<T, WorldError> {
         let places = &self.places.places;
         let mut pause = PAUSE;
@@ -157,8 +159,8 @@ impl Surveys {
             // What can not be read is told by its own reader, in better words.
             let before = world::transactions(places).ok();
             let survey = read().map_err(with_privilege)?;
-            let now = Some(transactions(&survey));
-            if before == now && Some(world::transactions(places)?) == now {
+            let now = transactions(&survey);
+            if now.is_none() || (before == now && Some(world::transactions(places)?) == now) {
                 return Ok(survey);
             }
             sleep(pause);
@@ -251,7 +253,7 @@ fn outline(
         reserving,
         Names::LookedAt,
         |path| pool_outline(&Database::open(path)?, pool, path),
-        |path| rows_outline(|| Database::open(path), path),
+        |path| rows_outline(|| Database::open(path), WORTH_A_GLANCE, path),
     )?;
     let pool_db = pool_db.map_err(|error| lost::understood(error, &places.places))?;
     Ok(pool_db

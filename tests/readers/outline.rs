@@ -75,7 +75,7 @@ fn read(bytes: &[u8]) -> Result<SnapshotDb, SnapshotDbError> {
 }
 
 fn outline(bytes: &[u8]) -> Result<Option<RowsOutline>, SnapshotDbError> {
-    rows_outline(|| Ok(Database::new(bytes.to_vec())), Path::new("metadata.db"))
+    rows_outline(|| Ok(Database::new(bytes.to_vec())), 0, Path::new("metadata.db"))
 }
 
 /// What the outline should be of these rows.

@@ -25,9 +25,11 @@ use crate::{
 const PARENTS: [&[u8]; 2] = [b"v1", b"parents"];
 
 /// Reads it; nothing where the index does not fit the rows, or a row is anything but plain. The file is opened twice, for the
-/// rows and for their index, which are read side by side. `path` is only for messages.
+/// rows and for their index, which are read side by side. Of fewer than `least` rows there is none either. `path` is only for
+/// messages.
 pub fn rows_outline<S: PageSource>(
     open: impl Fn() -> Result<Database<S>, BboltError> + Sync,
+    least: usize,
     path: &Path,
 ) -> Result<Option<RowsOutline>, SnapshotDbError> {
     let hasher = RandomState::new();
@@ -47,7 +49,7 @@ pub fn rows_outline<S: PageSource>(
             };
             // With a commit in between they are not of each other.
             let same = txid == snapshot.txid();
-            if same {
+            if same && rows.hashes.len() >= least {
                 rows.fitted(&index, snapshot, path)
             } else {
                 Ok(None)

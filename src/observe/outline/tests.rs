@@ -32,7 +32,7 @@ fn what_containerd_wrote_has_the_numbers_that_are_read_of_it() {
     let mut numbers: Vec<SnapshotId> = read.snapshots.values().map(|row| row.id).collect();
     numbers.sort_unstable();
     assert!(read.snapshots.values().any(|row| row.parent.is_some()));
-    let outline = rows_outline(|| Ok(Database::new(bytes.clone())), path)
+    let outline = rows_outline(|| Ok(Database::new(bytes.clone())), 0, path)
         .unwrap()
         .unwrap();
     assert_eq!(outline.rows, numbers);
