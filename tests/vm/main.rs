@@ -15,6 +15,7 @@ mod check_outage;
 mod check_pool;
 mod check_space;
 mod citizen;
+mod crash_table;
 mod databases;
 mod flood;
 mod hand;
