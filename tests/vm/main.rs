@@ -29,6 +29,7 @@ mod metadata_snapshot;
 mod must_not_act;
 mod power_cut;
 mod probes;
+mod pull_request;
 mod recorded;
 mod restart_path;
 mod senses;
