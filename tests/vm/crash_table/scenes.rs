@@ -83,8 +83,6 @@ pub(super) struct Set {
     layer: Option<u64>,
 }
 
-const OF_DEVMAPPER: [&str; 3] = ["snapshots", "--snapshotter", "devmapper"];
-
 impl Set {
     /// Makes what the operation needs.
     pub(super) fn make(stage: &mut Stage<'_>, scene: Scene, tag: &str) -> Result<Self> {
@@ -111,9 +109,7 @@ impl Set {
             Scene::Commit => drop(stage.containerd.prepare(&key("active"), None)?.ok()?),
             Scene::Remove | Scene::CleanUp => {
                 stage.containerd.prepare(&key("doomed"), None)?.ok()?;
-                // What a lease holds is collected when that goes, and not before.
                 stage.containerd.ctr(["leases", "create", "--id", tag])?.ok()?;
-                stage.containerd.remove(&key("doomed"))?.ok()?;
             }
         }
         Ok(Self {
@@ -133,25 +129,22 @@ impl Set {
         self.layer.map(|_| self.key("layer"))
     }
 
-    /// The operation, as words for `ctr`.
-    fn operation(&self) -> Vec<String> {
-        let of_snapshots =
-            |words: Vec<String>| OF_DEVMAPPER.map(str::to_owned).into_iter().chain(words).collect();
+    /// The operation, as a shell's command. A removal is asked for and collected in one go: containerd may begin to collect
+    /// as soon as it is asked.
+    fn operation(&self) -> String {
+        let key = |what: &str| format!("\"{}\"", self.key(what));
+        let ctr = "ctr snapshots --snapshotter devmapper";
         match self.scene {
-            Scene::Base | Scene::Layer | Scene::Loaded => of_snapshots(
-                ["prepare".to_owned(), self.key("new")]
-                    .into_iter()
-                    .chain(self.parent())
-                    .collect(),
-            ),
-            Scene::Commit => of_snapshots(vec![
-                "commit".to_owned(),
-                self.key("committed"),
-                self.key("active"),
-            ]),
-            Scene::Remove | Scene::CleanUp => ["leases", "delete", "--sync", &self.tag]
-                .map(str::to_owned)
-                .to_vec(),
+            Scene::Base => format!("{ctr} prepare {}", key("new")),
+            Scene::Layer | Scene::Loaded => format!("{ctr} prepare {} {}", key("new"), key("layer")),
+            Scene::Commit => format!("{ctr} commit {} {}", key("committed"), key("active")),
+            Scene::Remove | Scene::CleanUp => {
+                format!(
+                    "{ctr} rm {}; ctr leases delete --sync \"{}\"",
+                    key("doomed"),
+                    self.tag
+                )
+            }
         }
     }
 
@@ -169,9 +162,7 @@ impl Set {
             Death::Mkfs => containerd.kill_after_mkfs()?,
             Death::Unmount => containerd.kill_at_unmount()?,
         }
-        let operation = self.operation();
-        let words: Vec<&str> = operation.iter().map(String::as_str).collect();
-        let _client = stage.begin(&words)?;
+        let _client = stage.vm.spawn(["sh", "-c", &self.operation()], &[])?;
         stage
             .containerd
             .wait_for_death()
