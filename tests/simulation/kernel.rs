@@ -138,6 +138,13 @@ impl Kernel {
         self.nodes.get(name).is_some_and(|node| node.live.is_some())
     }
 
+    /// `IsLoaded` of containerd's: whether it can read what `dmsetup info` says. A dm device that never had a table has no disk
+    /// yet (`dm_setup_md_queue` adds it), so its line lacks a word, and containerd takes the device for none.
+    pub(crate) fn is_loaded(&self, name: &str) -> bool {
+        let node = self.nodes.get(name);
+        node.is_some_and(|node| node.live.is_some() || node.loaded.is_some())
+    }
+
     fn takes_messages(&self) -> Result<(), Errno> {
         match self.mode {
             PoolMode::ReadWrite | PoolMode::OutOfDataSpace => Ok(()),

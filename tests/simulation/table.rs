@@ -35,13 +35,13 @@ impl Service {
 fn windows(scene: &Scene) -> &'static [&'static str] {
     match scene.name {
         "prepare without a parent" => &[
-            "B1", "B2", "B3", "B4", "B5", "B6-", "B6-", "B6", "B7", "B8", "B9-", "B9", "B10", "B11",
+            "B1", "B2", "B3", "B4", "B5", "B6-1", "B6-2", "B6", "B7", "B8", "B9-", "B9", "B10", "B11",
         ],
         "prepare on a layer that is not loaded" | "view" => &[
-            "B1", "B2", "B3", "B4", "B5", "B6-", "B6-", "B6", "B7", "B9-", "B9", "B10", "B11",
+            "B1", "B2", "B3", "B4", "B5", "B6-1", "B6-2", "B6", "B7", "B9-", "B9", "B10", "B11",
         ],
         "prepare on a layer that is loaded" => &[
-            "S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9-", "S9-", "S9", "S10", "S11", "S12", "S13",
+            "S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9-1", "S9-2", "S9", "S10", "S11", "S12", "S13",
             "S14-", "S14", "S15", "B11",
         ],
         "commit" | "commit of a device that is mounted" => {
@@ -63,7 +63,12 @@ fn predicted(window: &str, power: bool) -> (Service, &'static str) {
     match window {
         "B1" | "B2" => (Works, "a number is burned"),
         "B3" | "B4" | "B5" => (Works, "the thin device is leaked"),
-        "B6-" | "B6" => (activating, "the thin device is leaked"),
+        "B6-1" if !power => (Never, "a dm device without a table is never taken away"),
+        "S9-1" if !power => (
+            Never,
+            "a dm device without a table is never taken away; the layer hangs until a reboot",
+        ),
+        "B6-1" | "B6-2" | "B6" => (activating, "the thin device is leaked"),
         "B7" | "B8" | "B9-" | "B9" | "S12" | "S13" | "S14-" | "S14" => (Never, "containerd#5646"),
         "B10" | "S15" => (Works, "a row that the next collection takes"),
         "S1" => (Works, "the layer's record is marked faulty"),
@@ -71,7 +76,7 @@ fn predicted(window: &str, power: bool) -> (Service, &'static str) {
         "S3" => (Works, "the layer hangs until a reboot"),
         "S4" | "S5" => (Works, "a number is burned; the layer hangs until a reboot"),
         "S6" | "S7" | "S8" => (Works, "the thin device is leaked; the layer hangs until a reboot"),
-        "S9-" | "S9" => (
+        "S9-1" | "S9-2" | "S9" => (
             activating,
             "the thin device is leaked; the layer hangs until a reboot",
         ),

@@ -166,6 +166,25 @@ impl Repair {
         ensure!(code == 0 || code == 1, "{self:?}");
         Ok(())
     }
+
+    /// What it did, act by act, by their names in `--output json`.
+    pub(crate) fn done(&self) -> Result<Vec<String>> {
+        let told: Value = serde_json::from_str(&self.0.stdout).context("reading what the repair said")?;
+        let mut done = Vec::new();
+        for repair in told["repairs"].as_array().into_iter().flatten() {
+            let acts = repair["acts"].as_array().map_or(&[][..], Vec::as_slice);
+            let made = match repair["outcome"]["outcome"].as_str() {
+                Some("done") => acts.len(),
+                _ => usize::try_from(repair["outcome"]["done"].as_u64().unwrap_or_default())?,
+            };
+            let names = acts
+                .iter()
+                .take(made)
+                .filter_map(|act| act["act"]["act"].as_str());
+            done.extend(names.map(str::to_owned));
+        }
+        Ok(done)
+    }
 }
 
 impl Stage<'_> {
@@ -234,11 +253,24 @@ impl Stage<'_> {
             self.containerd.set_async_remove(false)?;
             self.containerd.restart()?;
         }
-        for snapshot in self.containerd.ls()?.iter().rev() {
-            self.containerd.remove(&snapshot.key)?;
-        }
-        self.containerd.collect_after_a_removal()?;
+        self.remove_all()?;
         self.expect_nothing()
+    }
+
+    /// Removes every snapshot: a layer only once nothing is on it any more.
+    pub(crate) fn remove_all(&self) -> Result<()> {
+        let mut left = usize::MAX;
+        loop {
+            let snapshots = self.containerd.ls()?;
+            if snapshots.is_empty() || snapshots.len() >= left {
+                break;
+            }
+            left = snapshots.len();
+            for snapshot in snapshots.iter().rev() {
+                self.containerd.remove(&snapshot.key)?;
+            }
+        }
+        self.containerd.collect_after_a_removal()
     }
 
     /// The pool database as it is at this moment.

@@ -47,7 +47,7 @@ pub(super) struct InspectArguments {
     /// Tell shared and exclusive space. Reads all of the pool's mappings, which takes longer.
     #[arg(long, conflicts_with = "tree")]
     space: bool,
-    /// Only devices with which something is wrong.
+    /// Only devices with which something is wrong, or that containerd has marked faulty.
     #[arg(long, conflicts_with_all = ["name", "tree"])]
     faulty: bool,
     /// How to print.

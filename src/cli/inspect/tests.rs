@@ -12,7 +12,7 @@ use crate::{
         paper::Paper,
     },
     model::{
-        Bytes, DeviceSpace, FindingClass, Reclaimable, SnapshotId, Space, ThinId,
+        Bytes, DeviceSpace, DeviceState, FindingClass, IdState, Reclaimable, SnapshotId, Space, ThinId,
         databases::{SnapshotKind, SnapshotRow},
     },
 };
@@ -44,6 +44,28 @@ fn space() -> Space {
 fn titles(look: &Look, name: &str) -> Result<Vec<String>, String> {
     let devices = join::devices(look);
     find(&devices, name).map(|found| found.into_iter().map(join::Device::title).collect())
+}
+
+#[test]
+fn what_containerd_has_marked_faulty_counts_as_faulty_though_it_is_harmless() {
+    let mut look = look_with_everything();
+    look.diagnoses.found.clear();
+    let faulty = |look: &Look| -> Vec<String> {
+        let devices = join::devices(look);
+        let faulty = devices.iter().filter(|one| words::is_faulty(one));
+        faulty.map(join::Device::title).collect()
+    };
+    assert_eq!(faulty(&look), Vec::<String>::new());
+    let mark = |look: &mut Look, state: DeviceState| {
+        look.survey.pool_db.devices.get_mut("tp-snap-2").unwrap().state = state;
+    };
+    mark(&mut look, DeviceState::Faulty);
+    look.survey.pool_db.device_ids.insert(ThinId(18), IdState::Faulty);
+    assert_eq!(faulty(&look), ["tp-snap-2", "thin 18"]);
+    // A mark that a good record has outlived says nothing.
+    mark(&mut look, DeviceState::Deactivated);
+    look.survey.pool_db.device_ids.insert(ThinId(12), IdState::Faulty);
+    assert_eq!(faulty(&look), ["thin 18"]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::join::Device;
 use crate::{
     cli::paper::{safe, short},
-    model::{DeviceState, Node, Severity, databases::SnapshotKind},
+    model::{DeviceState, IdState, Node, Severity, databases::SnapshotKind},
 };
 
 /// How a device stands: what is wrong with it, or that nothing is.
@@ -38,9 +38,14 @@ pub(super) fn mark(device: &Device<'_>) -> &'static str {
     }
 }
 
-/// Whether something is wrong with it.
+/// Whether something is wrong with it, or containerd's pool database calls it faulty: its record, or its number where no record
+/// carries that. Whoever looks for what containerd marked faulty finds it, harmless or not.
 pub(super) fn is_faulty(device: &Device<'_>) -> bool {
-    device.worst().is_some_and(|severity| severity < Severity::Notice)
+    let is_marked = match device.record {
+        Some(record) => record.state == DeviceState::Faulty,
+        None => device.id_state == Some(IdState::Faulty),
+    };
+    is_marked || device.worst().is_some_and(|severity| severity < Severity::Notice)
 }
 
 pub(super) fn kind(kind: SnapshotKind) -> String {

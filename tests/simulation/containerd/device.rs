@@ -121,7 +121,7 @@ impl Machine {
 
     /// `DeactivateDevice`; deferred for a commit, by force for a removal.
     pub(super) async fn deactivate(&self, name: &str, deferred: bool) -> Result<(), Failure> {
-        if !self.get(|state| state.kernel.nodes.contains_key(name)) {
+        if !self.get(|state| state.kernel.is_loaded(name)) {
             return Ok(());
         }
         let (option, calls) = if deferred {

@@ -13,6 +13,9 @@ pub(super) const BREAK_FOLDER: &str = "/opt/break";
 /// While this file is there, the next wrapper that finds it breaks something, and removes it.
 const ARMED: &str = "/run/break-armed";
 
+/// For how long whoever has synced a database is held.
+const HELD: Duration = Duration::from_millis(400);
+
 /// On which side of a program's work containerd dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
@@ -79,6 +82,49 @@ impl Containerd<'_> {
         let inject = "inject=fdatasync:signal=KILL:when=1";
         self.trace(&["-e", "trace=fdatasync", "-P", database, "-e", inject])?;
         Ok(())
+    }
+
+    /// Kills containerd as soon as its `count`th commit to one of its databases from now on has taken effect, and before it
+    /// does anything more.
+    pub fn kill_after_commits(&mut self, database: &str, count: u32) -> Result<()> {
+        // A commit syncs twice: its pages, then its meta page. Who has synced is held for a moment, in which the reader of
+        // the trace has time to kill.
+        let reader = format!(
+            "|n=0; while read -r line; do case \"$line\" in *fdatasync*' = 0'*) n=$((n + 1)); \
+             if [ $n = {} ]; then kill -KILL {}; fi;; esac; done",
+            2 * count,
+            self.pid()?
+        );
+        let hold = format!("inject=fdatasync:delay_exit={}", HELD.as_micros());
+        self.trace(&[
+            "-o",
+            &reader,
+            "-e",
+            "trace=fdatasync",
+            "-P",
+            database,
+            "-e",
+            &hold,
+        ])?;
+        Ok(())
+    }
+
+    /// Kills containerd when it is about to unmount something.
+    pub fn kill_at_unmount(&mut self) -> Result<()> {
+        self.trace(&["-e", "trace=umount2", "-e", "inject=umount2:signal=KILL:when=1"])?;
+        Ok(())
+    }
+
+    /// Runs a shell's commands, once, in place of a `dmsetup` of containerd's with arguments that match a pattern of the
+    /// shell's, and kills containerd: as if that `dmsetup` had died half way. `$@` are its arguments.
+    pub fn die_in_dmsetup(&self, arguments: &str, commands: &str) -> Result<()> {
+        let pattern = arguments.replace(' ', "\\ ");
+        let script = format!(
+            "#!/bin/sh\ncase \"$*\" in {pattern}) if rm {ARMED} 2>/dev/null; then\n{commands}\nkill -KILL $PPID; exit 1\n\
+             fi;; esac\nexec /usr/sbin/dmsetup \"$@\"\n"
+        );
+        self.write_wrapper("dmsetup", &script)?;
+        self.vm.write_file(ARMED, "", 0o644)
     }
 
     /// From now on each of containerd's writes to the pool database is on show for so long before it goes on: what a
