@@ -97,7 +97,7 @@ pub(super) fn explain_denied(error: &(dyn Error + 'static), privilege: Privilege
 }
 
 /// Whether the system refused for want of a privilege.
-pub(super) fn was_denied(error: &(dyn Error + 'static)) -> bool {
+pub fn was_denied(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
         if error.downcast_ref::<io::Error>().is_some_and(is_denied) {

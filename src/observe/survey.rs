@@ -17,7 +17,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use super::privileges::lacking;
+pub use super::privileges::{lacking, was_denied};
 use super::{
     bbolt::{BboltError, Database},
     containerd::{at_work, holder_of},
@@ -26,7 +26,7 @@ use super::{
     kept::Kept,
     lost, mounts,
     outline::{pool_outline, rows_outline},
-    privileges::{Privilege, explain_denied, was_denied},
+    privileges::{Privilege, explain_denied},
     thin_metadata::{self, DeviceSource, From as Walked, Reserve, Reserving, ThinMetadataError},
     world::{self, Places, WorldError},
 };

@@ -23,7 +23,11 @@ use crate::{
         Diagnoses, Diagnosis, FindingId, Knowledge, PlanId, RepairMode, RepairPlan, Severity, Survey,
         survey::Unread,
     },
-    observe::{pool_db::PoolDbError, survey::SurveyPlaces, world::WorldError},
+    observe::{
+        pool_db::PoolDbError,
+        survey::{SurveyPlaces, lacking, was_denied},
+        world::WorldError,
+    },
     remedy::{
         KernelHands,
         repair::{OnlyOne, RealSight, Repairer, Results, Settlement, Sight as _, life_of},
@@ -40,7 +44,12 @@ pub(super) fn run(arguments: &RepairArguments) -> u8 {
     match work(arguments) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("suture: {}", explain(error.as_ref()));
+            let told = explain(error.as_ref());
+            eprintln!("suture: {told}");
+            let lacking = was_denied(error.as_ref()).then(lacking).flatten();
+            if let Some(lacking) = lacking.filter(|lacking| !told.contains(lacking)) {
+                eprintln!("suture: {lacking}");
+            }
             OPERATIONAL
         }
     }
