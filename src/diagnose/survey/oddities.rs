@@ -110,7 +110,15 @@ pub(super) fn not_understood(scene: &Scene<'_>) -> Vec<String> {
                 .map(|pool| words::name(pool.name.as_str())),
         ),
     ];
-    told.into_iter().flatten().collect()
+    let contradiction = survey.snapshots.contradiction.as_ref().map(|why| {
+        format!(
+            "containerd's snapshot database metadata.db contradicts itself: {why}. It was damaged, or changed by something else than containerd. Nothing is deleted on the word of records."
+        )
+    });
+    contradiction
+        .into_iter()
+        .chain(told.into_iter().flatten())
+        .collect()
 }
 
 /// `2 records are in a state ..: a says 77, b says 78`; nothing where there is none. `what` is said of one, and of more.
