@@ -92,13 +92,13 @@ impl RowIndex {
         if let Some(odd) = &self.odd {
             return Some(odd.clone());
         }
-        let hashed = |key: &str| hasher.hash_one(key.as_bytes());
-        let by_key: HashMap<_, _> = rows.iter().map(|(key, row)| (hashed(key), row)).collect();
+        let place = |key: &str| hasher.hash_one(key.as_bytes());
+        let by_key: HashMap<_, _> = rows.iter().map(|(key, row)| (place(key), row)).collect();
         let linked = rows.values().filter(|row| row.parent.is_some()).count();
         let mut told = rows.iter().filter_map(|(key, row)| {
-            let link = self.by_key.get(&hashed(key)).copied();
+            let link = self.by_key.get(&place(key)).copied();
             let parent = row.parent.as_deref();
-            let parent = parent.map(|parent| (parent, by_key.get(&hashed(parent)).copied()));
+            let parent = parent.map(|parent| (parent, by_key.get(&place(parent)).copied()));
             let what = row_contradiction(row, parent, link)?;
             Some(format!(
                 "snapshot `{}` has the number {}, {what}",
