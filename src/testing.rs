@@ -204,6 +204,7 @@ fn empty_storage(txid: u64) -> SnapshotDb {
         sequence: 0,
         txid: Some(TxId(txid)),
         presence: Presence::Complete,
+        contradiction: None,
     }
 }
 

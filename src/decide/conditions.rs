@@ -47,15 +47,16 @@ impl<'a> Evidence<'a> {
             }
         }
         let findings = diagnoses.found.iter();
+        let rows = survey.snapshots.snapshots.values().map(|row| row.id).collect();
         Self {
             survey,
             knowledge,
             activation,
             findings: findings.map(|one| (one.finding.id.0.as_str(), one)).collect(),
             carriers,
-            rows: survey.snapshots.snapshots.values().map(|row| row.id).collect(),
             holders,
-            doubt: doubt(survey),
+            doubt: doubt(survey, &rows),
+            rows,
         }
     }
 
@@ -337,10 +338,13 @@ fn wants_no_thin(plan: &RepairPlan) -> Vec<ThinId> {
 }
 
 /// What speaks against the databases belonging together; the diagnosis asks more, and is asked again beside this.
-fn doubt(survey: &Survey) -> Option<String> {
+fn doubt(survey: &Survey, rows: &BTreeSet<SnapshotId>) -> Option<String> {
     let devices = &survey.pool_db.devices;
     if let Some(why) = survey.storage_doubt() {
         return Some(why);
+    }
+    if rows.len() < survey.snapshots.snapshots.len() {
+        return Some("metadata.db contradicts itself: more than one snapshot has the same number".to_owned());
     }
     let beyond = devices.values().find(|record| {
         survey

@@ -99,7 +99,7 @@ fn what_is_as_it_was_refuses_nothing() {
 #[test]
 fn each_condition_refuses_alone() {
     type Change = fn(&mut Survey);
-    let changes: [(Condition, Change); 12] = [
+    let changes: [(Condition, Change); 14] = [
         (Condition::PoolWritable, |now| {
             now.pool.as_mut().unwrap().mode = PoolMode::ReadOnly;
         }),
@@ -135,6 +135,16 @@ fn each_condition_refuses_alone() {
         (Condition::DatabasesWhole, |now| {
             let other = world(30).record("tp-snap-9", 9, DeviceState::Activated);
             now.pool_db.devices.extend(other.pool_db.devices);
+        }),
+        (Condition::DatabasesWhole, |now| {
+            now.snapshots.contradiction = Some("its index has it otherwise".to_owned());
+        }),
+        (Condition::DatabasesWhole, |now| {
+            let world = world(30).snapshot(7);
+            let (key, row) = world.snapshots.snapshots.first_key_value().unwrap();
+            for key in [key.clone(), "twin".to_owned()] {
+                now.snapshots.snapshots.insert(key, row.clone());
+            }
         }),
         (Condition::ContainerdStopped, |now| {
             now.containerd = ContainerdState::Running {

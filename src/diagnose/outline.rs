@@ -68,6 +68,7 @@ pub fn rest_of(outline: Outline) -> Option<Survey> {
         sequence: rows.sequence,
         txid: Some(rows.txid),
         presence: Presence::Complete,
+        contradiction: None,
     }
     .into();
     Some(rest)

@@ -57,6 +57,7 @@ pub(super) fn about<'d>(survey: &Survey, found: impl IntoIterator<Item = &'d Dia
             sequence: survey.snapshots.sequence,
             txid: survey.snapshots.txid,
             presence: survey.snapshots.presence,
+            contradiction: survey.snapshots.contradiction.clone(),
         }
         .into(),
         thin: survey.thin.as_ref().map(|thin| {

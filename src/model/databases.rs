@@ -76,6 +76,10 @@ pub struct SnapshotDb {
     pub txid: Option<TxId>,
     /// Whether "no rows" means "nothing was ever there".
     pub presence: Presence,
+    /// How the rows contradict their own index `v1/parents`, as a clause. Then one of them was damaged, and no row's number
+    /// proves anything. Nothing where they fit, or were not held against it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contradiction: Option<String>,
 }
 
 /// Which of its lives a pool is in: it changes when the pool is taken down and brought up again, and with a reboot.

@@ -309,6 +309,9 @@ impl Survey {
                     .to_owned(),
             );
         }
+        if let Some(why) = &self.snapshots.contradiction {
+            return Some(format!("metadata.db contradicts itself: {why}"));
+        }
         if self.core.is_none() && !self.pool_db.devices.is_empty() {
             return Some(
                 "containerd's own database meta.db could not be read, so nothing tells whether metadata.db is an older one"

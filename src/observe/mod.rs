@@ -36,6 +36,8 @@ pub mod pool_status;
 mod privileges;
 #[cfg(feature = "node")]
 pub mod probes;
+#[cfg(feature = "readers")]
+mod row_index;
 pub mod snapshot_db;
 #[cfg(feature = "node")]
 pub mod survey;

@@ -5,6 +5,8 @@
 //! node there may be no file, or one without `v1`. Which of these it was is in [`SnapshotDb::presence`].
 
 use std::collections::BTreeMap;
+#[cfg(feature = "readers")]
+use std::hash::RandomState;
 use std::path::Path;
 
 use super::bbolt::{
@@ -12,15 +14,23 @@ use super::bbolt::{
     fold::{Entry, Found, Shape, Tables},
 };
 #[cfg(feature = "readers")]
-use super::bbolt::{FileSource, Pages};
+use super::{
+    bbolt::{FileSource, Pages},
+    row_index::{RowIndex, beside},
+};
 pub use crate::model::databases::{Presence, SnapshotDb, SnapshotKind, SnapshotRow};
 use crate::model::{SnapshotId, Untrusted, commit::EntryChange};
+#[cfg(feature = "readers")]
+use crate::words::explain;
 
 /// `bucketKeyStorageVersion` and `bucketKeySnapshot`, bolt.go.
 const SNAPSHOTS: [&[u8]; 2] = [b"v1", b"snapshots"];
 /// How often the file is opened again when it was replaced meanwhile.
 #[cfg(feature = "readers")]
 const OPENS: usize = 3;
+/// How often rows and index are read again when they are not of one transaction.
+#[cfg(feature = "readers")]
+const READS: usize = 4;
 
 /// Why there is no answer about the snapshot storage.
 #[derive(Debug, thiserror::Error)]
@@ -59,10 +69,41 @@ struct RawRow {
 }
 
 impl SnapshotDb {
-    /// Reads the database at `path`, whether containerd runs or not. Takes no lock. No file is an answer, not an error.
+    /// Reads the database at `path`, whether containerd runs or not, and holds the rows against their index. Takes no lock. No
+    /// file is an answer, not an error.
     #[cfg(feature = "readers")]
     pub fn read(path: impl AsRef<Path>) -> Result<Self, SnapshotDbError> {
-        Self::open_and_read(path.as_ref(), Database::new).map(|(read, _)| read)
+        let path = path.as_ref();
+        let hasher = RandomState::new();
+        let index = || Database::open(path)?.snapshot(|snapshot| RowIndex::read(snapshot, &hasher));
+        let mut reads = 1;
+        loop {
+            let (index, rows) = beside(index, || Self::read_rows(path));
+            let mut rows = rows?;
+            match index {
+                // There is no index without a file.
+                _ if rows.txid.is_none() => {}
+                Ok((index, txid)) if rows.txid == Some(txid) => {
+                    rows.contradiction = index.contradiction(&rows.snapshots, &hasher);
+                }
+                // A commit in between, or another file: they are not of each other.
+                _ if reads < READS => {
+                    reads += 1;
+                    continue;
+                }
+                Ok(_) | Err(BboltError::Busy { .. }) => {}
+                Err(error) => {
+                    rows.contradiction = Some(format!("its index can not be read: {}", explain(&error)));
+                }
+            }
+            return Ok(rows);
+        }
+    }
+
+    /// The rows alone, as pages that were recorded hold them.
+    #[cfg(feature = "readers")]
+    pub fn read_rows(path: &Path) -> Result<Self, SnapshotDbError> {
+        Self::open_and_read(path, Database::new).map(|(read, _)| read)
     }
 
     /// The same, with the pages that were read; none where there is no file, or an empty one.
@@ -113,6 +154,7 @@ impl SnapshotDb {
             sequence,
             txid: Some(txid),
             presence: Presence::Complete,
+            contradiction: None,
         })
     }
 
@@ -123,6 +165,7 @@ impl SnapshotDb {
             sequence: 0,
             txid: None,
             presence,
+            contradiction: None,
         }
     }
 }

@@ -145,7 +145,7 @@ fn databases(
     let lost = |error| lost::understood(error, places);
     if !keep_pages {
         let pool_db = PoolDb::read(places.pool_db()).map_err(lost)?;
-        return Ok((pool_db, SnapshotDb::read(places.snapshot_db())?, None));
+        return Ok((pool_db, SnapshotDb::read_rows(&places.snapshot_db())?, None));
     }
     let (pool_db, pool_pages) = PoolDb::read_with_pages(places.pool_db()).map_err(lost)?;
     let (snapshots, snapshot_pages) = SnapshotDb::read_with_pages(places.snapshot_db())?;

@@ -68,6 +68,7 @@ fn containerds_own_metadata_db_decodes_exactly() {
         sequence: 2,
         txid: Some(TxId(4)),
         presence: Presence::Complete,
+        contradiction: None,
     };
     assert_eq!(SnapshotDb::read(fixture("metadata.db")).unwrap(), expected);
 }

@@ -24,6 +24,8 @@ mod page_map;
 #[cfg(test)]
 mod recorded;
 #[cfg(test)]
+mod row_index;
+#[cfg(test)]
 mod small_world;
 #[cfg(test)]
 mod survey;

@@ -126,6 +126,7 @@ fn world(
                 sequence: 0,
                 txid: None,
                 presence: Presence::NoFile,
+                contradiction: None,
             };
             (none, None)
         }

@@ -173,6 +173,7 @@ impl Machine {
                 sequence: 0,
                 txid: Some(TxId(50)),
                 presence: Presence::Complete,
+                contradiction: None,
             },
             core: CoreDb::default(),
             keys: 0,

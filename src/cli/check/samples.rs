@@ -96,6 +96,7 @@ pub(in crate::cli) fn quiet_look() -> Look {
             sequence: 3,
             txid: Some(TxId(4)),
             presence: Presence::Complete,
+            contradiction: None,
         }
         .into(),
         thin: Some(

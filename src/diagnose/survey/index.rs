@@ -102,6 +102,8 @@ pub(super) struct Index<'a> {
     /// Backend keys that rows name as their parents. Long texts with long beginnings in common are slow to sort, and few
     /// families ask.
     parents: OnceCell<Sorted<&'a str, ()>>,
+    /// Records whose snapshot is there, by the name of the record that theirs was made from. Only what looks left over asks.
+    made_from: OnceCell<Sorted<&'a str, &'a DeviceRecord>>,
     /// Thin devices in the pool's metadata; nothing where those could not be read.
     thin: Option<Sorted<ThinId, ()>>,
     /// States of thin ids.
@@ -133,6 +135,7 @@ impl<'a> Index<'a> {
             strangers,
             rows: Sorted::new(rows().map(|(key, row)| (row.id, Row { key, row }))),
             parents: OnceCell::new(),
+            made_from: OnceCell::new(),
             thin: survey
                 .thin
                 .as_ref()
@@ -156,6 +159,18 @@ impl<'a> Index<'a> {
             .parents
             .get_or_init(|| Sorted::new(self.rows.iter().filter_map(parent)));
         parents.has(key)
+    }
+
+    /// A record whose snapshot is there, and whose device was made from the device of the record of this name.
+    pub(super) fn made_from(&self, name: &str) -> Option<&'a DeviceRecord> {
+        let made_from = self.made_from.get_or_init(|| {
+            let listed = self
+                .records
+                .iter()
+                .filter(|(id, record)| !record.parent_name.is_empty() && self.rows.has(id));
+            Sorted::new(listed.map(|(_, record)| (record.parent_name.as_str(), *record)))
+        });
+        made_from.of(name).first().map(|(_, record)| *record)
     }
 
     /// What [`Survey::has_thin`] says, quicker where many are asked for in order.

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use super::{scene::Scene, words};
 use crate::{
-    model::{DeviceState, IdState, PoolMode, SnapshotId, ThinId, databases::SnapshotKind},
+    model::{DeviceState, IdState, PoolMode, SnapshotId, Survey, ThinId, databases::SnapshotKind},
     words::{one_or, thousands},
 };
 
@@ -110,7 +110,16 @@ pub(super) fn not_understood(scene: &Scene<'_>) -> Vec<String> {
                 .map(|pool| words::name(pool.name.as_str())),
         ),
     ];
-    told.into_iter().flatten().collect()
+    let told = told.into_iter().flatten();
+    contradiction(survey).into_iter().chain(told).collect()
+}
+
+/// That rows do not fit their index. Two rows of one number are told as all others are.
+fn contradiction(survey: &Survey) -> Option<String> {
+    let why = survey.snapshots.contradiction.as_ref()?;
+    Some(format!(
+        "containerd's snapshot database metadata.db contradicts itself: {why}. It was damaged, or changed by something else than containerd. Nothing is deleted on the word of records."
+    ))
 }
 
 /// `2 records are in a state ..: a says 77, b says 78`; nothing where there is none. `what` is said of one, and of more.

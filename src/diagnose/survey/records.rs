@@ -71,6 +71,9 @@ pub(super) fn case(scene: &Scene<'_>, id: SnapshotId, record: &DeviceRecord, cla
 /// Deletes the record and frees its id; nothing else is there any more.
 pub(super) fn forget(scene: &Scene<'_>, record: &DeviceRecord, mut before: Vec<Act>, why: &str) -> Treat {
     let id = record.device_id;
+    if let Some(why) = undo::may_be_listed(scene, record) {
+        return leave_alone(format!("The record is left as it is, because {why}."));
+    }
     if scene.index.is_shared(id) {
         return leave_alone(format!(
             "Another record carries thin id {id} too, so the id must not be freed. Compare the databases with a backup."

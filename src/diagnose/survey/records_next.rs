@@ -73,9 +73,16 @@ fn wedge(scene: &Scene<'_>, id: SnapshotId, record: &DeviceRecord) -> Diagnosis 
             }
         }
         // The record may be the only name of a good layer: once it is marked, the next prepare overwrites it.
-        Err(_) if let Some(why) = scene.whole.storage_doubt() => leave_alone(format!(
-            "Nothing is changed, because {why}. Put back the metadata.db that belongs to this pool database, if there is one."
-        )),
+        Err(_)
+            if let Some(why) = scene
+                .whole
+                .storage_doubt()
+                .or_else(|| undo::may_be_listed(scene, record)) =>
+        {
+            leave_alone(format!(
+                "Nothing is changed, because {why}. Put back the metadata.db that belongs to this pool database, if there is one."
+            ))
+        }
         Err(why) => {
             let mut guards = EDIT_GUARDS.to_vec();
             guards.extend([Condition::NoRow, Condition::DatabasesWhole]);

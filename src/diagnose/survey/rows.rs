@@ -143,6 +143,9 @@ fn insertion(
                 .to_owned(),
         );
     }
+    if let Some(why) = whole.contradiction() {
+        return Err(why.to_owned());
+    }
     if whole.storage_is_behind() {
         return Err(whole.doubt().unwrap_or_default());
     }
@@ -209,6 +212,9 @@ fn faulty_live(scene: &Scene<'_>, id: SnapshotId, row: Row<'_>, record: &DeviceR
 /// The state in which containerd would have left the record; or why it can not be put back.
 fn restored_state(scene: &Scene<'_>, row: Row<'_>, record: &DeviceRecord) -> Result<DeviceState, String> {
     let id = record.device_id;
+    if let Some(why) = scene.whole.contradiction() {
+        return Err(why.to_owned());
+    }
     if scene.index.is_shared(id) {
         return Err(format!("another record carries thin id {id} too"));
     }

@@ -1,6 +1,6 @@
 //! What may be taken away of a half-made or half-removed snapshot: its dm device and its thin device; or why nothing may.
 
-use super::scene::Scene;
+use super::{scene::Scene, words};
 use crate::model::{Act, Condition, DeviceRecord, IdState, Provenance, ThinId};
 
 /// Guards of what is deleted on a record's word, before those of the edit.
@@ -32,7 +32,8 @@ pub(super) const EDIT_GUARDS: [Condition; 5] = [
 /// That the record's word is proof of who made the thin device is the caller's to say.
 pub(super) fn kernel_acts(scene: &Scene<'_>, record: &DeviceRecord) -> Result<Vec<Act>, String> {
     let id = record.device_id;
-    if let Some(why) = scene.whole.doubt().or_else(|| scene.pool_refuses()) {
+    let doubt = scene.whole.doubt().or_else(|| may_be_listed(scene, record));
+    if let Some(why) = doubt.or_else(|| scene.pool_refuses()) {
         return Err(why);
     }
     if scene.index.is_shared(id) {
@@ -87,6 +88,19 @@ pub(super) fn remove_node(scene: &Scene<'_>, record: &DeviceRecord) -> Result<Ve
         });
     }
     Ok(acts)
+}
+
+/// What speaks for a record's snapshot although no row has its number; nothing where it is gone.
+pub(super) fn may_be_listed(scene: &Scene<'_>, record: &DeviceRecord) -> Option<String> {
+    if let Some(why) = scene.whole.contradiction() {
+        return Some(why.to_owned());
+    }
+    // A snapshot that others were made from is not removed before them (`Remove`, core/snapshots/storage/bolt.go).
+    let child = scene.index.made_from(&record.name)?;
+    Some(format!(
+        "the record {} says that its device was made from this one, and its snapshot is there: containerd removes no snapshot that others are built on, so one of the databases is probably damaged",
+        words::name(&child.name)
+    ))
 }
 
 /// How it is known who made a record's thin device, where the record is proof of it.

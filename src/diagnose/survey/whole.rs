@@ -14,6 +14,8 @@ pub(super) struct Whole {
     pub(super) storage_lost: bool,
     /// Why the snapshot storage is no proof of anything.
     storage_doubt: Option<String>,
+    /// Why no row's number is to be relied on.
+    contradiction: Option<String>,
     /// Records of snapshots that the snapshot storage has not drawn yet, next one aside.
     pub(super) beyond: usize,
     /// Rows with a number that the snapshot storage has not drawn yet.
@@ -42,6 +44,7 @@ impl Whole {
         Self {
             storage_lost: survey.storage_is_gone(),
             storage_doubt: survey.storage_doubt(),
+            contradiction: contradiction(survey, index),
             beyond: index
                 .records
                 .iter()
@@ -58,8 +61,17 @@ impl Whole {
         self.storage_lost || self.beyond > 0 || self.undrawn > 0
     }
 
+    /// Why no row's number is to be relied on, so that neither a snapshot that is listed nor one that is not says anything of
+    /// a record; nothing where they are.
+    pub(super) fn contradiction(&self) -> Option<&str> {
+        self.contradiction.as_deref()
+    }
+
     /// Why it proves nothing that a snapshot is not listed; nothing where it does.
     pub(super) fn storage_doubt(&self) -> Option<String> {
+        if let Some(why) = &self.contradiction {
+            return Some(why.clone());
+        }
         if self.beyond > 0 || self.undrawn > 0 {
             return Some(format!(
                 "containerd's metadata.db looks older than its pool database: {} and {} have numbers that it has not given out yet",
@@ -83,4 +95,15 @@ impl Whole {
             )
         })
     }
+}
+
+/// Rows that do not fit their index, or of which two bear one number: one of them is of another, which is not known.
+fn contradiction(survey: &Survey, index: &Index<'_>) -> Option<String> {
+    if let Some(why) = &survey.snapshots.contradiction {
+        return Some(format!("metadata.db contradicts itself: {why}"));
+    }
+    let repeated = index.rows.repeated().next()?;
+    Some(format!(
+        "metadata.db contradicts itself: more than one snapshot has the number {repeated}"
+    ))
 }

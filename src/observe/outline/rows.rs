@@ -6,23 +6,18 @@
 //! say the same. Who must know that a row can be read, and whether it is what its index says, reads the row.
 
 use std::{
-    collections::HashMap,
     hash::{BuildHasher as _, RandomState},
-    panic::resume_unwind,
     path::Path,
-    thread::{self, ScopedJoinHandle},
 };
 
 use crate::{
     model::{SnapshotId, TxId, databases::SnapshotKind, outline::RowsOutline},
     observe::{
         bbolt::{BboltError, Bucket, Database, PageSource, Snapshot, Value},
-        snapshot_db::{Parts, SnapshotDbError, read_parts, rows_bucket, uvarint},
+        row_index::{RowIndex, beside},
+        snapshot_db::{Parts, SnapshotDbError, read_parts, rows_bucket},
     },
 };
-
-/// `bucketKeyParents`, bolt.go, beside the rows.
-const PARENTS: [&[u8]; 2] = [b"v1", b"parents"];
 
 /// Reads it; nothing where the index does not fit the rows, or a row is anything but plain. The file is opened twice, for the
 /// rows and for their index, which are read side by side. Of fewer than `least` rows there is none either. `path` is only for
@@ -33,60 +28,21 @@ pub fn rows_outline<S: PageSource>(
     path: &Path,
 ) -> Result<Option<RowsOutline>, SnapshotDbError> {
     let hasher = RandomState::new();
-    let read_index = || open()?.snapshot(|snapshot| Index::read(snapshot, &hasher));
+    let read_index = || open()?.snapshot(|snapshot| RowIndex::read(snapshot, &hasher));
     let (outline, txid) = open()?.snapshot(|snapshot| {
-        thread::scope(|scope| {
-            let index = thread::Builder::new().name("parents".to_owned());
-            let index = index.spawn_scoped(scope, read_index);
-            let rows = Rows::read(snapshot, &hasher, path)?;
-            let index = match index.map(ScopedJoinHandle::join) {
-                Ok(Ok(index)) => index?,
-                Ok(Err(panic)) => resume_unwind(panic),
-                Err(_) => read_index()?,
-            };
-            let (Some(rows), (Some(index), txid)) = (rows, index) else {
-                return Ok(None);
-            };
-            // With a commit in between they are not of each other.
-            let same = txid == snapshot.txid();
-            if same && rows.hashes.len() >= least {
-                rows.fitted(&index, snapshot, path)
-            } else {
-                Ok(None)
-            }
-        })
+        let (index, rows) = beside(read_index, || Rows::read(snapshot, &hasher, path));
+        let (Some(rows), (index, txid)) = (rows?, index?) else {
+            return Ok::<_, SnapshotDbError>(None);
+        };
+        // With a commit in between they are not of each other.
+        let same = txid == snapshot.txid();
+        if same && index.odd.is_none() && rows.hashes.len() >= least {
+            rows.fitted(&index, snapshot, path)
+        } else {
+            Ok(None)
+        }
     })?;
     Ok(outline.and_then(|outline| sorted(outline, txid)))
-}
-
-/// The snapshots that were made from another one, as the index has them.
-#[derive(Default)]
-struct Index {
-    /// The number of each, by the hash of its key. Of two keys with one hash the rows tell: then they are one too few.
-    by_key: HashMap<u64, u64>,
-}
-
-impl Index {
-    fn read<S: PageSource>(
-        snapshot: &Snapshot<'_, S>,
-        hasher: &RandomState,
-    ) -> Result<Option<Self>, SnapshotDbError> {
-        let mut index = Self::default();
-        let Some(parents) = snapshot.bucket(&PARENTS)? else {
-            return Ok(Some(index));
-        };
-        let mut fits = true;
-        parents.for_each(|entry, value| {
-            match (both_numbers(entry), value) {
-                (Some((_, id)), Value::Bytes(key)) => {
-                    fits &= index.by_key.insert(hasher.hash_one(key.as_ref()), id).is_none();
-                }
-                _ => fits = false,
-            }
-            Ok::<_, SnapshotDbError>(())
-        })?;
-        Ok(fits.then_some(index))
-    }
 }
 
 /// The rows, unread, with the hashes of their keys.
@@ -127,7 +83,7 @@ impl<'s, S: PageSource> Rows<'s, S> {
     /// Takes the numbers of all rows, of those that are not in the index from themselves.
     fn fitted(
         self,
-        index: &Index,
+        index: &RowIndex,
         snapshot: &'s Snapshot<'s, S>,
         path: &Path,
     ) -> Result<Option<RowsOutline>, SnapshotDbError> {
@@ -135,7 +91,7 @@ impl<'s, S: PageSource> Rows<'s, S> {
         let mut rest = Vec::new();
         for (hash, row) in self.hashes.iter().zip(self.buckets) {
             match index.by_key.get(hash) {
-                Some(id) => rows.push(SnapshotId(*id)),
+                Some(link) => rows.push(SnapshotId(link.child)),
                 None => rest.push(row),
             }
         }
@@ -168,17 +124,4 @@ fn sorted(outline: RowsOutline, txid: TxId) -> Option<RowsOutline> {
     let ascend = outline.rows.is_sorted_by(|one, next| one < next);
     let plain = ascend && outline.rows.first() != Some(&SnapshotId(0));
     plain.then_some(RowsOutline { txid, ..outline })
-}
-
-/// The numbers in a key of the index: parent and child, each as an unsigned varint, with a zero between.
-pub(super) fn both_numbers(key: &[u8]) -> Option<(u64, u64)> {
-    let (parent, rest) = first_uvarint(key)?;
-    let (child, rest) = first_uvarint(rest.strip_prefix(&[0])?)?;
-    rest.is_empty().then_some((parent, child))
-}
-
-fn first_uvarint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let end = bytes.iter().position(|byte| *byte < 0x80)?;
-    let (number, rest) = bytes.split_at_checked(end.checked_add(1)?)?;
-    Some((uvarint(number)?, rest))
 }

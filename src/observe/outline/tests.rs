@@ -1,9 +1,9 @@
 use std::path::Path;
 
-use super::{rows::both_numbers, *};
+use super::*;
 use crate::{
     model::{DeviceState, IdState, PoolDb, PoolName, SnapshotDb, SnapshotId, outline::RecordOutline},
-    observe::bbolt::Database,
+    observe::{bbolt::Database, row_index::both_numbers},
 };
 
 #[test]

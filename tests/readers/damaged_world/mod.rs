@@ -6,13 +6,15 @@
 //! - A bbolt file has checksums on its two metas only. Damage that breaks the structure of a page in use is an error that
 //!   names file and page; where the newest meta is what is broken, bbolt itself and so containerd go back to the
 //!   transaction before, and that one's truth is the truth.
-//! - Another bit inside a name or a value of a bbolt file is another name or value, and nothing can tell. One such flip
-//!   changes what is said of what it hits; it never makes a world with several faults clean.
+//! - Another bit inside a name or a value of a bbolt file is another name or value, and nothing can tell; but of metadata.db
+//!   the rows and their index tell of each other. One such flip changes what is said of what it hits; it never makes a world
+//!   with several faults clean.
 //! - Of meta.db, names of users may be missing, and with them leave to delete: never a finding.
 
 mod blocks;
 mod pages;
 mod program;
+mod rows;
 
 use std::{
     collections::BTreeSet,

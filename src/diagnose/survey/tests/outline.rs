@@ -61,6 +61,7 @@ fn outline_of(survey: &Survey) -> Option<Outline> {
                 sequence: 0,
                 txid: None,
                 presence: Presence::NoFile,
+                contradiction: None,
             }
             .into(),
             ..survey.clone()

@@ -39,6 +39,8 @@ prop_compose! {
                    sequence in prop_oneof![12 => 0..10_u64, 1 => Just(u64::MAX)],
                    ids in prop::collection::btree_map(small(), (0..4_u8).prop_map(IdState::from), 0..9),
                    id_sequence in prop_oneof![12 => 0..10_u64, 1 => Just(u64::MAX)],
+                   parents in prop::collection::vec((0..9_u64, 0..9_u64), 0..2),
+                   contradicts in prop::bool::weighted(0.1),
                    presence in prop_oneof![8 => Just(Presence::Complete), 1 => Just(Presence::NoBuckets), 1 => Just(Presence::NoFile)])
                   -> Stage {
         let mut stage = stage();
@@ -54,6 +56,12 @@ prop_compose! {
             if let Some(row) = twin.and_then(|id| survey.snapshots.snapshots.get(&key(id))).cloned() {
                 survey.snapshots.snapshots.insert("twin".to_owned(), row);
             }
+            for (child, parent) in parents {
+                if let Some(record) = survey.pool_db.devices.get_mut(&name(child)) {
+                    record.parent_name = name(parent);
+                }
+            }
+            survey.snapshots.contradiction = contradicts.then(|| "the index has it otherwise".to_owned());
             // Mostly what the rows say; at times anything.
             if sequence > 4 { survey.snapshots.sequence = sequence; }
             survey.snapshots.presence = presence;
@@ -136,9 +144,47 @@ fn carriers(survey: &Survey, id: ThinId) -> Vec<&DeviceRecord> {
     records.filter(|record| record.device_id == id).collect()
 }
 
+/// Whether the rows are in doubt: they do not fit their index, or two bear one number.
+fn rows_contradict(survey: &Survey) -> bool {
+    let mut numbers = BTreeSet::new();
+    let mut rows = survey.snapshots.snapshots.values();
+    survey.snapshots.contradiction.is_some() || !rows.all(|row| numbers.insert(row.id))
+}
+
+/// Whether a record whose snapshot is there says that it was made from this one.
+fn is_built_on(survey: &Survey, record: &DeviceRecord) -> bool {
+    let mut records = survey.pool_db.devices.values();
+    records.any(|child| child.parent_name == record.name && rows_of(survey, child) > 0)
+}
+
+/// A device that suture itself saw being made and abandoned, and that no record names, needs no row's word.
+fn no_row_in_doubt_is_relied_on(survey: &Survey, one: &Diagnosis) -> Result<(), TestCaseError> {
+    for act in &one.remedy.acts {
+        match act {
+            Act::DeleteThin { thin_id } => {
+                let carriers = carriers(survey, *thin_id);
+                prop_assert!(carriers.is_empty() || !rows_contradict(survey), "{one:?}");
+                prop_assert!(
+                    !carriers.iter().any(|record| is_built_on(survey, record)),
+                    "{one:?}"
+                );
+            }
+            Act::ForgetRecord { record } => {
+                prop_assert!(
+                    !rows_contradict(survey) && !is_built_on(survey, record),
+                    "{one:?}"
+                );
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn nothing_referenced_is_deleted(stage: &Stage) -> Result<(), TestCaseError> {
     let survey = &stage.survey;
     for one in stage.judge().found {
+        no_row_in_doubt_is_relied_on(survey, &one)?;
         for act in &one.remedy.acts {
             match act {
                 Act::DeleteThin { thin_id } => {

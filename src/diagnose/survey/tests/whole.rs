@@ -154,3 +154,161 @@ fn two_rows_of_one_number_are_told_and_neither_is_judged() {
     let odd = ten().row(3, SnapshotKind::Other(8), None);
     assert!(odd.judge().not_understood[0].contains("snapshot 3 says 8"));
 }
+
+/// Ten good snapshots, and one record that is left over.
+fn with_an_orphan() -> Stage {
+    ten().sequence(12).thin(40).record(12, 40, Deactivated)
+}
+
+/// The plans of it that take something away on a record's word, or make something of a row.
+fn relies_on_rows(stage: &Stage) -> Vec<String> {
+    let found = stage.judge().found.into_iter();
+    let relies = found.filter(|one| {
+        one.remedy.acts.iter().any(|act| {
+            matches!(
+                act,
+                Act::DeleteThin { .. }
+                    | Act::ForgetRecord { .. }
+                    | Act::MarkFaulty { .. }
+                    | Act::RestoreRecord { .. }
+                    | Act::InsertRemovedRecord { .. }
+            )
+        })
+    });
+    relies.map(|one| one.finding.id.0).collect()
+}
+
+const CONTRADICTION: &str = "snapshot `k8s.io/3/key-3` has the number 3, and the index has it as 4";
+
+fn contradicts(stage: Stage) -> Stage {
+    stage.with(|survey| survey.snapshots.contradiction = Some(CONTRADICTION.to_owned()))
+}
+
+#[test]
+fn rows_that_contradict_their_index_let_nothing_be_done_on_the_word_of_records() {
+    let nodes = [
+        ("orphan-record/tp/tp-snap-12", with_an_orphan()),
+        (
+            "burned-id/tp/tp-snap-12",
+            ten().sequence(12).record(12, 40, Deactivated),
+        ),
+        ("faulty-live/tp/tp-snap-3", ten().record(3, 13, Faulty)),
+        (
+            "row-without-record/tp/11",
+            ten().row(11, Active, None).id(40, IdState::Free),
+        ),
+        ("wedge/tp/tp-snap-11", ten().thin(40).record(11, 40, Activated)),
+        ("wedge/tp/tp-snap-11", ten().thin(40).record(11, 40, Removed)),
+        (
+            "faulty-next/tp/tp-snap-11",
+            ten().thin(40).record(11, 40, Activating),
+        ),
+        ("faulty-next/tp/tp-snap-11", ten().record(11, 40, Faulty)),
+    ];
+    for (id, node) in nodes {
+        assert_eq!(relies_on_rows(&node), [id]);
+        assert_eq!(node.judge().not_understood, [""; 0]);
+        let doubtful = contradicts(node);
+        assert_eq!(relies_on_rows(&doubtful), [""; 0], "{id}");
+        let diagnoses = doubtful.judge();
+        assert_eq!(diagnoses.not_understood.len(), 1);
+        assert!(diagnoses.not_understood[0].contains(CONTRADICTION));
+        let found = diagnoses.found.iter().find(|one| one.finding.id.0 == id).unwrap();
+        assert!(found.remedy.why.contains(CONTRADICTION), "{found:?}");
+    }
+}
+
+#[test]
+fn two_rows_of_one_number_let_nothing_be_deleted_on_the_word_of_records() {
+    let orphan = with_an_orphan();
+    assert_eq!(deletes(&orphan), 2);
+    let twice = orphan.with(|survey| {
+        survey.snapshots.snapshots.get_mut(&key(10)).unwrap().id = SnapshotId(9);
+    });
+    assert_eq!(deletes(&twice), 0);
+    let diagnoses = twice.judge();
+    assert!(
+        diagnoses.not_understood[0].contains("more than one snapshot"),
+        "{diagnoses:?}"
+    );
+    let ten = diagnoses
+        .found
+        .iter()
+        .find(|one| one.finding.id.0 == "orphan-record/tp/tp-snap-10");
+    assert!(
+        ten.unwrap()
+            .remedy
+            .why
+            .contains("more than one snapshot has the number 9")
+    );
+}
+
+#[test]
+fn a_number_that_became_another_deletes_no_layer_that_the_index_knows() {
+    // The record of 12 waits for containerd's clean-up, and row 10 now bears its number.
+    let waits = ten().sequence(12).record(12, 40, Removed).thin(40);
+    waits
+        .clone()
+        .with(|survey| survey.async_remove = Some(true))
+        .nothing();
+    let damaged = waits.with(|survey| {
+        survey.async_remove = Some(true);
+        survey.snapshots.snapshots.get_mut(&key(10)).unwrap().id = SnapshotId(12);
+    });
+    // The rows alone can not tell.
+    assert_eq!(deletes(&damaged), 2);
+    assert_eq!(deletes(&contradicts(damaged.clone())), 0);
+    // Nor is it deleted where no index speaks, and something was made from it.
+    let built_on = damaged.with(|survey| {
+        survey.pool_db.devices.get_mut(&name(7)).unwrap().parent_name = name(10);
+    });
+    assert_eq!(deletes(&built_on), 0);
+}
+
+#[test]
+fn what_a_listed_snapshot_was_made_from_is_not_left_over() {
+    let made_from = |stage: Stage, child: u64| {
+        stage.with(|survey| {
+            survey.pool_db.devices.get_mut(&name(child)).unwrap().parent_name = name(12);
+        })
+    };
+    let nodes = [
+        ("orphan-record/tp/tp-snap-12", with_an_orphan()),
+        (
+            "burned-id/tp/tp-snap-12",
+            ten().sequence(12).record(12, 40, Deactivated),
+        ),
+        (
+            "wedge/tp/tp-snap-12",
+            ten().sequence(11).thin(40).record(12, 40, Activated),
+        ),
+        (
+            "wedge/tp/tp-snap-12",
+            ten().sequence(11).thin(40).record(12, 40, Removed),
+        ),
+        (
+            "faulty-next/tp/tp-snap-12",
+            ten().sequence(11).thin(40).record(12, 40, Activating),
+        ),
+        (
+            "faulty-next/tp/tp-snap-12",
+            ten().sequence(11).record(12, 40, Faulty),
+        ),
+    ];
+    for (id, node) in nodes {
+        assert_eq!(relies_on_rows(&node), [id]);
+        let built_on = made_from(node.clone(), 7);
+        assert_eq!(relies_on_rows(&built_on), [""; 0], "{id}");
+        let found = built_on.only(id);
+        assert!(found.remedy.why.contains("tp-snap-7"), "{found:?}");
+        // Only of that record: of another, all is known.
+        let two = built_on.thin(50).record(11, 50, Deactivated).sequence(12);
+        assert!(
+            relies_on_rows(&two).contains(&"orphan-record/tp/tp-snap-11".to_owned()),
+            "{id}"
+        );
+        // The snapshot that was made from it is gone as well, and its record waits to be cleaned up.
+        let gone = made_from(node.thin(60).record(11, 60, Deactivated), 11);
+        assert!(relies_on_rows(&gone).contains(&id.to_owned()), "{id}");
+    }
+}
