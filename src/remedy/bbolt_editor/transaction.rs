@@ -378,7 +378,9 @@ impl<'t, S: PageSource> Transaction<'t, S> {
         let bytes = free::size(self.free.count() + given_up).ok_or_else(|| self.too_large())?;
         let run = self.allocate(bytes)?;
         self.release();
-        let list = free::encode(&self.free, run.start, self.overflow(run)?);
+        let mut list = free::encode(&self.free, run.start, self.overflow(run)?);
+        // To the end of its place, as bbolt does: what was there before would look like numbers left out.
+        list.resize(list.len().max(bytes), 0);
         self.put(run, list);
         Ok(run)
     }
