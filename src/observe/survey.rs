@@ -250,8 +250,8 @@ fn outline(
         roots,
         reserving,
         Names::LookedAt,
-        |path| pool_outline(&Database::open(path)?, pool, path),
-        |path| rows_outline(|| Database::open(path), path),
+        |path| pool_outline(&Database::open(path)?.with_free_list(), pool, path),
+        |path| rows_outline(|| Database::open(path).map(Database::with_free_list), path),
     )?;
     let pool_db = pool_db.map_err(|error| lost::understood(error, &places.places))?;
     Ok(pool_db

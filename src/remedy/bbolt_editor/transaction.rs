@@ -9,8 +9,8 @@ use super::edit::{BucketChanges, Change, path};
 use super::error::EditError;
 use super::examine::Examined;
 use super::free::{self, FreePages, Run};
-use super::node::{BranchEntry, Entries, Entry, LeafEntry, NO_FREELIST, cut, encode, size};
-use crate::observe::bbolt::page::{BUCKET, BranchElement, LeafElement, Meta, Node};
+use super::node::{BranchEntry, Entries, Entry, LeafEntry, cut, encode, size};
+use crate::observe::bbolt::page::{BUCKET, BranchElement, LeafElement, Meta, NO_FREELIST, Node};
 use crate::observe::bbolt::walk::{MAX_DEPTH, Origin};
 use crate::observe::bbolt::{PageSource, Snapshot};
 
