@@ -130,7 +130,8 @@ impl PoolDb {
     ) -> Result<(Self, Pages), PoolDbError> {
         let mut opens = 1;
         loop {
-            let read = FileSource::open(path).map(open).map_err(PoolDbError::from);
+            let read = FileSource::open(path).map(|source| open(source).with_free_list());
+            let read = read.map_err(PoolDbError::from);
             let read =
                 read.and_then(|database| Ok((Self::read_from(&database, path)?, database.into_kept())));
             match read {

@@ -119,7 +119,8 @@ impl SnapshotDb {
     ) -> Result<(Self, Option<Pages>), SnapshotDbError> {
         let mut opens = 1;
         loop {
-            let read = FileSource::open(path).map(open).map_err(SnapshotDbError::from);
+            let read = FileSource::open(path).map(|source| open(source).with_free_list());
+            let read = read.map_err(SnapshotDbError::from);
             let read =
                 read.and_then(|database| Ok((Self::read_from(&database, path)?, Some(database.into_kept()))));
             match read {

@@ -108,7 +108,7 @@ fn long(bytes: &[u8], at: usize) -> u64 {
 }
 
 /// A number of the newer transaction's meta: 16 for the root's page, 32 for the freelist's.
-fn newer(bytes: &[u8], number: usize) -> u64 {
+pub(crate) fn newer(bytes: &[u8], number: usize) -> u64 {
     let txid = |page: &usize| long(bytes, page + 16 + 48);
     long(
         bytes,
@@ -117,9 +117,10 @@ fn newer(bytes: &[u8], number: usize) -> u64 {
 }
 
 /// The list of free pages, made to name only `pages`.
-fn relist(bytes: &mut [u8], pages: &[u64]) {
+pub(crate) fn relist(bytes: &mut [u8], pages: &[u64]) {
     let list = usize::try_from(newer(bytes, 32)).unwrap() * 4096;
     bytes[list + 10] = u8::try_from(pages.len()).unwrap();
+    bytes[list + 16..list + 4096].fill(0);
     for (slot, page) in pages.iter().enumerate() {
         bytes[list + 16 + slot * 8..][..8].copy_from_slice(&page.to_le_bytes());
     }

@@ -11,7 +11,8 @@ use crate::dice::{Dice, edits, expect, times};
 use crate::peer::{self, Options, Order};
 
 fn read(file: &Path) -> Tree {
-    Database::open(file).unwrap().snapshot(dump_all).unwrap().0
+    let database = Database::open(file).unwrap().with_free_list();
+    database.snapshot(dump_all).unwrap().0
 }
 
 /// Our reader, bbolt and the model agree, and bbolt finds nothing wrong.

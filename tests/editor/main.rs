@@ -17,6 +17,8 @@ mod disk;
 #[cfg(test)]
 mod file;
 #[cfg(test)]
+mod free_list;
+#[cfg(test)]
 mod histories;
 #[cfg(test)]
 mod peer;

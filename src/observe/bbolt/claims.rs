@@ -64,6 +64,21 @@ impl Claims {
         true
     }
 
+    /// The first of these pages, which ascend, that is owned.
+    pub(super) fn first_owned(&self, pages: &[u64]) -> Option<u64> {
+        let mut blocks = pages.chunk_by(|one, next| one / TOGETHER == next / TOGETHER);
+        blocks.find_map(|pages| {
+            let block = self.blocks.get(&(pages.first()? / TOGETHER))?;
+            let owned = |page: &u64| {
+                let place = usize::try_from(page % TOGETHER).ok();
+                place
+                    .and_then(|place| block.get(place))
+                    .is_some_and(Option::is_some)
+            };
+            pages.iter().copied().find(owned)
+        })
+    }
+
     /// The numbers of all pages that are owned.
     pub(super) fn pages(&self) -> Vec<u64> {
         let block = |(block, owners): (&u64, &Vec<Option<Claim>>)| {
@@ -96,6 +111,9 @@ mod tests {
         assert_eq!(other.claim(62, 4, origin(2, 0)), Ok(()));
         assert_eq!(other.claim(70, 1, origin(2, 2)), Ok(()));
         assert!(claims.merge(other.clone()));
+        assert_eq!(claims.first_owned(&[2, 59, 66, 71, 200]), None);
+        assert_eq!(claims.first_owned(&[2, 59, 66, 70, 71]), Some(70));
+        assert_eq!(claims.first_owned(&[200, u64::MAX - 1]), Some(u64::MAX - 1));
         assert_eq!(claims.claim(70, 1, origin(5, 0)), Err((70, 2)));
         assert_eq!(other.claim(61, 1, origin(6, 0)), Ok(()));
         assert!(!claims.merge(other));

@@ -21,6 +21,7 @@ mod error;
 #[cfg(feature = "readers")]
 mod file;
 pub mod fold;
+pub(crate) mod free_list;
 pub(crate) mod page;
 mod pages;
 mod source;
@@ -68,6 +69,8 @@ pub struct Database<S> {
     source: S,
     /// What the last good read reached, where that is to be kept.
     kept: Option<RefCell<Pages>>,
+    /// Whether a read ends with a look at the list of free pages.
+    free_list: bool,
 }
 
 #[cfg(feature = "readers")]
@@ -82,14 +85,28 @@ impl Database<FileSource> {
 impl<S: PageSource> Database<S> {
     /// A database over any source of bytes.
     pub fn new(source: S) -> Self {
-        Self { source, kept: None }
+        Self {
+            source,
+            kept: None,
+            free_list: false,
+        }
     }
 
     /// The same; the pages that are read are kept for [`Database::into_kept`].
     pub fn keeping(source: S) -> Self {
         Self {
-            source,
             kept: Some(RefCell::default()),
+            ..Self::new(source)
+        }
+    }
+
+    /// The same; each read ends with a look at the list of free pages, for the sake of containerd: bbolt panics where it can
+    /// not read the list, and writes over the pages that are on it. The list itself is not among the pages that are kept.
+    #[must_use]
+    pub fn with_free_list(self) -> Self {
+        Self {
+            free_list: true,
+            ..self
         }
     }
 
@@ -142,7 +159,12 @@ impl<S: PageSource> Database<S> {
             seen = Some((seen.map_or(meta.txid, |(first, _)| first), meta.txid));
             let size = self.size()?;
             let snapshot = Snapshot::new(&self.source, size, meta, newest.older, self.kept.is_some());
-            let answer = read(&snapshot);
+            let answer = read(&snapshot).and_then(|answer| {
+                if self.free_list {
+                    snapshot.check_free_list()?;
+                }
+                Ok(answer)
+            });
             let reached = snapshot.into_reached();
             if self.is_newest(newest)? && self.keep(newest, reached)? {
                 self.ensure_current()?;

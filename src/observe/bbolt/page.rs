@@ -20,6 +20,10 @@ pub(crate) const PAGE_DOUBLINGS: u32 = 14;
 pub(crate) const ELEMENT: usize = 16;
 pub(crate) const BRANCH: u16 = 0x01;
 pub(crate) const LEAF: u16 = 0x02;
+/// Page flags of the list of free pages.
+pub(crate) const FREELIST: u16 = 0x10;
+/// In a meta's `freelist` when the free pages are not written down (`NoFreelistSync`; `common.PgidNoFreelist`).
+pub(crate) const NO_FREELIST: u64 = u64::MAX;
 pub(crate) const MAGIC: u32 = 0xED0C_DAED;
 pub(crate) const VERSION: u32 = 2;
 /// Bytes of the meta structure that its checksum covers.
@@ -50,7 +54,7 @@ pub(crate) struct Meta {
     pub(crate) root: u64,
     /// Sequence of the root bucket.
     pub(crate) sequence: u64,
-    /// Page of the list of free pages, or all ones (`NoFreelistSync`). Only a writer has a use for it.
+    /// Page of the list of free pages, or [`NO_FREELIST`].
     pub(crate) freelist: u64,
     /// First page number that was never handed out.
     pub(crate) high_water: u64,

@@ -30,10 +30,10 @@ pub struct Snapshot<'d, S> {
     /// What the other meta page held as this one was found, where that was a meta.
     pub(super) older: Option<Meta>,
     /// Every page read so far, with its owner.
-    claims: RefCell<Claims>,
+    pub(super) claims: RefCell<Claims>,
     /// Pages that were read before they were asked for.
     pub(super) ahead: RefCell<Ahead>,
-    /// The bytes of every page read so far, with its overflow, where they are to be kept.
+    /// The bytes of every page of a bucket read so far, with its overflow, where they are to be kept.
     reached: Option<RefCell<BTreeMap<u64, Vec<u8>>>>,
 }
 
@@ -143,10 +143,14 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
 
     /// Reads a page with its overflow, after all checks that need no look at its elements.
     pub(crate) fn load(&self, page: u64, origin: Origin) -> Result<PageBytes, BboltError> {
-        self.load_as("a page of a bucket", page, origin)
+        let bytes = self.load_as("a page of a bucket", page, origin)?;
+        if let Some(reached) = &self.reached {
+            reached.borrow_mut().insert(page, bytes.to_vec());
+        }
+        Ok(bytes)
     }
 
-    /// The same, for a page that is `reading`.
+    /// The same, for a page that is `reading`. It is not kept.
     pub(crate) fn load_as(
         &self,
         reading: &'static str,
@@ -195,9 +199,6 @@ impl<'d, S: PageSource> Snapshot<'d, S> {
             let mut whole = bytes.to_vec();
             whole.extend_from_slice(&self.read(end, overflow)?);
             bytes = whole.into();
-        }
-        if let Some(reached) = &self.reached {
-            reached.borrow_mut().insert(page, bytes.to_vec());
         }
         Ok(bytes)
     }

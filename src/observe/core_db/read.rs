@@ -81,7 +81,7 @@ impl CoreDb {
         let path = path.as_ref();
         let mut opens = 1;
         loop {
-            let database = FileSource::open(path).map(Database::new)?;
+            let database = FileSource::open(path).map(Database::new)?.with_free_list();
             match Self::read_from(&database, path) {
                 Err(CoreDbError::Database(BboltError::Replaced { .. })) if opens < OPENS => opens += 1,
                 other => return other,

@@ -2,13 +2,8 @@
 //! damage, and take away what a person could still save.
 
 use super::edit::DEEPEST;
-use super::free::{FreePages, Run, decode};
-use super::node::NO_FREELIST;
-use crate::observe::bbolt::page::Header;
-use crate::observe::bbolt::walk::Origin;
+use super::free::{FreePages, Run};
 use crate::observe::bbolt::{BboltError, Bucket, PageSource, Snapshot, Value};
-
-const LIST: &str = "the list of free pages";
 
 /// Which pages of a transaction are in use.
 #[derive(Debug, Default)]
@@ -36,27 +31,15 @@ pub(super) fn examine<S: PageSource>(snapshot: &Snapshot<'_, S>) -> Result<Exami
         return Err(snapshot.damaged(meta.txid % 2, "the meta page", problem));
     }
     visit(snapshot, &snapshot.root(), 0)?;
-    let freelist = list(snapshot)?;
+    let freelist = snapshot.check_free_list()?.map(|pages| Run {
+        start: meta.freelist,
+        pages,
+    });
     let mut used = snapshot.loaded();
     used.sort_unstable();
-    let listed = freelist.as_ref().map_or(&[][..], |(_, listed)| listed);
-    for page in listed {
-        let problem = if *page < 2 || *page >= meta.high_water {
-            "lies outside of the data pages"
-        } else if used.binary_search(page).is_ok() {
-            "is in use"
-        } else {
-            continue;
-        };
-        return Err(snapshot.damaged(
-            meta.freelist,
-            LIST,
-            format!("page {page} stands there and {problem}"),
-        ));
-    }
     Ok(Examined {
         free: FreePages::complement(&used, meta.high_water),
-        freelist: freelist.map(|(run, _)| run),
+        freelist,
     })
 }
 
@@ -76,26 +59,4 @@ fn visit<S: PageSource>(
             Err(snapshot.damaged(snapshot.meta.root, "nested buckets", problem))
         }
     })
-}
-
-/// Where the freelist is, and what it lists.
-fn list<S: PageSource>(snapshot: &Snapshot<'_, S>) -> Result<Option<(Run, Vec<u64>)>, BboltError> {
-    let meta = snapshot.meta;
-    if meta.freelist == NO_FREELIST {
-        return Ok(None);
-    }
-    // The meta page points here; its slot 0 is the root bucket.
-    let origin = Origin {
-        page: meta.txid % 2,
-        slot: 1,
-    };
-    let bytes = snapshot.load_as(LIST, meta.freelist, origin)?;
-    let damaged = |problem: String| snapshot.damaged(meta.freelist, LIST, problem);
-    let header = Header::decode(&bytes).ok_or_else(|| damaged("shorter than a header".to_owned()))?;
-    let run = Run {
-        start: meta.freelist,
-        pages: u64::from(header.overflow) + 1,
-    };
-    let listed = decode(&bytes).map_err(damaged)?;
-    Ok(Some((run, listed)))
 }

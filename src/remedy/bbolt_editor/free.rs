@@ -1,14 +1,12 @@
-//! Free pages: which there are, and the page that lists them (bbolt `internal/freelist`, `read` and `Write`).
+//! Free pages: which there are, and the page that lists them (bbolt `internal/freelist`, `Write`).
 
 use std::collections::BTreeMap;
 
-use super::node::{FREELIST, header};
-use crate::observe::bbolt::page::{HEADER, Header};
-
-/// Bytes of a page number in the list.
-const ENTRY: usize = 8;
-/// A count that says: the real one stands in place of the first page number.
-const COUNT_INSIDE: u16 = u16::MAX;
+use super::node::header;
+use crate::observe::bbolt::{
+    free_list::{COUNT_INSIDE, ENTRY},
+    page::{FREELIST, HEADER},
+};
 
 /// Pages one behind the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,33 +81,6 @@ impl FreePages {
     }
 }
 
-/// The page numbers on a freelist page, its overflow included.
-pub(super) fn decode(page: &[u8]) -> Result<Vec<u64>, String> {
-    let header = Header::decode(page).ok_or("shorter than a page header")?;
-    if header.flags != FREELIST {
-        return Err(format!(
-            "page flags {:#06x} where a freelist (0x10) belongs",
-            header.flags
-        ));
-    }
-    let body = page.get(HEADER..).unwrap_or_default();
-    let (numbers, _) = body.as_chunks::<ENTRY>();
-    let mut numbers = numbers.iter().copied().map(u64::from_le_bytes);
-    let count = match header.count {
-        COUNT_INSIDE => numbers.next().unwrap_or(u64::MAX),
-        count => u64::from(count),
-    };
-    let count = usize::try_from(count)
-        .ok()
-        .filter(|count| *count <= numbers.len())
-        .ok_or_else(|| format!("{count} page numbers do not fit in {} bytes", page.len()))?;
-    let list: Vec<u64> = numbers.take(count).collect();
-    if !list.is_sorted_by(|one, next| one < next) {
-        return Err("its page numbers are not ascending".to_owned());
-    }
-    Ok(list)
-}
-
 /// How many bytes a list of so many pages takes at most.
 pub(super) fn size(count: u64) -> Option<usize> {
     // One more than the pages, for a count inside.
@@ -134,6 +105,7 @@ pub(super) fn encode(free: &FreePages, id: u64, overflow: u32) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::bbolt::free_list::decode;
 
     fn runs(free: &FreePages) -> Vec<(u64, u64)> {
         free.runs.iter().map(|(start, pages)| (*start, *pages)).collect()

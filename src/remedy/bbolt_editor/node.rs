@@ -5,11 +5,8 @@ use crate::observe::bbolt::page::{
     fnv1a,
 };
 
-/// Page flags of a meta page, and of the list of free pages.
+/// Page flags of a meta page.
 pub(super) const META_PAGE: u16 = 0x04;
-pub(super) const FREELIST: u16 = 0x10;
-/// In a meta's `freelist` when the free pages are not written down (`NoFreelistSync`; `common.PgidNoFreelist`).
-pub(super) const NO_FREELIST: u64 = u64::MAX;
 
 /// bbolt leaves a page whole that has no more elements, whatever their size (`minKeysPerPage` twice).
 const KEPT_TOGETHER: usize = 4;
@@ -251,6 +248,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::observe::bbolt::page::NO_FREELIST;
 
     fn entries() -> impl Strategy<Value = Vec<LeafEntry>> {
         let size = prop_oneof![8 => 0..60_usize, 2 => 0..900_usize, 1 => 0..9000_usize];

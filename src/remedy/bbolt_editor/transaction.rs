@@ -9,8 +9,8 @@ use super::edit::{BucketChanges, Change, path};
 use super::error::EditError;
 use super::examine::Examined;
 use super::free::{self, FreePages, Run};
-use super::node::{BranchEntry, Entries, Entry, LeafEntry, NO_FREELIST, cut, encode, size};
-use crate::observe::bbolt::page::{BUCKET, BranchElement, LeafElement, Meta, Node};
+use super::node::{BranchEntry, Entries, Entry, LeafEntry, cut, encode, size};
+use crate::observe::bbolt::page::{BUCKET, BranchElement, LeafElement, Meta, NO_FREELIST, Node};
 use crate::observe::bbolt::walk::{MAX_DEPTH, Origin};
 use crate::observe::bbolt::{PageSource, Snapshot};
 
@@ -378,7 +378,9 @@ impl<'t, S: PageSource> Transaction<'t, S> {
         let bytes = free::size(self.free.count() + given_up).ok_or_else(|| self.too_large())?;
         let run = self.allocate(bytes)?;
         self.release();
-        let list = free::encode(&self.free, run.start, self.overflow(run)?);
+        let mut list = free::encode(&self.free, run.start, self.overflow(run)?);
+        // To the end of its place, as bbolt does: what was there before would look like numbers left out.
+        list.resize(list.len().max(bytes), 0);
         self.put(run, list);
         Ok(run)
     }
