@@ -1,5 +1,5 @@
 //! What there is by its numbers alone: enough to see that everything has what it should have, at a fraction of the reading.
-//! What does not fit is to be read and judged as a [`Survey`](super::Survey).
+//! What does not fit is to be read and judged as a [`Survey`].
 
 use super::{DeviceState, SnapshotId, Survey, ThinId, TxId};
 

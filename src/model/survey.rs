@@ -1,5 +1,5 @@
 //! A survey: one consistent read of everything that is known about the snapshotter, with who uses it. It holds what a
-//! [`World`](super::World) holds, and can be made where a world can not: with the pool taken down, or its metadata
+//! [`World`] holds, and can be made where a world can not: with the pool taken down, or its metadata
 //! unreadable. What is missing is said, and nothing is judged that rests on it.
 
 use std::collections::BTreeMap;

@@ -27,6 +27,9 @@ use crate::{
 /// `bucketKeyParents`, bolt.go, beside the rows.
 const PARENTS: [&[u8]; 2] = [b"v1", b"parents"];
 
+/// So many times as many numbers as rows, at most, are close together.
+const CLOSE: usize = 8;
+
 /// Numbers of a snapshot that was made from another one, as the index has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Link {
@@ -85,6 +88,56 @@ impl RowIndex {
 
     /// How the rows of the same transaction contradict it, or each other; nothing where they do not.
     pub(super) fn contradiction(
+        &self,
+        rows: &BTreeMap<String, SnapshotRow>,
+        hasher: &RandomState,
+    ) -> Option<String> {
+        if self.fits(rows, hasher) {
+            return None;
+        }
+        self.first_contradiction(rows, hasher)
+    }
+
+    /// Whether there is none, told quickly where numbers lie close together, as containerd gives them out. False also where that
+    /// can not be told so.
+    fn fits(&self, rows: &BTreeMap<String, SnapshotRow>, hasher: &RandomState) -> bool {
+        let list: Vec<(&String, &SnapshotRow)> = rows.iter().collect();
+        let largest = list.iter().map(|(_, row)| row.id.0).max().unwrap_or_default();
+        let close = usize::try_from(largest)
+            .ok()
+            .filter(|largest| *largest < list.len().saturating_mul(CLOSE));
+        let (None, Some(largest)) = (&self.odd, close) else {
+            return false;
+        };
+        let mut by_number = vec![None; largest.saturating_add(1)];
+        for row in &list {
+            let place = usize::try_from(row.1.id.0).ok();
+            match place.and_then(|place| by_number.get_mut(place)) {
+                Some(free @ None) => *free = Some(*row),
+                _ => return false,
+            }
+        }
+        let fitting = |rows: &[(&String, &SnapshotRow)]| {
+            let mut linked = 0_usize;
+            for (key, row) in rows {
+                let Some(parent) = &row.parent else { continue };
+                let link = self.by_key.get(&hasher.hash_one(key.as_bytes()))?;
+                let place = usize::try_from(link.parent).ok()?;
+                let (name, of) = by_number.get(place).copied().flatten()?;
+                let fits = link.child == row.id.0 && name == parent && may_be_parent(of);
+                linked = linked.saturating_add(usize::from(fits));
+                fits.then_some(())?;
+            }
+            Some(linked)
+        };
+        let (one, other) = list.split_at(list.len() / 2);
+        let (one, other) = beside(|| fitting(one), || fitting(other));
+        // As many rows with a parent as there are entries, each with one of its own: no other row has one.
+        one.zip(other)
+            .is_some_and(|(one, other)| one.saturating_add(other) == self.by_key.len())
+    }
+
+    fn first_contradiction(
         &self,
         rows: &BTreeMap<String, SnapshotRow>,
         hasher: &RandomState,
@@ -163,12 +216,16 @@ fn row_contradiction(
             parent.id, link.parent
         ));
     }
-    // Nothing else is ever made from (`createSnapshot`). A kind that is not known is told elsewhere.
-    matches!(parent.kind, SnapshotKind::Active | SnapshotKind::View)
-        .then(|| format!("and was made from `{name}`, which was never committed"))
+    (!may_be_parent(parent)).then(|| format!("and was made from `{name}`, which was never committed"))
 }
 
-/// Reads the index in a thread of its own while the rows are read in this one. Where no thread can be had, one after the other.
+/// Nothing else is ever made from (`createSnapshot`). A kind that is not known is told elsewhere.
+fn may_be_parent(row: &SnapshotRow) -> bool {
+    !matches!(row.kind, SnapshotKind::Active | SnapshotKind::View)
+}
+
+/// Does the first in a thread of its own, such as to read the index, while the rows are read in this one. Where no thread can be
+/// had, one after the other.
 pub(super) fn beside<I: Send, R>(index: impl Fn() -> I + Sync, rows: impl FnOnce() -> R) -> (I, R) {
     thread::scope(|scope| {
         let named = thread::Builder::new().name("parents".to_owned());

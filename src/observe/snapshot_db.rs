@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 #[cfg(feature = "readers")]
 use std::hash::RandomState;
-use std::path::Path;
+use std::{path::Path, string::FromUtf8Error};
 
 use super::bbolt::{
     BboltError, Bucket, Database, PageSource, Snapshot, Value, Visit,
@@ -65,8 +65,11 @@ struct RawRow {
     id: Option<u64>,
     /// Nothing where it is missing, or not one byte.
     kind: Option<u8>,
-    parent: Option<Vec<u8>>,
+    parent: Option<Text>,
 }
+
+/// A text, or the bytes that are none.
+pub(super) type Text = Result<String, FromUtf8Error>;
 
 impl SnapshotDb {
     /// Reads the database at `path`, whether containerd runs or not, and holds the rows against their index. Takes no lock. No
@@ -255,7 +258,7 @@ impl SnapshotTables<'_> {
             key: key.to_vec(),
             id: part(0).and_then(uvarint),
             kind: part(1).and_then(only_byte),
-            parent: part(2).map(<[u8]>::to_vec),
+            parent: part(2).map(|parent| String::from_utf8(parent.to_vec())),
         };
         let (_, row) = decode_row(&mut row).map_err(|problem| bad_row(self.path, key, problem))?;
         Ok(Some(row))
@@ -296,7 +299,7 @@ fn collect<S: PageSource>(
 pub(super) struct Parts {
     pub(super) id: Option<u64>,
     pub(super) kind: Option<u8>,
-    pub(super) parent: Option<Vec<u8>>,
+    pub(super) parent: Option<Text>,
 }
 
 /// Reads them of these rows, which have these keys.
@@ -327,7 +330,9 @@ impl Visit for ReadParts<'_> {
             match (name, value) {
                 (b"id", Value::Bytes(bytes)) => parts.id = uvarint(&bytes),
                 (b"kind", Value::Bytes(bytes)) => parts.kind = only_byte(&bytes),
-                (b"parent", Value::Bytes(bytes)) => parts.parent = Some(bytes.into_owned()),
+                (b"parent", Value::Bytes(bytes)) => {
+                    parts.parent = Some(String::from_utf8(bytes.into_owned()));
+                }
                 (b"id" | b"kind" | b"parent", Value::Bucket(_)) => {
                     let key = self.keys.get(place).map_or(&[][..], Vec::as_slice);
                     let name = name.escape_ascii();
@@ -347,8 +352,9 @@ fn decode_row(row: &mut RawRow) -> Result<(String, SnapshotRow), String> {
     let kind = row.kind.ok_or("its `kind` is missing or not one byte")?;
     let kind = SnapshotKind::from(kind);
     // containerd writes `parent` only when there is one (`createSnapshot`, bolt.go).
-    let parent = match row.parent.as_mut() {
-        Some(parent) if !parent.is_empty() => Some(text(parent, "its `parent`")?),
+    let parent = match row.parent.take() {
+        Some(Ok(parent)) if !parent.is_empty() => Some(parent),
+        Some(Err(error)) => return Err(no_text("its `parent`", error.as_bytes())),
         Some(_) | None => None,
     };
     let row_of = SnapshotRow {
@@ -363,8 +369,12 @@ fn decode_row(row: &mut RawRow) -> Result<(String, SnapshotRow), String> {
 fn text(bytes: &mut Vec<u8>, what: &str) -> Result<String, String> {
     String::from_utf8(std::mem::take(bytes)).map_err(|error| {
         *bytes = error.into_bytes();
-        format!("{what} is not UTF-8: `{}`", bytes.escape_ascii())
+        no_text(what, bytes)
     })
+}
+
+fn no_text(what: &str, bytes: &[u8]) -> String {
+    format!("{what} is not UTF-8: `{}`", bytes.escape_ascii())
 }
 
 fn only_byte(bytes: &[u8]) -> Option<u8> {
@@ -424,7 +434,7 @@ mod tests {
             key: b"ns/3/act".to_vec(),
             id: id.and_then(uvarint),
             kind: kind.and_then(only_byte),
-            parent: parent.map(<[u8]>::to_vec),
+            parent: parent.map(|parent| String::from_utf8(parent.to_vec())),
         };
         let good = decode_row(&mut row(Some(&[2]), Some(&[2]), Some(b"ns/2/c")))
             .unwrap()

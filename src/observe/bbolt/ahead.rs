@@ -201,7 +201,7 @@ impl<S: PageSource> Snapshot<'_, S> {
         buckets: &[Bucket<'_, S>],
         visit: &V,
     ) -> Result<Vec<V::Made>, V::Error> {
-        let mut made = Vec::with_capacity(buckets.len());
+        let mut made = Vec::new();
         let mut order = Vec::new();
         for (place, bucket) in buckets.iter().enumerate() {
             match bucket.tree {
@@ -223,16 +223,25 @@ impl<S: PageSource> Snapshot<'_, S> {
             parts.push((run, count));
             at = at.saturating_add(count);
         }
-        let shared = self
+        let several = self
             .source
             .shared()
             .and_then(|source| self.by_several(Shared(source), &parts, &order, visit));
-        match shared {
-            Some(shared) => made.extend(shared),
-            None => self.visit_parts(&parts, &order, visit, &mut made)?,
+        let lists = if let Some(lists) = several {
+            lists
+        } else {
+            let mut all = Vec::with_capacity(order.len());
+            self.visit_parts(&parts, &order, visit, &mut all)?;
+            vec![all]
+        };
+        let mut placed: Vec<Option<V::Made>> = buckets.iter().map(|_| None).collect();
+        for (place, one) in lists.into_iter().flatten().chain(made) {
+            if let Some(free) = placed.get_mut(place) {
+                *free = Some(one);
+            }
         }
-        made.sort_unstable_by_key(|(place, _)| *place);
-        Ok(made.into_iter().map(|(_, made)| made).collect())
+        // Each was visited once.
+        Ok(placed.into_iter().flatten().collect())
     }
 
     /// The same by several threads, each with a snapshot of its own of the same transaction. Nothing where there are too few
@@ -243,7 +252,7 @@ impl<S: PageSource> Snapshot<'_, S> {
         parts: &[Part],
         order: &[Placed],
         visit: &V,
-    ) -> Option<Made<V::Made>> {
+    ) -> Option<Vec<Made<V::Made>>> {
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
         let threads = threads.min(MOST_THREADS).min(parts.len() / RUNS_FOR_ONE);
         if threads < 2 {
@@ -283,8 +292,7 @@ impl<S: PageSource> Snapshot<'_, S> {
             others.into_iter().chain([last]).collect()
         });
         let (made, gathered): (Vec<_>, Vec<_>) = shares?.into_iter().unzip();
-        self.gather(gathered)
-            .then(|| made.into_iter().flatten().collect())
+        self.gather(gathered).then_some(made)
     }
 
     /// Visits run by run, in this thread.
