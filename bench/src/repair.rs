@@ -95,7 +95,7 @@ pub(crate) fn once(arguments: &Arguments) -> Result<()> {
     tell("a glance");
     let outline = sight.0.read_outline(&BTreeSet::new(), None)?;
     tell("judging it");
-    if let Some(rest) = outline.and_then(diagnose::rest_of) {
+    if let Some(rest) = outline.as_ref().and_then(diagnose::rest_of) {
         let diagnoses = diagnose::survey(&rest, &repairer.knowledge);
         if diagnoses.found.is_empty() && diagnoses.not_understood.is_empty() {
             tell("the end");

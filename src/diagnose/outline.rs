@@ -4,10 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    Bytes, DeviceRecord, DeviceState, IdState, PoolDb, SnapshotDb, SnapshotId, Survey, ThinDetails, ThinId,
+    Bytes, DeviceRecord, DeviceState, Diagnoses, IdState, Knowledge, PoolDb, SnapshotDb, SnapshotId, Survey,
+    ThinDetails, ThinId,
     databases::{Presence, SnapshotKind, SnapshotRow},
-    outline::{Outline, RecordOutline},
+    outline::{Outline, PoolOutline, RecordOutline, RowsOutline},
 };
+
+/// Fewer records than these are judged whole as quickly.
+const MANY: usize = 4096;
 
 /// A survey of what is left to be judged where every record has its row, its thin device and its id, and nothing else has one;
 /// nothing where something does not fit.
@@ -15,29 +19,85 @@ use crate::model::{
 /// The survey is good for one question: whether there is anything to find in it. Of a record it has the numbers and the state,
 /// of a row its number.
 #[must_use]
-pub fn rest_of(outline: Outline) -> Option<Survey> {
-    if !fits(&outline) {
+pub fn rest_of(outline: &Outline) -> Option<Survey> {
+    rest(&outline.pool_db, &outline.rows, &outline.rest)
+}
+
+/// Whether a survey shows nothing at all, told from its numbers where there are so many that this is much quicker. False where it
+/// is to be judged whole.
+pub(super) fn shows_nothing(survey: &Survey, knowledge: &Knowledge) -> bool {
+    survey.pool_db.devices.len() >= MANY && is_seen_at_a_glance(survey, knowledge)
+}
+
+/// The same, however many there are.
+pub(super) fn is_seen_at_a_glance(survey: &Survey, knowledge: &Knowledge) -> bool {
+    let rest = numbers_of(survey).and_then(|(pool_db, rows)| rest(&pool_db, &rows, survey));
+    rest.is_some_and(|rest| super::survey(&rest, knowledge) == Diagnoses::default())
+}
+
+/// The numbers of what was read; nothing where anything in it is not plain.
+fn numbers_of(survey: &Survey) -> Option<(PoolOutline, RowsOutline)> {
+    let storage = &survey.snapshots;
+    let known = |row: &SnapshotRow| !matches!(row.kind, SnapshotKind::Other(_));
+    let told = storage.presence == Presence::Complete && storage.contradiction.is_none();
+    let mut rows: Vec<SnapshotId> = Vec::with_capacity(storage.snapshots.len());
+    for row in storage.snapshots.values() {
+        rows.push(Some(row.id).filter(|_| told && known(row))?);
+    }
+    rows.sort_unstable();
+    let plain = rows.is_sorted_by(|one, next| one < next) && rows.first() != Some(&SnapshotId(0));
+    let mut records = Vec::with_capacity(survey.pool_db.devices.len());
+    for record in survey.pool_db.devices.values() {
+        let fine = plain && record.error.is_empty() && record.device_id <= ThinId::MAX;
+        records.push(RecordOutline {
+            snapshot: survey.snapshot_of(record).filter(|_| fine)?,
+            thin_id: record.device_id,
+            state: record.state,
+        });
+    }
+    records.sort_unstable();
+    let mut taken = Vec::with_capacity(records.len());
+    for (id, state) in &survey.pool_db.device_ids {
+        match state {
+            IdState::Taken => taken.push(*id),
+            IdState::Free if *id != ThinId(0) && *id <= ThinId::MAX => {}
+            IdState::Free | IdState::Faulty | IdState::Other(_) => return None,
+        }
+    }
+    let pool_db = PoolOutline {
+        records,
+        taken,
+        id_sequence: survey.pool_db.id_sequence,
+        txid: survey.pool_db.txid,
+    };
+    let rows = RowsOutline {
+        rows,
+        sequence: storage.sequence,
+        txid: storage.txid?,
+    };
+    Some((pool_db, rows))
+}
+
+/// What is left of a survey where all of it fits; of the databases in it nothing is used.
+fn rest(pool_db: &PoolOutline, rows: &RowsOutline, of: &Survey) -> Option<Survey> {
+    if !fits(pool_db, rows, of) {
         return None;
     }
-    let Outline {
-        pool_db,
-        rows,
-        mut rest,
-    } = outline;
-    let named = rest.nodes.iter();
+    let named = of.nodes.iter();
     let named: BTreeSet<SnapshotId> = named
-        .filter_map(|node| rest.pool_name.snapshot_of(node.name.as_str()))
+        .filter_map(|node| of.pool_name.snapshot_of(node.name.as_str()))
         .collect();
-    let mapped: BTreeSet<ThinId> = rest.nodes.iter().flat_map(|node| node.thin_ids.clone()).collect();
+    let mapped: BTreeSet<ThinId> = of.nodes.iter().flat_map(|node| node.thin_ids.clone()).collect();
     let is_wanted =
         |record: &&RecordOutline| named.contains(&record.snapshot) || mapped.contains(&record.thin_id);
     let wanted: Vec<RecordOutline> = pool_db.records.iter().filter(is_wanted).copied().collect();
     let ids: BTreeSet<ThinId> = wanted.iter().map(|record| record.thin_id).collect();
-    let thin = rest.thin.iter().flatten();
-    let thin = thin.filter(|(id, _)| ids.contains(id));
-    rest.thin = Some(thin.map(|(id, details)| (*id, *details)).collect());
+    let thin = ids
+        .iter()
+        .filter_map(|id| Some((*id, *of.thin.as_ref()?.get(id)?)));
+    let thin = Some(thin.collect());
     let records = wanted.iter().map(|record| {
-        let name = format!("{}-snap-{}", rest.pool_name, record.snapshot);
+        let name = format!("{}-snap-{}", of.pool_name, record.snapshot);
         let of_name = DeviceRecord {
             device_id: record.thin_id,
             size: Bytes(0),
@@ -48,14 +108,13 @@ pub fn rest_of(outline: Outline) -> Option<Survey> {
         };
         (name, of_name)
     });
-    rest.pool_db = PoolDb {
+    let found = PoolDb {
         devices: records.collect(),
         device_ids: ids.into_iter().map(|id| (id, IdState::Taken)).collect(),
         id_sequence: pool_db.id_sequence,
         txid: pool_db.txid,
-    }
-    .into();
-    let found = wanted.iter().map(|record| {
+    };
+    let listed = wanted.iter().map(|record| {
         let row = SnapshotRow {
             id: record.snapshot,
             kind: SnapshotKind::Active,
@@ -63,19 +122,32 @@ pub fn rest_of(outline: Outline) -> Option<Survey> {
         };
         (record.snapshot.to_string(), row)
     });
-    rest.snapshots = SnapshotDb {
-        snapshots: found.collect(),
+    let listed = SnapshotDb {
+        snapshots: listed.collect(),
         sequence: rows.sequence,
         txid: Some(rows.txid),
         presence: Presence::Complete,
         contradiction: None,
-    }
-    .into();
-    Some(rest)
+    };
+    Some(Survey {
+        begun: of.begun,
+        pool_name: of.pool_name.clone(),
+        pool: of.pool.clone(),
+        usage: of.usage,
+        pool_db: found.into(),
+        snapshots: listed.into(),
+        thin,
+        mapping_roots: of.mapping_roots.clone(),
+        nodes: of.nodes.clone(),
+        core: of.core.clone(),
+        mounts: of.mounts.clone(),
+        containerd: of.containerd.clone(),
+        async_remove: of.async_remove,
+        unread: of.unread.clone(),
+    })
 }
 
-fn fits(outline: &Outline) -> bool {
-    let Outline { pool_db, rows, rest } = outline;
+fn fits(pool_db: &PoolOutline, rows: &RowsOutline, rest: &Survey) -> bool {
     let records = &pool_db.records;
     // With async_remove these wait for containerd's own clean-up, their snapshots gone and their devices there or not.
     let waits = |record: &RecordOutline| {

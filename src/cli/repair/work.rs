@@ -267,7 +267,7 @@ struct Looked {
 fn nothing_found(sight: &NodeSight<'_>, tell: &dyn Fn(&str)) -> Option<Looked> {
     tell("looking whether there is anything to repair");
     let (outline, knowledge) = sight.outline().ok().flatten()?;
-    let survey = diagnose::rest_of(outline)?;
+    let survey = diagnose::rest_of(&outline)?;
     let diagnoses = diagnose::survey(&survey, &knowledge);
     let nothing = diagnoses.found.is_empty()
         && diagnoses.not_understood.is_empty()

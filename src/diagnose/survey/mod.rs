@@ -26,6 +26,7 @@ mod tests;
 
 pub use settling::{Settled, Settling};
 
+use super::outline::shows_nothing;
 use scene::Scene;
 use spare::Spare;
 
@@ -35,6 +36,9 @@ use crate::model::{Diagnoses, Knowledge, Survey};
 /// (`may_be_in_flight`).
 #[must_use]
 pub fn survey(survey: &Survey, knowledge: &Knowledge) -> Diagnoses {
+    if shows_nothing(survey, knowledge) {
+        return Diagnoses::default();
+    }
     judge(&Scene::new(survey, knowledge))
 }
 

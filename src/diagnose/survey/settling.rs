@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{judge, scene::Scene, settling_at_work::Work};
+use super::{judge, scene::Scene, settling_at_work::Work, shows_nothing};
 use crate::model::{
     ContainerdState, DeviceNumber, Diagnoses, Diagnosis, FindingId, IdState, Incarnation, Knowledge, Node,
     Subject, Survey, ThinId, Timestamp, databases::SnapshotRow, device_record::DeviceRecord,
@@ -128,6 +128,10 @@ impl Settling {
     #[must_use]
     pub fn look(&mut self, seen: &Survey, knowledge: &Knowledge, now: Timestamp) -> Settled {
         let begun = *self.begun.get_or_insert(now);
+        if shows_nothing(seen, knowledge) {
+            self.stands.clear();
+            return Settled::Done(Diagnoses::default(), Vec::new());
+        }
         let scene = Scene::new(seen, knowledge);
         let mut diagnoses = judge(&scene);
         let under = Under::of(&seen.containerd);

@@ -73,9 +73,17 @@ fn shows_nothing(diagnoses: &Diagnoses) -> bool {
     diagnoses.found.is_empty() && diagnoses.not_understood.is_empty() && diagnoses.explanations.is_empty()
 }
 
-/// Whether a glance ends there; what a look sees must then be nothing.
+/// Whether a glance ends there; what a look sees must then be nothing. A glance at what was read whole ends there too.
 fn is_seen_at_a_glance(stage: &Stage) -> bool {
-    let Some(rest) = outline_of(&stage.survey).and_then(rest_of) else {
+    let of_whole = crate::diagnose::outline::is_seen_at_a_glance(&stage.survey, &stage.knowledge);
+    let told = is_seen_in_outline(stage);
+    assert!(!of_whole || shows_nothing(&stage.judge()));
+    assert_eq!(of_whole, told);
+    told
+}
+
+fn is_seen_in_outline(stage: &Stage) -> bool {
+    let Some(rest) = outline_of(&stage.survey).as_ref().and_then(rest_of) else {
         return false;
     };
     let glance = crate::diagnose::survey(&rest, &stage.knowledge);
