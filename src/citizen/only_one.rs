@@ -3,9 +3,11 @@
 use std::{
     fmt::{self, Write as _},
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    thread::sleep,
+    time::Duration,
 };
 
 use rustix::fs::OFlags;
@@ -15,7 +17,10 @@ use crate::model::PoolName;
 /// Where the locks are.
 pub const FOLDER: &str = "/run/suture";
 /// More of a lock's file is not read: a number and its line end.
-const LONGEST: u64 = 32;
+const LONGEST: usize = 32;
+/// How often, and how long between, who has just taken a lock is given time to write who it is.
+const TRIES: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The right to watch a pool with leave to write: to its ledger, to its socket and, with `--act`, to the pool. It lasts as
 /// long as this value; the file stays, since to remove it would let two hold a lock of that name.
@@ -119,7 +124,7 @@ impl OnlyOne {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let pid = written_pid(&file);
+                let pid = pid_of_holder(&file);
                 let who = Holder {
                     pool: pool.clone(),
                     path,
@@ -151,9 +156,22 @@ fn file_name(pool: &PoolName) -> String {
     name + ".lock"
 }
 
+/// Who has the lock. One that took it a moment ago may not have written its id yet, over that of a dead one.
+fn pid_of_holder(file: &File) -> Option<u32> {
+    for _ in 0..TRIES {
+        let pid = written_pid(file);
+        if pid.is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
+            return pid;
+        }
+        sleep(PAUSE);
+    }
+    written_pid(file)
+}
+
 fn written_pid(file: &File) -> Option<u32> {
-    let mut text = String::new();
-    file.take(LONGEST).read_to_string(&mut text).ok()?;
+    let mut bytes = [0; LONGEST];
+    let length = file.read_at(&mut bytes, 0).ok()?;
+    let text = std::str::from_utf8(bytes.get(..length)?).ok()?;
     text.trim().parse().ok().filter(|pid| *pid > 0)
 }
 
