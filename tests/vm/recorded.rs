@@ -7,9 +7,17 @@ use crate::support::*;
 
 const RECORDING: &str = "/run/r.suture";
 
-/// What the brain told, without what only the shell around it knows: traces, and its own start and end.
+/// What the brain told, without what only the shell around it knows: traces, its own start and end, and what a healing round
+/// decides, which no recording has.
 fn thoughts(reports: impl IntoIterator<Item = Value>) -> Vec<Value> {
-    const OF_THE_SHELL: [&str; 5] = ["started", "stopped", "recording", "replaying", "replayed"];
+    const OF_THE_SHELL: [&str; 6] = [
+        "started",
+        "stopped",
+        "recording",
+        "replaying",
+        "replayed",
+        "judged",
+    ];
     let mut thoughts: Vec<Value> = reports
         .into_iter()
         .filter(|report| OF_THE_SHELL.iter().all(|shell| report["report"] != *shell))
