@@ -95,20 +95,17 @@ pub(crate) fn once(arguments: &Arguments) -> Result<()> {
     tell("a glance");
     let outline = sight.0.read_outline(&BTreeSet::new(), None)?;
     tell("judging it");
-    if let Some(rest) = outline.as_ref().and_then(diagnose::rest_of) {
-        let diagnoses = diagnose::survey(&rest, &repairer.knowledge);
-        if diagnoses.found.is_empty() && diagnoses.not_understood.is_empty() {
-            tell("the end");
-            let told = Told {
-                all: milliseconds(begun),
-                lock_held: Vec::new(),
-                done: 0,
-                left: 0,
-                steps: steps.take(),
-            };
-            println!("{}", serde_json::to_string(&told)?);
-            return Ok(());
-        }
+    if outline.is_some_and(|outline| diagnose::glance(&outline, &repairer.knowledge).is_some()) {
+        tell("the end");
+        let told = Told {
+            all: milliseconds(begun),
+            lock_held: Vec::new(),
+            done: 0,
+            left: 0,
+            steps: steps.take(),
+        };
+        println!("{}", serde_json::to_string(&told)?);
+        return Ok(());
     }
     tell("the first look");
     let mut found = sight.0.read_without_names(&BTreeSet::new(), None)?;

@@ -12,7 +12,7 @@ mod wedge;
 
 pub use death::note_death;
 pub use live::live;
-pub use outline::rest_of;
+pub use outline::glance;
 pub use survey::{Settled, Settling, survey};
 pub use thin::thin_findings;
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::survey;
 use crate::model::{
     Bytes, DeviceRecord, DeviceState, Diagnoses, IdState, Knowledge, PoolDb, SnapshotDb, SnapshotId, Survey,
     ThinDetails, ThinId,
@@ -13,14 +14,11 @@ use crate::model::{
 /// Fewer records than these are judged whole as quickly.
 const MANY: usize = 4096;
 
-/// A survey of what is left to be judged where every record has its row, its thin device and its id, and nothing else has one;
-/// nothing where something does not fit.
-///
-/// The survey is good for one question: whether there is anything to find in it. Of a record it has the numbers and the state,
-/// of a row its number.
+/// A glance at an outline: where it shows nothing at all, the survey of everything beside the databases; else nothing, and it is
+/// to be looked at whole.
 #[must_use]
-pub fn rest_of(outline: &Outline) -> Option<Survey> {
-    rest(&outline.pool_db, &outline.rows, &outline.rest)
+pub fn glance(outline: &Outline, knowledge: &Knowledge) -> Option<Survey> {
+    nothing_in(&outline.pool_db, &outline.rows, &outline.rest, knowledge)
 }
 
 /// Whether a survey shows nothing at all, told from its numbers where there are so many that this is much quicker. False where it
@@ -31,8 +29,18 @@ pub(super) fn shows_nothing(survey: &Survey, knowledge: &Knowledge) -> bool {
 
 /// The same, however many there are.
 pub(super) fn is_seen_at_a_glance(survey: &Survey, knowledge: &Knowledge) -> bool {
-    let rest = numbers_of(survey).and_then(|(pool_db, rows)| rest(&pool_db, &rows, survey));
-    rest.is_some_and(|rest| super::survey(&rest, knowledge) == Diagnoses::default())
+    numbers_of(survey).is_some_and(|(pool_db, rows)| nothing_in(&pool_db, &rows, survey, knowledge).is_some())
+}
+
+fn nothing_in(
+    pool_db: &PoolOutline,
+    rows: &RowsOutline,
+    of: &Survey,
+    knowledge: &Knowledge,
+) -> Option<Survey> {
+    let rest = rest(pool_db, rows, of)?;
+    // Judged whole, however much it is: a glance at what is left of a glance would never end.
+    (survey::judged(&rest, knowledge) == Diagnoses::default()).then_some(rest)
 }
 
 /// The numbers of what was read; nothing where anything in it is not plain.
@@ -78,7 +86,11 @@ fn numbers_of(survey: &Survey) -> Option<(PoolOutline, RowsOutline)> {
     Some((pool_db, rows))
 }
 
-/// What is left of a survey where all of it fits; of the databases in it nothing is used.
+/// A survey of what is left to be judged where every record has its row, its thin device and its id, and nothing else has one;
+/// nothing where something does not fit. Of the databases in the one that it is made of nothing is used.
+///
+/// It is good for one question: whether there is anything to find in it. Of a record it has the numbers and the state, of a row
+/// its number.
 fn rest(pool_db: &PoolOutline, rows: &RowsOutline, of: &Survey) -> Option<Survey> {
     if !fits(pool_db, rows, of) {
         return None;

@@ -253,10 +253,7 @@ fn outline(
         reserving,
         Names::LookedAt,
         |path| pool_outline(&Database::open(path)?.with_free_list(), pool, path),
-        |path| {
-            let open = || Database::open(path).map(Database::with_free_list);
-            rows_outline(open, WORTH_A_GLANCE, path)
-        },
+        |path| rows_outline(|| Database::open(path), WORTH_A_GLANCE, path),
     )?;
     let pool_db = pool_db.map_err(|error| lost::understood(error, &places.places))?;
     Ok(pool_db

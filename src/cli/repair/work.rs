@@ -267,16 +267,12 @@ struct Looked {
 fn nothing_found(sight: &NodeSight<'_>, tell: &dyn Fn(&str)) -> Option<Looked> {
     tell("looking whether there is anything to repair");
     let (outline, knowledge) = sight.outline().ok().flatten()?;
-    let survey = diagnose::rest_of(&outline)?;
-    let diagnoses = diagnose::survey(&survey, &knowledge);
-    let nothing = diagnoses.found.is_empty()
-        && diagnoses.not_understood.is_empty()
-        && diagnoses.explanations.is_empty()
-        && !survey.unread.iter().any(|one| one.matters);
-    nothing.then_some(Looked {
+    let survey = diagnose::glance(&outline, &knowledge)?;
+    let all_read = !survey.unread.iter().any(|one| one.matters);
+    all_read.then_some(Looked {
         survey,
         knowledge,
-        diagnoses,
+        diagnoses: Diagnoses::default(),
         in_flight: Vec::new(),
     })
 }

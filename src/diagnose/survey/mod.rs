@@ -39,6 +39,11 @@ pub fn survey(survey: &Survey, knowledge: &Knowledge) -> Diagnoses {
     if shows_nothing(survey, knowledge) {
         return Diagnoses::default();
     }
+    judged(survey, knowledge)
+}
+
+/// The same, with no glance before it.
+pub(super) fn judged(survey: &Survey, knowledge: &Knowledge) -> Diagnoses {
     judge(&Scene::new(survey, knowledge))
 }
 

@@ -29,7 +29,7 @@ pub fn rows_outline<S: PageSource>(
 ) -> Result<Option<RowsOutline>, SnapshotDbError> {
     let hasher = RandomState::new();
     let read_index = || open()?.snapshot(|snapshot| RowIndex::read(snapshot, &hasher));
-    let (outline, txid) = open()?.snapshot(|snapshot| {
+    let (outline, txid) = open()?.with_free_list().snapshot(|snapshot| {
         let (index, rows) = beside(read_index, || Rows::read(snapshot, &hasher, path));
         let (Some(rows), (index, txid)) = (rows?, index?) else {
             return Ok::<_, SnapshotDbError>(None);

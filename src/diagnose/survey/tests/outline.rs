@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{property::surveys, *};
 use crate::{
-    diagnose::rest_of,
+    diagnose::glance,
     model::{
         PoolDb, SnapshotDb,
         outline::{Outline, PoolOutline, RecordOutline, RowsOutline},
@@ -83,15 +83,13 @@ fn is_seen_at_a_glance(stage: &Stage) -> bool {
 }
 
 fn is_seen_in_outline(stage: &Stage) -> bool {
-    let Some(rest) = outline_of(&stage.survey).as_ref().and_then(rest_of) else {
-        return false;
-    };
-    let glance = crate::diagnose::survey(&rest, &stage.knowledge);
-    if shows_nothing(&glance) {
+    let outline = outline_of(&stage.survey);
+    let seen = outline.is_some_and(|outline| glance(&outline, &stage.knowledge).is_some());
+    if seen {
         let look = stage.judge();
         assert!(shows_nothing(&look), "{look:?}");
     }
-    shows_nothing(&glance)
+    seen
 }
 
 /// Snapshots that are whole, some with a dm device.
@@ -122,6 +120,16 @@ fn whole_snapshots_are_seen_at_a_glance_with_their_devices_and_what_waits_for_cl
     assert!(!is_seen_at_a_glance(
         &stage.with(|survey| survey.async_remove = Some(false))
     ));
+}
+
+/// As many dm devices as a large node has: what is left to be judged is then as large as what is worth a glance.
+#[test]
+fn thousands_of_devices_in_use_are_judged_once() {
+    let snapshots: Vec<_> = (0..5_000).map(|_| (0, true)).collect();
+    let stage = whole(&snapshots);
+    assert!(is_seen_at_a_glance(&stage));
+    let suspended = stage.but(|node| node.suspended = true);
+    assert_eq!(suspended.ids(), ["suspended-device/tp/tp-snap-5000"]);
 }
 
 proptest! {
