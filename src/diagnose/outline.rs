@@ -29,7 +29,9 @@ pub(super) fn shows_nothing(survey: &Survey, knowledge: &Knowledge) -> bool {
 
 /// The same, however many there are.
 pub(super) fn is_seen_at_a_glance(survey: &Survey, knowledge: &Knowledge) -> bool {
-    numbers_of(survey).is_some_and(|(pool_db, rows)| nothing_in(&pool_db, &rows, survey, knowledge).is_some())
+    let pool_db = PoolOutline::of(&survey.pool_db, &survey.pool_name);
+    let numbers = pool_db.zip(RowsOutline::of(&survey.snapshots));
+    numbers.is_some_and(|(pool_db, rows)| nothing_in(&pool_db, &rows, survey, knowledge).is_some())
 }
 
 fn nothing_in(
@@ -41,49 +43,6 @@ fn nothing_in(
     let rest = rest(pool_db, rows, of)?;
     // Judged whole, however much it is: a glance at what is left of a glance would never end.
     (survey::judged(&rest, knowledge) == Diagnoses::default()).then_some(rest)
-}
-
-/// The numbers of what was read; nothing where anything in it is not plain.
-fn numbers_of(survey: &Survey) -> Option<(PoolOutline, RowsOutline)> {
-    let storage = &survey.snapshots;
-    let known = |row: &SnapshotRow| !matches!(row.kind, SnapshotKind::Other(_));
-    let told = storage.presence == Presence::Complete && storage.contradiction.is_none();
-    let mut rows: Vec<SnapshotId> = Vec::with_capacity(storage.snapshots.len());
-    for row in storage.snapshots.values() {
-        rows.push(Some(row.id).filter(|_| told && known(row))?);
-    }
-    rows.sort_unstable();
-    let plain = rows.is_sorted_by(|one, next| one < next) && rows.first() != Some(&SnapshotId(0));
-    let mut records = Vec::with_capacity(survey.pool_db.devices.len());
-    for record in survey.pool_db.devices.values() {
-        let fine = plain && record.error.is_empty() && record.device_id <= ThinId::MAX;
-        records.push(RecordOutline {
-            snapshot: survey.snapshot_of(record).filter(|_| fine)?,
-            thin_id: record.device_id,
-            state: record.state,
-        });
-    }
-    records.sort_unstable();
-    let mut taken = Vec::with_capacity(records.len());
-    for (id, state) in &survey.pool_db.device_ids {
-        match state {
-            IdState::Taken => taken.push(*id),
-            IdState::Free if *id != ThinId(0) && *id <= ThinId::MAX => {}
-            IdState::Free | IdState::Faulty | IdState::Other(_) => return None,
-        }
-    }
-    let pool_db = PoolOutline {
-        records,
-        taken,
-        id_sequence: survey.pool_db.id_sequence,
-        txid: survey.pool_db.txid,
-    };
-    let rows = RowsOutline {
-        rows,
-        sequence: storage.sequence,
-        txid: storage.txid?,
-    };
-    Some((pool_db, rows))
 }
 
 /// A survey of what is left to be judged where every record has its row, its thin device and its id, and nothing else has one;

@@ -3,7 +3,8 @@
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use suture::model::{PoolDb, SnapshotDb};
 use suture::observe::bbolt::{BboltError, Database};
@@ -190,22 +191,34 @@ fn the_list_of_a_file_under_bbolts_own_hands_is_never_called_damaged() {
     peer::random(&file, 2, 3, OPTIONS);
     let database = Database::open(&file).unwrap().with_free_list();
     let ended = AtomicBool::new(false);
+    let read = AtomicUsize::new(0);
     let (mut whole, mut fault) = (std::collections::BTreeSet::new(), None);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            for seed in 1..=30 {
-                peer::random(&file, 2 * seed, 8, OPTIONS);
+            for round in 1..=30 {
+                peer::random(&file, 2 * round, 8, OPTIONS);
+                // How often a reader gets between two commits is up to the machine: every other time it is waited for.
+                let (before, begin) = (read.load(Ordering::Relaxed), Instant::now());
+                while round % 2 == 0
+                    && read.load(Ordering::Relaxed) == before
+                    && begin.elapsed() < Duration::from_secs(5)
+                {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
             }
             ended.store(true, Ordering::Relaxed);
         });
         while !ended.load(Ordering::Relaxed) {
             match database.snapshot(dump_all) {
-                Ok((_, txid)) => drop(whole.insert(txid)),
+                Ok((_, txid)) => {
+                    whole.insert(txid);
+                    read.fetch_add(1, Ordering::Relaxed);
+                }
                 Err(BboltError::Busy { .. }) => {}
                 Err(other) => fault = Some(other.to_string()),
             }
         }
     });
     assert_eq!(fault, None);
-    assert!(whole.len() > 5, "{} transactions read", whole.len());
+    assert!(whole.len() > 10, "{} transactions read", whole.len());
 }

@@ -42,7 +42,8 @@ pub fn rows_outline<S: PageSource>(
             Ok(None)
         }
     })?;
-    Ok(outline.and_then(|outline| sorted(outline, txid)))
+    let outline = outline.map(|outline| RowsOutline { txid, ..outline });
+    Ok(outline.filter(RowsOutline::is_plain))
 }
 
 /// The rows, unread, with the hashes of their keys.
@@ -117,11 +118,4 @@ impl<'s, S: PageSource> Rows<'s, S> {
             txid: TxId(0),
         }))
     }
-}
-
-/// Nothing where a number is there twice, or is none that containerd gives out.
-fn sorted(outline: RowsOutline, txid: TxId) -> Option<RowsOutline> {
-    let ascend = outline.rows.is_sorted_by(|one, next| one < next);
-    let plain = ascend && outline.rows.first() != Some(&SnapshotId(0));
-    plain.then_some(RowsOutline { txid, ..outline })
 }

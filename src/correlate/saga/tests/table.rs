@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::model::Survey;
+use crate::model::{ContainerdState, Survey};
 
 fn found(left: Left, past: bool) -> Remains {
     Remains {
@@ -126,7 +126,10 @@ fn a_world_and_a_survey_show_the_same_remains() {
         let on = script.on(7);
         for line in (script.lines)(on) {
             let world = on.fill(world(10), &line);
-            let survey = Survey::of_world(&world);
+            let survey = Survey {
+                containerd: ContainerdState::Stopped { at_work: Vec::new() },
+                ..Survey::of_world(&world)
+            };
             assert_eq!(
                 Remains::in_world(&world, &on.name()),
                 Remains::in_survey(&survey, &on.name())

@@ -1,6 +1,6 @@
 //! A glance at the numbers: where it sees nothing, a look at everything sees nothing either.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
@@ -9,51 +9,15 @@ use crate::{
     diagnose::glance,
     model::{
         PoolDb, SnapshotDb,
-        outline::{Outline, PoolOutline, RecordOutline, RowsOutline},
+        outline::{Outline, PoolOutline, RowsOutline},
     },
 };
 
 /// What the readers give of these databases; nothing where these have anything strange in them.
 fn outline_of(survey: &Survey) -> Option<Outline> {
-    let records = survey.pool_db.devices.values().map(|record| {
-        let plain = record.error.is_empty() && record.device_id <= ThinId::MAX;
-        Some(RecordOutline {
-            snapshot: survey.snapshot_of(record).filter(|_| plain)?,
-            thin_id: record.device_id,
-            state: record.state,
-        })
-    });
-    let mut records: Vec<_> = records.collect::<Option<_>>()?;
-    records.sort_unstable();
-    let ids = survey.pool_db.device_ids.iter();
-    let strange = ids.clone().any(|(id, state)| match state {
-        IdState::Taken => *id > ThinId::MAX,
-        IdState::Free => *id == ThinId(0) || *id > ThinId::MAX,
-        IdState::Faulty | IdState::Other(_) => true,
-    });
-    let storage = &survey.snapshots;
-    let is_known = |row: &SnapshotRow| !matches!(row.kind, SnapshotKind::Other(_));
-    let numbers: BTreeSet<SnapshotId> = storage.snapshots.values().map(|row| row.id).collect();
-    let plain = !strange
-        && storage.presence == Presence::Complete
-        && storage.snapshots.values().all(is_known)
-        && numbers.len() == storage.snapshots.len()
-        && !numbers.contains(&SnapshotId(0));
-    plain.then(|| Outline {
-        pool_db: PoolOutline {
-            records,
-            taken: ids
-                .filter(|(_, state)| **state == IdState::Taken)
-                .map(|(id, _)| *id)
-                .collect(),
-            id_sequence: survey.pool_db.id_sequence,
-            txid: survey.pool_db.txid,
-        },
-        rows: RowsOutline {
-            rows: numbers.into_iter().collect(),
-            sequence: storage.sequence,
-            txid: storage.txid.unwrap_or_default(),
-        },
+    Some(Outline {
+        pool_db: PoolOutline::of(&survey.pool_db, &survey.pool_name)?,
+        rows: RowsOutline::of(&survey.snapshots)?,
         rest: Survey {
             pool_db: PoolDb::default().into(),
             snapshots: SnapshotDb {
