@@ -22,7 +22,7 @@ use suture::{
     observe::{survey::SurveyPlaces, world::Places},
     remedy::{
         KernelHands,
-        repair::{RealSight, Repairer, Results, Sight as _},
+        repair::{Found, RealSight, Repairer, Results, Sight as _},
     },
 };
 use xtask::command::output;
@@ -95,29 +95,27 @@ pub(crate) fn once(arguments: &Arguments) -> Result<()> {
     tell("a glance");
     let outline = sight.0.read_outline(&BTreeSet::new(), None)?;
     tell("judging it");
+    let many = outline.is_some();
     if outline.is_some_and(|outline| diagnose::glance(&outline, &repairer.knowledge).is_some()) {
         tell("the end");
-        let told = Told {
-            all: milliseconds(begun),
-            lock_held: Vec::new(),
-            done: 0,
-            left: 0,
-            steps: steps.take(),
-        };
-        println!("{}", serde_json::to_string(&told)?);
-        return Ok(());
+        return print(begun, &Results::default(), 0, steps.take());
     }
     tell("the first look");
-    let mut found = sight.0.read_without_names(&BTreeSet::new(), None)?;
+    let mut found = if many {
+        sight.survey(&BTreeSet::new())?
+    } else {
+        sight.0.read_without_names(&BTreeSet::new(), None)?
+    };
     tell("diagnosing it");
     let now = SystemTime::now().into();
     let mut settling = Settling::new(PATIENCE);
     let mut settled = settling.look(&found, &repairer.knowledge, now);
-    if settled.tells_of_users() {
+    if !many && settled.tells_of_users() {
         tell("reading who uses what was found");
         ensure!(sight.0.add_names(&mut found)?, "somebody wrote to the databases");
         settled = settling.look(&found, &repairer.knowledge, now);
     }
+    tell("planning");
     let Settled::Done(diagnoses, _) = settled else {
         bail!("something is at work on this machine's devices");
     };
@@ -128,6 +126,12 @@ pub(crate) fn once(arguments: &Arguments) -> Result<()> {
     let mut results = Results::default();
     let mut left = diagnoses.found.len();
     if plans.iter().any(|plan| !plan.acts.is_empty()) {
+        let knowledge = repairer.knowledge.clone();
+        let found = Found {
+            survey: &found,
+            knowledge: &knowledge,
+            diagnoses: &diagnoses,
+        };
         results = repairer.offline(plans, &found)?;
         tell("looking at what is left");
         let after = results.after.take();
@@ -135,18 +139,20 @@ pub(crate) fn once(arguments: &Arguments) -> Result<()> {
         left = diagnose::survey(&survey, &repairer.knowledge).found.len();
     }
     tell("the end");
+    print(begun, &results, left, steps.take())
+}
+
+fn print(begun: Instant, results: &Results, left: usize, steps: Vec<(f64, String)>) -> Result<()> {
+    let all = milliseconds(begun);
     let done = results.plans.iter();
     let done = done.filter(|one| one.outcome == Some(RepairOutcome::Done));
+    let lock_held = results.lock_held.iter();
     let told = Told {
-        all: milliseconds(begun),
-        lock_held: results
-            .lock_held
-            .iter()
-            .map(|held| held.as_secs_f64() * 1000.0)
-            .collect(),
+        all,
+        lock_held: lock_held.map(|held| held.as_secs_f64() * 1000.0).collect(),
         done: done.count(),
         left,
-        steps: steps.take(),
+        steps,
     };
     println!("{}", serde_json::to_string(&told)?);
     Ok(())

@@ -20,8 +20,10 @@ pub struct Evidence<'a> {
     /// The life of the pool in which the plans were made.
     activation: Option<&'a PoolActivation>,
     findings: BTreeMap<&'a str, &'a Diagnosis>,
-    carriers: BTreeMap<ThinId, Vec<&'a str>>,
-    rows: BTreeSet<SnapshotId>,
+    /// Names of records by the thin ids that they carry, in that order.
+    carriers: Vec<(ThinId, &'a str)>,
+    /// Numbers of the snapshots that are listed, ascending.
+    rows: Vec<SnapshotId>,
     holders: BTreeMap<ThinId, Vec<&'a Node>>,
     doubt: Option<String>,
 }
@@ -35,11 +37,11 @@ impl<'a> Evidence<'a> {
         knowledge: &'a Knowledge,
         activation: Option<&'a PoolActivation>,
     ) -> Self {
-        let mut carriers: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for record in survey.pool_db.devices.values() {
-            let names = carriers.entry(record.device_id).or_default();
-            names.push(record.name.as_str());
-        }
+        let records = survey.pool_db.devices.values();
+        let mut carriers: Vec<_> = records
+            .map(|record| (record.device_id, record.name.as_str()))
+            .collect();
+        carriers.sort_unstable();
         let mut holders: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for node in &survey.nodes {
             for id in &node.thin_ids {
@@ -47,7 +49,10 @@ impl<'a> Evidence<'a> {
             }
         }
         let findings = diagnoses.found.iter();
-        let rows = survey.snapshots.snapshots.values().map(|row| row.id).collect();
+        let rows = survey.snapshots.snapshots.values();
+        let mut rows: Vec<_> = rows.map(|row| row.id).collect();
+        rows.sort_unstable();
+        rows.dedup();
         Self {
             survey,
             knowledge,
@@ -96,6 +101,14 @@ impl<'a> Evidence<'a> {
             }
         });
         read.collect()
+    }
+
+    /// Names of the records that carry a thin id.
+    fn carriers_of(&self, id: ThinId) -> impl Iterator<Item = &'a str> {
+        let begin = self.carriers.partition_point(|(carried, _)| *carried < id);
+        let rest = self.carriers.iter().skip(begin);
+        rest.take_while(move |(carried, _)| *carried == id)
+            .map(|(_, name)| *name)
     }
 
     fn one(&self, condition: Condition, plan: &RepairPlan) -> Result<String, String> {
@@ -237,13 +250,11 @@ impl<'a> Evidence<'a> {
     }
 
     fn no_row(&self, plan: &RepairPlan) -> Result<String, String> {
-        let by_id = plan
-            .deletes()
-            .flat_map(|id| self.carriers.get(&id).into_iter().flatten().copied());
+        let by_id = plan.deletes().flat_map(|id| self.carriers_of(id));
         let names = plan.acts.iter().filter_map(record_name).chain(by_id);
         for name in names {
             let row = self.survey.pool_name.snapshot_of(name);
-            if let Some(id) = row.filter(|id| self.rows.contains(id)) {
+            if let Some(id) = row.filter(|id| self.rows.binary_search(id).is_ok()) {
                 return Err(format!("snapshot {id} uses {}", name.escape_debug()));
             }
         }
@@ -258,8 +269,7 @@ impl<'a> Evidence<'a> {
         });
         let stopped = matches!(self.survey.containerd, ContainerdState::Stopped { .. });
         for id in plan.deletes().chain(freed) {
-            let carriers = self.carriers.get(&id).into_iter().flatten();
-            if let Some(name) = carriers.copied().find(|name| !own.contains(name)) {
+            if let Some(name) = self.carriers_of(id).find(|name| !own.contains(name)) {
                 return Err(format!("the record {} carries id {id}", name.escape_debug()));
             }
             // A running containerd may draw an id that is not faulty at any moment, and make a device of it.
@@ -338,7 +348,7 @@ fn wants_no_thin(plan: &RepairPlan) -> Vec<ThinId> {
 }
 
 /// What speaks against the databases belonging together; the diagnosis asks more, and is asked again beside this.
-fn doubt(survey: &Survey, rows: &BTreeSet<SnapshotId>) -> Option<String> {
+fn doubt(survey: &Survey, rows: &[SnapshotId]) -> Option<String> {
     let devices = &survey.pool_db.devices;
     if let Some(why) = survey.storage_doubt() {
         return Some(why);

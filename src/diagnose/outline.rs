@@ -29,6 +29,15 @@ pub(super) fn shows_nothing(survey: &Survey, knowledge: &Knowledge) -> bool {
 
 /// The same, however many there are.
 pub(super) fn is_seen_at_a_glance(survey: &Survey, knowledge: &Knowledge) -> bool {
+    // Each row has one record; only records in this state may be without a row. What does not add up needs no glance.
+    let records = survey.pool_db.devices.values();
+    let removed = records
+        .filter(|record| record.state == DeviceState::Removed)
+        .count();
+    let (rows, records) = (survey.snapshots.snapshots.len(), survey.pool_db.devices.len());
+    if rows > records || records.saturating_sub(removed) > rows {
+        return false;
+    }
     let pool_db = PoolOutline::of(&survey.pool_db, &survey.pool_name);
     let numbers = pool_db.zip(RowsOutline::of(&survey.snapshots));
     numbers.is_some_and(|(pool_db, rows)| nothing_in(&pool_db, &rows, survey, knowledge).is_some())

@@ -28,6 +28,8 @@ pub mod shared;
 pub mod space;
 pub mod status;
 pub mod survey;
+#[cfg(test)]
+mod survey_tests;
 pub mod text;
 pub mod time;
 pub mod topology;

@@ -23,7 +23,7 @@ use suture::{
     remedy::{
         Hands, HandsError, NodeNow,
         bbolt_editor::{Edit, Editor},
-        repair::{OnlyOne, RepairError, Repairer, Sight, life_of},
+        repair::{Found, OnlyOne, RepairError, Repairer, Sight, life_of},
     },
 };
 
@@ -250,7 +250,15 @@ impl<'m> Suture<'m> {
         let mut repairer = self.repairer(ledger, knowledge, &backups, &tell);
         let results = match mode {
             RepairMode::Online => repairer.online(plans, life_of(&found).as_ref())?,
-            RepairMode::Offline => repairer.offline(plans, &found)?,
+            RepairMode::Offline => {
+                let knowledge = repairer.knowledge.clone();
+                let found = Found {
+                    survey: &found,
+                    knowledge: &knowledge,
+                    diagnoses: &diagnoses,
+                };
+                repairer.offline(plans, &found)?
+            }
         };
         let plans = results.plans.into_iter();
         pass.plans = plans

@@ -282,9 +282,17 @@ impl Collector {
         format!("http://10.0.2.2:{}", self.server.address().port())
     }
 
-    /// Every span delivered so far; waits for at least so many.
-    pub(crate) fn spans(&mut self, at_least: usize) -> Vec<ExportedSpan> {
-        self.runtime
-            .block_on(self.server.exported_spans(at_least, Duration::from_secs(30)))
+    /// Every span delivered since it was asked last; waits until there is one of each of these names, or until a minute is over.
+    pub(crate) fn spans(&mut self, named: &[&str]) -> Vec<ExportedSpan> {
+        let begun = Instant::now();
+        let mut spans: Vec<ExportedSpan> = Vec::new();
+        let is_there = |spans: &[ExportedSpan], name: &str| spans.iter().any(|span| span.name == name);
+        loop {
+            let more = self.server.exported_spans(1, Duration::from_secs(1));
+            spans.extend(self.runtime.block_on(more));
+            if named.iter().all(|name| is_there(&spans, name)) || begun.elapsed() > Duration::from_mins(1) {
+                return spans;
+            }
+        }
     }
 }

@@ -186,8 +186,9 @@ fn a_collector_that_is_down_blocks_nothing_and_gets_the_story_when_it_is_back() 
         &[],
     )?;
     suture.expect("traces_delivered", |_| true)?;
-    let spans = collector.spans(8);
-    for name in ["containerd.snapshot.create", "suture.finding", "suture.remedy"] {
+    let names = ["containerd.snapshot.create", "suture.finding", "suture.remedy"];
+    let spans = collector.spans(&names);
+    for name in names {
         ensure!(
             spans.iter().any(|span| span.name == name),
             "{name} is missing: {spans:#?}"

@@ -30,7 +30,7 @@ use crate::{
     },
     remedy::{
         KernelHands,
-        repair::{OnlyOne, RealSight, Repairer, Results, Settlement, Sight as _, life_of},
+        repair::{Found, OnlyOne, RealSight, Repairer, Results, Settlement, Sight as _, life_of},
     },
     words::explain,
 };
@@ -114,10 +114,11 @@ fn work(arguments: &RepairArguments) -> Result<u8, Failure> {
         settled = repairer.settle(!arguments.plan)?;
     }
     // Most starts of containerd find nothing to repair, and that shows at a glance.
-    let glance = (arguments.mode() == RepairMode::Offline).then(|| nothing_found(&sight, &tell));
-    let looked = glance
-        .flatten()
-        .map_or_else(|| look(&sight, arguments, &tell, until), Ok);
+    let glance = match arguments.mode() {
+        RepairMode::Offline => glance(&sight, &tell),
+        RepairMode::Online => Err(Names::WhenFound),
+    };
+    let looked = glance.or_else(|names| look(&sight, arguments, names, &tell, until));
     let looked = match looked {
         Err(WorldError::PoolDb(
             error @ (PoolDbError::Missing { .. } | PoolDbError::NotInitialised { .. }),
@@ -149,7 +150,14 @@ fn work(arguments: &RepairArguments) -> Result<u8, Failure> {
         let mut repairer = repairer(&sight, &places, ledger, knowledge, arguments, &tell, until);
         results = match arguments.mode() {
             RepairMode::Online => repairer.online(plans, life_of(&looked.survey).as_ref())?,
-            RepairMode::Offline => repairer.offline(plans, &looked.survey)?,
+            RepairMode::Offline => repairer.offline(
+                plans,
+                &Found {
+                    survey: &looked.survey,
+                    knowledge: &looked.knowledge,
+                    diagnoses: &looked.diagnoses,
+                },
+            )?,
         };
         tell("looking at what is left");
         let knowledge = repairer.knowledge;
@@ -263,13 +271,16 @@ struct Looked {
 }
 
 /// What a glance sees, where that is nothing: neither a finding nor what could not be read or understood. Whatever else there is,
-/// errors too, is told by a look.
-fn nothing_found(sight: &NodeSight<'_>, tell: &dyn Fn(&str)) -> Option<Looked> {
+/// errors too, is told by a look, with the names read when this says.
+fn glance(sight: &NodeSight<'_>, tell: &dyn Fn(&str)) -> Result<Looked, Names> {
     tell("looking whether there is anything to repair");
-    let (outline, knowledge) = sight.outline().ok().flatten()?;
-    let survey = diagnose::glance(&outline, &knowledge)?;
-    let all_read = !survey.unread.iter().any(|one| one.matters);
-    all_read.then_some(Looked {
+    let seen = sight.outline().ok().flatten();
+    let (outline, knowledge) = seen.ok_or(Names::WhenFound)?;
+    let nothing = diagnose::glance(&outline, &knowledge);
+    let survey = nothing.filter(|survey| !survey.unread.iter().any(|one| one.matters));
+    // Something will be told of. Beside all else the names take less time than after it.
+    let survey = survey.ok_or(Names::Always)?;
+    Ok(Looked {
         survey,
         knowledge,
         diagnoses: Diagnoses::default(),
@@ -282,11 +293,11 @@ fn nothing_found(sight: &NodeSight<'_>, tell: &dyn Fn(&str)) -> Option<Looked> {
 fn look(
     sight: &NodeSight<'_>,
     arguments: &RepairArguments,
+    mut names: Names,
     tell: &dyn Fn(&str),
     until: Instant,
 ) -> Result<Looked, WorldError> {
     let mut settling = Settling::new(arguments.patience());
-    let mut names = Names::WhenFound;
     loop {
         tell("reading containerd's databases, the pool and the dm devices");
         let (mut survey, knowledge) = sight.look(names)?;

@@ -2,7 +2,7 @@
 //! would make a layer look unused. A strange container, image or lease only leaves itself out.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::Path,
 };
 
@@ -37,13 +37,42 @@ pub(super) fn core_db(namespaces: Vec<RawNamespace>, txid: TxId, path: &Path) ->
         txid,
         ..CoreDb::default()
     };
+    let mut snapshots = Vec::new();
     for raw in namespaces {
-        namespace(raw, &mut core, path)?;
+        namespace(raw, &mut core, &mut snapshots, path)?;
     }
+    core.snapshots = by_backend_key(snapshots, path)?;
     Ok(core)
 }
 
-fn namespace(raw: RawNamespace, core: &mut CoreDb, path: &Path) -> Result<(), CoreDbError> {
+/// Sorted before they become a map: one by one, each of very many would be searched its place.
+fn by_backend_key(
+    mut snapshots: Vec<(String, CoreSnapshot)>,
+    path: &Path,
+) -> Result<BTreeMap<String, CoreSnapshot>, CoreDbError> {
+    snapshots.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let twice = snapshots.windows(2).find_map(|pair| match pair {
+        [(one, first), (other, second)] if one == other => Some((first, second)),
+        _ => None,
+    });
+    if let Some((first, second)) = twice {
+        let problem = format!(
+            "its `name` is also that of snapshot `{}` of namespace `{}`",
+            first.key.escape_default(),
+            first.namespace.escape_default()
+        );
+        let (namespace, key) = (second.namespace.as_bytes(), second.key.as_bytes());
+        return Err(bad_snapshot(path, namespace, key, problem));
+    }
+    Ok(BTreeMap::from_iter(snapshots))
+}
+
+fn namespace(
+    raw: RawNamespace,
+    core: &mut CoreDb,
+    snapshots: &mut Vec<(String, CoreSnapshot)>,
+    path: &Path,
+) -> Result<(), CoreDbError> {
     let Some(name) = text(&raw.name) else {
         // Names of namespaces are plain ASCII (`identifiers.Validate`). With nothing of ours in it, it may be anything.
         return match raw.snapshots.first() {
@@ -57,22 +86,10 @@ fn namespace(raw: RawNamespace, core: &mut CoreDb, path: &Path) -> Result<(), Co
         };
     };
     let leases = leases_by_key(&raw.leases);
-    for snapshot in raw.snapshots {
-        let bad = |problem: String| bad_snapshot(path, &raw.name, &snapshot.key, problem);
-        let (backend, decoded) = decode_snapshot(&name, &snapshot, &leases).map_err(bad)?;
-        match core.snapshots.entry(backend) {
-            Entry::Vacant(free) => {
-                free.insert(decoded);
-            }
-            Entry::Occupied(taken) => {
-                let other = taken.get();
-                return Err(bad(format!(
-                    "its `name` is also that of snapshot `{}` of namespace `{}`",
-                    other.key.escape_default(),
-                    other.namespace.escape_default()
-                )));
-            }
-        }
+    snapshots.reserve(raw.snapshots.len());
+    for mut snapshot in raw.snapshots {
+        let decoded = decode_snapshot(&name, &mut snapshot, &leases);
+        snapshots.push(decoded.map_err(|problem| bad_snapshot(path, &raw.name, &snapshot.key, problem))?);
     }
     core.containers
         .extend(raw.containers.iter().filter_map(|one| container(&name, one)));
@@ -90,23 +107,29 @@ fn namespace(raw: RawNamespace, core: &mut CoreDb, path: &Path) -> Result<(), Co
     Ok(())
 }
 
+/// Takes the texts out of it, the key last: as long as anything is wrong it is still there to be named.
 fn decode_snapshot(
     namespace: &str,
-    raw: &RawSnapshot,
+    raw: &mut RawSnapshot,
     leases: &HashMap<&[u8], Vec<String>>,
 ) -> Result<(String, CoreSnapshot), String> {
     let strange = |what: &str, bytes: &[u8]| format!("{what} is not UTF-8: `{}`", bytes.escape_ascii());
-    let key = text(&raw.key).ok_or_else(|| strange("its key", &raw.key))?;
-    let name = match raw.name.as_deref() {
-        None | Some([]) => return Err("it has no `name`".to_owned()),
-        Some(name) => text(name).ok_or_else(|| strange("its `name`", name))?,
+    let name = match raw.name.take() {
+        Some(Ok(name)) if !name.is_empty() => name,
+        Some(Err(error)) => return Err(strange("its `name`", error.as_bytes())),
+        Some(Ok(_)) | None => return Err("it has no `name`".to_owned()),
     };
     // containerd writes `parent` only when there is one (`createSnapshot`, core/metadata/snapshot.go).
-    let parent = match raw.parent.as_deref() {
-        None | Some([]) => None,
-        Some(parent) => Some(text(parent).ok_or_else(|| strange("its `parent`", parent))?),
+    let parent = match raw.parent.take() {
+        Some(Ok(parent)) if !parent.is_empty() => Some(parent),
+        Some(Err(error)) => return Err(strange("its `parent`", error.as_bytes())),
+        Some(Ok(_)) | None => None,
     };
     let leases = leases.get(raw.key.as_slice()).cloned().unwrap_or_default();
+    let key = String::from_utf8(std::mem::take(&mut raw.key)).map_err(|error| {
+        raw.key = error.into_bytes();
+        strange("its key", &raw.key)
+    })?;
     let snapshot = CoreSnapshot {
         namespace: namespace.to_owned(),
         key,

@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{CoreDb, CoreDbError, SNAPSHOTS, SNAPSHOTTER, VERSION, decode, nothing_in};
-use crate::observe::bbolt::{BboltError, Bucket, Database, FileSource, PageSource, Snapshot, Value, Visit};
+use crate::observe::{
+    bbolt::{BboltError, Bucket, Database, FileSource, PageSource, Snapshot, Value, Visit},
+    snapshot_db::Text,
+};
 
 /// How often the file is opened again when it was replaced meanwhile.
 const OPENS: usize = 3;
@@ -53,8 +56,8 @@ pub(super) type RawLease = (Vec<u8>, Vec<Vec<u8>>);
 #[derive(Debug)]
 pub(super) struct RawSnapshot {
     pub(super) key: Vec<u8>,
-    pub(super) name: Option<Vec<u8>>,
-    pub(super) parent: Option<Vec<u8>>,
+    pub(super) name: Option<Text>,
+    pub(super) parent: Option<Text>,
 }
 
 /// A container on the snapshotter, undecoded.
@@ -202,7 +205,7 @@ struct ReadRow<'r> {
 }
 
 impl Visit for ReadRow<'_> {
-    type Made = (Option<Vec<u8>>, Option<Vec<u8>>);
+    type Made = (Option<Text>, Option<Text>);
     type Error = CoreDbError;
 
     /// One walk, which reads its page once; `children` and `labels`, the buckets inside, are not entered.
@@ -214,8 +217,8 @@ impl Visit for ReadRow<'_> {
         };
         row.for_each(|part, value| {
             match (part, value) {
-                (b"name", Value::Bytes(bytes)) => name = Some(bytes.into_owned()),
-                (b"parent", Value::Bytes(bytes)) => parent = Some(bytes.into_owned()),
+                (b"name", Value::Bytes(bytes)) => name = Some(String::from_utf8(bytes.into_owned())),
+                (b"parent", Value::Bytes(bytes)) => parent = Some(String::from_utf8(bytes.into_owned())),
                 (b"name", Value::Bucket(_)) => return Err(bad("its `name` is a bucket")),
                 (b"parent", Value::Bucket(_)) => return Err(bad("its `parent` is a bucket")),
                 _ => {}

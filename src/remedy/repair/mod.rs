@@ -36,6 +36,7 @@ use serde::{Deserialize, Serialize};
 
 pub use backup::{Backup, BackupError, Manifest};
 pub use kernel::life_of;
+pub use offline::Found;
 pub use only_one::OnlyOne;
 pub use settle::{Settlement, claims_left};
 pub use sight::{RealSight, Sight};

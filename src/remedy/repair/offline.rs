@@ -1,5 +1,7 @@
 //! Repairs while containerd is stopped: edits that go first, what the kernel does, edits that go last.
 
+use std::borrow::Cow;
+
 use super::{
     Item, RepairError, Repairer, Results,
     acts::is_done,
@@ -10,7 +12,10 @@ use super::{
 use crate::{
     decide::{Evidence, conditions::first_refusal},
     diagnose,
-    model::{Act, Condition, ConditionReading, RepairMode, RepairOutcome, RepairPlan, Survey, TxId},
+    model::{
+        Act, Condition, ConditionReading, Diagnoses, Knowledge, RepairMode, RepairOutcome, RepairPlan,
+        Survey, TxId,
+    },
     words::explain,
 };
 
@@ -24,6 +29,28 @@ const KERNEL_ONLY: [Condition; 5] = [
     Condition::NobodyAtWork,
 ];
 
+/// What plans were made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Found<'f> {
+    /// What was seen.
+    pub survey: &'f Survey,
+    /// What was known beside it.
+    pub knowledge: &'f Knowledge,
+    /// What the two show: all of it, or the part that plans were made of.
+    pub diagnoses: &'f Diagnoses,
+}
+
+impl<'f> Found<'f> {
+    /// What a later look shows. Where nothing is otherwise than it was, that is what was found then.
+    fn diagnosed(&self, survey: &Survey, knowledge: &Knowledge) -> Cow<'f, Diagnoses> {
+        if knowledge == self.knowledge && survey.shows_what(self.survey) {
+            Cow::Borrowed(self.diagnoses)
+        } else {
+            Cow::Owned(diagnose::survey(survey, knowledge))
+        }
+    }
+}
+
 impl Repairer<'_> {
     /// Refuses while containerd runs, or while it can not be told.
     pub fn ensure_stopped(&self) -> Result<(), RepairError> {
@@ -34,8 +61,8 @@ impl Repairer<'_> {
         }
     }
 
-    /// Carries out plans that were made of `found`.
-    pub fn offline(&mut self, plans: Vec<RepairPlan>, found: &Survey) -> Result<Results, RepairError> {
+    /// Carries out plans that were made of what was found.
+    pub fn offline(&mut self, plans: Vec<RepairPlan>, found: &Found<'_>) -> Result<Results, RepairError> {
         let mut items: Vec<Item> = plans.into_iter().map(Item::new).collect();
         if !items.iter().any(Item::is_open) {
             return Ok(Results {
@@ -44,7 +71,7 @@ impl Repairer<'_> {
             });
         }
         self.ensure_stopped()?;
-        let life = life_of(found);
+        let life = life_of(found.survey);
         let survey = self.look(&self.roots(&items)).map_err(RepairError::Look)?;
         let without_kernel = self.read_conditions(&mut items, &survey, found);
         let open = open_with(&items, |_| true);
@@ -81,10 +108,15 @@ impl Repairer<'_> {
     }
 
     /// Reads the conditions of all items. Gives those of which only the first edits are to be made, each with the reason.
-    fn read_conditions(&self, items: &mut [Item], survey: &Survey, found: &Survey) -> Vec<(usize, String)> {
+    fn read_conditions(
+        &self,
+        items: &mut [Item],
+        survey: &Survey,
+        found: &Found<'_>,
+    ) -> Vec<(usize, String)> {
         let knowledge = self.known_now();
-        let diagnoses = diagnose::survey(survey, &knowledge);
-        let life = life_of(found);
+        let diagnoses = found.diagnosed(survey, &knowledge);
+        let life = life_of(found.survey);
         let evidence = Evidence::new(survey, &diagnoses, &knowledge, life.as_ref());
         let mut partly = Vec::new();
         for (at, item) in items.iter_mut().enumerate().filter(|(_, item)| item.is_open()) {
@@ -244,5 +276,44 @@ fn verdict(plan: &RepairPlan, readings: &[ConditionReading]) -> Verdict {
         Verdict::FirstEditsOnly(why)
     } else {
         Verdict::Refused(why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::DeviceState, testing};
+
+    #[test]
+    fn what_was_found_counts_as_long_as_nothing_is_otherwise() {
+        let (survey, knowledge) = (testing::survey(), Knowledge::default());
+        let diagnoses = Diagnoses {
+            explanations: vec!["as it was found".to_owned()],
+            ..Diagnoses::default()
+        };
+        let found = Found {
+            survey: &survey,
+            knowledge: &knowledge,
+            diagnoses: &diagnoses,
+        };
+        let later = Survey {
+            begun: testing::at(9),
+            ..survey.clone()
+        };
+        assert_eq!(*found.diagnosed(&later, &knowledge), diagnoses);
+
+        // A record more, and whatever is known besides, lead to a diagnosis of its own.
+        let mut more = survey.clone();
+        let record = testing::record("tp-snap-2", 2, DeviceState::Removing);
+        more.pool_db.devices.insert(record.name.clone(), record);
+        let anew = found.diagnosed(&more, &knowledge);
+        assert_eq!(*anew, diagnose::survey(&more, &knowledge));
+        assert!(!anew.found.is_empty());
+        let watched = Knowledge {
+            watched: true,
+            ..Knowledge::default()
+        };
+        let anew = found.diagnosed(&survey, &watched);
+        assert_eq!(*anew, Diagnoses::default());
     }
 }

@@ -244,7 +244,15 @@ impl Stage {
         let plans = decide::plan(&diagnoses, &selection);
         let results = match selection.mode {
             RepairMode::Online => repairer.online(plans, life_of(&found).as_ref())?,
-            RepairMode::Offline => repairer.offline(plans, &found)?,
+            RepairMode::Offline => {
+                let knowledge = repairer.knowledge.clone();
+                let found = Found {
+                    survey: &found,
+                    knowledge: &knowledge,
+                    diagnoses: &diagnoses,
+                };
+                repairer.offline(plans, &found)?
+            }
         };
         Ok((results, settled))
     }
