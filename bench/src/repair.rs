@@ -65,7 +65,7 @@ pub(crate) fn once(arguments: &Arguments) -> Result<()> {
     let begun = Instant::now();
     let steps = RefCell::new(Vec::new());
     let tell = |what: &str| steps.borrow_mut().push((milliseconds(begun), what.to_owned()));
-    let sight = RealSight::new(SurveyPlaces {
+    let sight = RealSight::without_users(SurveyPlaces {
         places: Places {
             pool: PoolName::new("pool"),
             root: folder.clone(),

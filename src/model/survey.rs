@@ -125,9 +125,9 @@ pub struct Mount {
 pub struct CoreDb {
     /// Snapshots by backend key.
     pub snapshots: BTreeMap<String, CoreSnapshot>,
-    /// Containers on the snapshotter.
+    /// Containers on the snapshotter; none where only snapshots were read.
     pub containers: Vec<Container>,
-    /// Images that are unpacked in the snapshotter.
+    /// Images that are unpacked in the snapshotter; none where only snapshots were read.
     pub images: Vec<Image>,
     /// The transaction that all of this is from.
     pub txid: TxId,

@@ -24,6 +24,8 @@ pub(super) struct Kept {
     pool_db: Slot<PoolDb>,
     snapshots: Slot<SnapshotDb>,
     core: Slot<CoreDb>,
+    /// The same without users.
+    core_snapshots: Slot<CoreDb>,
 }
 
 type Slot<T> = Mutex<Option<(Seal, Shared<T>)>>;
@@ -42,6 +44,11 @@ impl Kept {
     /// containerd's own database at this path.
     pub(super) fn core(&self, path: &Path) -> Result<Shared<CoreDb>, CoreDbError> {
         unless_same(&self.core, path, CoreDb::read)
+    }
+
+    /// Which snapshots containerd's own database at this path knows, and not who uses them.
+    pub(super) fn core_snapshots(&self, path: &Path) -> Result<Shared<CoreDb>, CoreDbError> {
+        unless_same(&self.core_snapshots, path, CoreDb::read_snapshots)
     }
 }
 

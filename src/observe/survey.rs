@@ -66,6 +66,8 @@ pub fn read(places: &SurveyPlaces, roots: &BTreeSet<ThinId>) -> Result<Survey, W
 pub struct Surveys {
     places: SurveyPlaces,
     kept: Kept,
+    /// What is read of containerd's own database where all of it is asked for.
+    names: Names,
 }
 
 impl Surveys {
@@ -75,6 +77,17 @@ impl Surveys {
         Self {
             places,
             kept: Kept::default(),
+            names: Names::Read,
+        }
+    }
+
+    /// For who tells nobody who uses a snapshot: of containerd's own database only the snapshots are read. They are what it takes
+    /// to judge.
+    #[must_use]
+    pub fn without_users(self) -> Self {
+        Self {
+            names: Names::OfSnapshots,
+            ..self
         }
     }
 
@@ -91,7 +104,7 @@ impl Surveys {
         roots: &BTreeSet<ThinId>,
         reserving: Option<Reserving<'_>>,
     ) -> Result<Survey, WorldError> {
-        self.consistent(roots, reserving, Names::Read)
+        self.consistent(roots, reserving, self.names)
     }
 
     /// The same without the names of users: of containerd's own database only its newest transaction is looked at. No finding
@@ -124,7 +137,9 @@ impl Surveys {
     /// databases since: then the names are of another state, nothing was added, and everything is to be read again.
     pub fn add_names(&self, survey: &mut Survey) -> Result<bool, WorldError> {
         let mut unread = Vec::new();
-        let core = Names::Read.of(self.places.core_db.as_deref(), &self.kept, &mut unread);
+        let core = self
+            .names
+            .of(self.places.core_db.as_deref(), &self.kept, &mut unread);
         if world::transactions(&self.places.places)? != survey.transactions() {
             return Ok(false);
         }
@@ -439,6 +454,8 @@ const CORE_DB: &str = "containerd's own database, meta.db";
 enum Names {
     /// All of it is read.
     Read,
+    /// The snapshots that it knows.
+    OfSnapshots,
     /// Only whether it can be read is looked at: it is as large as all else together.
     LookedAt,
 }
@@ -448,6 +465,7 @@ impl Names {
     fn of(self, path: Option<&Path>, kept: &Kept, unread: &mut Vec<Unread>) -> Option<Shared<CoreDb>> {
         let read = path.map(|path| match self {
             Self::Read => kept.core(path).map(Some),
+            Self::OfSnapshots => kept.core_snapshots(path).map(Some),
             Self::LookedAt => {
                 let looked = Database::open(path).and_then(|database| database.newest_txid());
                 looked.map(|_| None).map_err(CoreDbError::from)

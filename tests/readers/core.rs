@@ -114,6 +114,19 @@ fn containerds_own_meta_db_decodes_exactly() {
 }
 
 #[test]
+fn the_snapshots_alone_are_the_same_without_who_uses_them() {
+    let all = CoreDb::read(fixture("meta.db")).unwrap();
+    let alone = CoreDb::read_snapshots(fixture("meta.db")).unwrap();
+    assert!(!all.containers.is_empty() && !all.images.is_empty());
+    let without = CoreDb {
+        containers: Vec::new(),
+        images: Vec::new(),
+        ..all
+    };
+    assert_eq!(alone, without);
+}
+
+#[test]
 fn images_are_followed_through_their_index_and_leases_are_told() {
     let blob = |labels: Tree| tree([("labels", labels)]);
     let blobs = tree([

@@ -46,7 +46,8 @@ impl<'a> NodeSight<'a> {
         Self {
             left_open: sources.left_open(&places.places.pool),
             sources: RefCell::new(sources),
-            real: RealSight::new(places.clone()),
+            // What is planned and done names no users.
+            real: RealSight::without_users(places.clone()),
             reserve,
             hand: ReservedSnapshots::default(),
         }

@@ -81,25 +81,50 @@ pub(super) struct RawBlob {
 impl CoreDb {
     /// Reads the database at `path`, whether containerd runs or not. Takes no lock.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, CoreDbError> {
-        let path = path.as_ref();
-        let mut opens = 1;
-        loop {
-            let database = FileSource::open(path).map(Database::new)?.with_free_list();
-            match Self::read_from(&database, path) {
-                Err(CoreDbError::Database(BboltError::Replaced { .. })) if opens < OPENS => opens += 1,
-                other => return other,
-            }
-        }
+        read(path.as_ref(), Part::All)
+    }
+
+    /// Reads only which snapshots it knows, and not who uses them: a fraction of it, and all that tells whether the snapshot
+    /// storage is an older one.
+    pub fn read_snapshots(path: impl AsRef<Path>) -> Result<Self, CoreDbError> {
+        read(path.as_ref(), Part::Snapshots)
     }
 
     /// Reads a database that is open already; `path` is only for messages.
     pub fn read_from<S: PageSource>(database: &Database<S>, path: &Path) -> Result<Self, CoreDbError> {
-        let (raw, txid) = database.snapshot(|snapshot| collect(snapshot, path))?;
-        decode::core_db(raw, txid, path)
+        read_from(database, path, Part::All)
     }
 }
 
-fn collect<S: PageSource>(snapshot: &Snapshot<'_, S>, path: &Path) -> Result<Vec<RawNamespace>, CoreDbError> {
+/// How much of it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    All,
+    /// Snapshots alone, without containers, images and leases.
+    Snapshots,
+}
+
+fn read(path: &Path, part: Part) -> Result<CoreDb, CoreDbError> {
+    let mut opens = 1;
+    loop {
+        let database = FileSource::open(path).map(Database::new)?.with_free_list();
+        match read_from(&database, path, part) {
+            Err(CoreDbError::Database(BboltError::Replaced { .. })) if opens < OPENS => opens += 1,
+            other => return other,
+        }
+    }
+}
+
+fn read_from<S: PageSource>(database: &Database<S>, path: &Path, part: Part) -> Result<CoreDb, CoreDbError> {
+    let (raw, txid) = database.snapshot(|snapshot| collect(snapshot, path, part))?;
+    decode::core_db(raw, txid, path)
+}
+
+fn collect<S: PageSource>(
+    snapshot: &Snapshot<'_, S>,
+    path: &Path,
+    part: Part,
+) -> Result<Vec<RawNamespace>, CoreDbError> {
     let Some(version) = snapshot.bucket(&[VERSION])? else {
         nothing_in(snapshot, path)?;
         return Ok(Vec::new());
@@ -108,7 +133,7 @@ fn collect<S: PageSource>(snapshot: &Snapshot<'_, S>, path: &Path) -> Result<Vec
     version.for_each(|name, value| {
         // Beside the namespaces there is the schema's `version`, a plain value.
         if let Value::Bucket(bucket) = value {
-            namespaces.push(namespace(snapshot, name, &bucket, path)?);
+            namespaces.push(namespace(snapshot, name, &bucket, path, part)?);
         }
         Ok::<_, CoreDbError>(())
     })?;
@@ -120,6 +145,7 @@ fn namespace<S: PageSource>(
     name: &[u8],
     bucket: &Bucket<'_, S>,
     path: &Path,
+    part: Part,
 ) -> Result<RawNamespace, CoreDbError> {
     let mut raw = RawNamespace {
         name: name.to_vec(),
@@ -143,6 +169,7 @@ fn namespace<S: PageSource>(
                 Some(Value::Bytes(_)) => return Err(no_bucket(path, name, SNAPSHOTTER)),
                 None => {}
             },
+            _ if part == Part::Snapshots => {}
             b"containers" => raw.containers = containers(snapshot, &inner)?,
             b"images" => raw.images = images(snapshot, &inner)?,
             b"leases" => raw.leases = leases(&inner)?,

@@ -42,6 +42,12 @@ impl RealSight {
         Self(Surveys::new(places))
     }
 
+    /// The same for who tells nobody of users.
+    #[must_use]
+    pub fn without_users(places: SurveyPlaces) -> Self {
+        Self(Surveys::new(places).without_users())
+    }
+
     fn places(&self) -> &Places {
         &self.0.places().places
     }

@@ -374,6 +374,25 @@ proptest! {
         }
     }
 
+    /// A repair reads only which snapshots containerd knows: who uses them is told, and decides nothing.
+    #[test]
+    fn without_users_all_is_judged_the_same_but_for_naming_them(stage in surveys(), core in cores()) {
+        let snapshots = CoreDb { containers: Vec::new(), images: Vec::new(), ..core.clone() };
+        let with = |core: CoreDb| Survey { core: Some(core.into()), ..stage.survey.clone() };
+        let nobody = |mut all: Diagnoses| {
+            for one in &mut all.found {
+                one.users.containers.clear();
+                one.users.images.clear();
+            }
+            all
+        };
+        let (all, part) = (with(core), with(snapshots));
+        prop_assert_eq!(
+            nobody(super::super::survey(&all, &stage.knowledge)),
+            nobody(super::super::survey(&part, &stage.knowledge))
+        );
+    }
+
     #[test]
     fn settling_ends_whatever_it_sees(stages in prop::collection::vec(surveys(), 1..4)) {
         let mut settling = crate::diagnose::Settling::new(std::time::Duration::from_secs(2));
