@@ -43,7 +43,7 @@ fn a_replay_tells_what_the_live_run_told_when_it_was_told() -> Result<()> {
     break_and_restart(&mut containerd)?;
     prepare_with_retries(&containerd, "again")?;
     suture.expect_remedy("done")?;
-    suture.expect("resolved", |_| true)?;
+    suture.expect("resolved", |report| report["finding"]["class"] == "leaked-thin")?;
     vm.sh("dmsetup message tp 0 'create_thin 77'")?;
     suture.expect("found", |report| report["finding"]["class"] == "foreign-thin")?;
 
