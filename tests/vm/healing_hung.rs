@@ -1,54 +1,32 @@
 //! A kernel that does not answer: the running sidecar says so, goes on with everything else, and comes back to it.
 
-use std::{process::Command, time::Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use xtask::vm::{Vm, containerd::Containerd};
 
-use crate::{healing::*, support::*};
+use crate::{
+    healing::*,
+    preload::{AT_DELETE, preload},
+    support::*,
+};
 
-/// A library that is loaded into suture and takes the disk under the pool's metadata away, once, just before suture asks the
-/// kernel to delete a thin device: the call itself then hangs in the kernel. suture knows nothing of it.
+/// Takes the disk under the pool's metadata away, once, just before suture asks the kernel to delete a thin device: the call
+/// itself then hangs in the kernel.
 const HANG_AT_DELETE: &str = r#"
-#define _GNU_SOURCE
-#include <dlfcn.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-int ioctl(int fd, unsigned long number, ...) {
-    va_list arguments;
-    va_start(arguments, number);
-    char *request = va_arg(arguments, char *);
-    va_end(arguments);
-    int (*next)(int, unsigned long, ...) = dlsym(RTLD_NEXT, "ioctl");
-    /* DM_TARGET_MSG; the data begin where the header says, the text after a sector number. */
-    int is_delete = (number & 0xffff) == 0xfd0e && !strncmp(request + *(unsigned *)(request + 16) + 8, "delete ", 7);
-    if (is_delete && open("/run/hung", O_CREAT | O_EXCL | O_WRONLY, 0600) >= 0) {
-        unsetenv("LD_PRELOAD");
-        system("dmsetup suspend --noflush tmeta");
-    }
-    return next(fd, number, request);
+static void before_delete(void) {
+    if (open("/run/hung", O_CREAT | O_EXCL | O_WRONLY, 0600) < 0) return;
+    unsetenv("LD_PRELOAD");
+    system("dmsetup suspend --noflush tmeta");
 }
+static void after_delete(void) {}
 "#;
-
-fn install_hang(vm: &Vm) -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let (source, library) = (folder.path().join("hang.c"), folder.path().join("hang.so"));
-    std::fs::write(&source, HANG_AT_DELETE)?;
-    let status = Command::new("gcc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(&library)
-        .arg(&source)
-        .arg("-ldl")
-        .status()
-        .context("starting gcc")?;
-    ensure!(status.success());
-    vm.write_file("/opt/hang.so", std::fs::read(&library)?, 0o755)
-}
 
 /// What `suture status` says, and its exit code. It has to come at once, whatever the kernel does.
 fn status(vm: &Vm) -> Result<(i32, Value)> {
@@ -64,7 +42,7 @@ fn a_kernel_that_hangs_in_a_deletion_hangs_nothing_else_and_what_came_of_it_is_t
     let vm = boot(Kernel::V6_1)?;
     let mut containerd = Containerd::on_breakable_disks(&vm)?;
     let kept = Kept::write(&vm, &containerd, "kept", 1)?;
-    install_hang(&vm)?;
+    preload(&vm, "/opt/hang.so", &[HANG_AT_DELETE, AT_DELETE])?;
     let mut suture = Suture::start(&vm, &["--act", "--grace", "2"], &[("LD_PRELOAD", "/opt/hang.so")])?;
     break_and_restart(&mut containerd)?;
     prepare_with_retries(&containerd, "again")?;

@@ -1,17 +1,13 @@
 //! The running sidecar, or the process that acts for it, killed between intent, act and outcome.
 
-use std::process::Command;
+use anyhow::{Result, ensure};
 
-use anyhow::{Context as _, Result, ensure};
-use xtask::vm::Vm;
+use crate::{healing::*, preload::preload, stage::*, support::PATIENCE};
 
-use crate::{healing::*, stage::*, support::PATIENCE};
-
-/// A library that is loaded into suture's worker and kills it, once, at the removal of a dm device: before the kernel is
+/// Kills suture's worker, once, at the removal of a dm device: before the kernel is
 /// asked, or after it has answered; and the sidecar with it where it is told so. The removal is a system call of its own, so
-/// a filter (seccomp) traps it. suture itself knows nothing of it.
+/// a filter (seccomp) traps it.
 const KILL_AT_REMOVAL: &str = r#"
-#define _GNU_SOURCE
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -67,26 +63,12 @@ __attribute__((constructor)) static void begin(void) {
 }
 "#;
 
-fn install_kill_at_removal(vm: &Vm) -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let (source, library) = (folder.path().join("kill.c"), folder.path().join("kill.so"));
-    std::fs::write(&source, KILL_AT_REMOVAL)?;
-    let status = Command::new("gcc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(&library)
-        .arg(&source)
-        .status()
-        .context("starting gcc")?;
-    ensure!(status.success());
-    vm.write_file("/opt/kill-at-removal.so", std::fs::read(&library)?, 0o755)
-}
-
 /// Its remedy is tried again soon after it failed.
 const SOON_AGAIN: &str = "[policy.back-off]\nfirst = \"1s\"\n";
 
 fn killed_at_the_removal(when: &str, whom: &str) -> Result<()> {
     on_stage(|stage| {
-        install_kill_at_removal(stage.vm)?;
+        preload(stage.vm, "/opt/kill-at-removal.so", &[KILL_AT_REMOVAL])?;
         stage.vm.sh("rm -rf /run/healing; mkdir -p /run/healing")?;
         write_policy(stage.vm, SOON_AGAIN)?;
         let mut suture = sidecar_again(

@@ -1,60 +1,32 @@
 //! suture itself, killed between its intent, its ioctl and its outcome, or with the whole machine.
 
-use std::{path::PathBuf, process::Command};
+use anyhow::{Result, ensure};
+use xtask::vm::containerd::{Containerd, Options};
 
-use anyhow::{Context as _, Result, ensure};
-use xtask::vm::{
-    Vm,
-    containerd::{Containerd, Options},
+use crate::{
+    preload::{AT_DELETE, preload},
+    support::*,
 };
 
-use crate::support::*;
-
-/// A library that is loaded before libc and kills its process at the `delete` message: before the kernel is called, or
-/// after it has answered. suture itself knows nothing of it.
+/// Kills its process at the `delete` message: before the kernel is called, or after it has answered.
 const KILL_AT_IOCTL: &str = r#"
-#define _GNU_SOURCE
-#include <dlfcn.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-int ioctl(int fd, unsigned long number, ...) {
-    va_list arguments;
-    va_start(arguments, number);
-    char *request = va_arg(arguments, char *);
-    va_end(arguments);
-    int (*next)(int, unsigned long, ...) = dlsym(RTLD_NEXT, "ioctl");
-    /* DM_TARGET_MSG; the data begin where the header says, the text after a sector number. */
-    int is_delete = (number & 0xffff) == 0xfd0e && !strncmp(request + *(unsigned *)(request + 16) + 8, "delete ", 7);
+static void at(const char *place) {
     const char *when = getenv("KILL_AT_DELETE");
-    if (is_delete && when && !strcmp(when, "before")) kill(getpid(), SIGKILL);
-    int result = next(fd, number, request);
-    if (is_delete && when && !strcmp(when, "after")) kill(getpid(), SIGKILL);
-    return result;
+    if (when && !strcmp(when, place)) kill(getpid(), SIGKILL);
 }
-"#;
 
-fn install_kill_at_ioctl(vm: &Vm) -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let (source, library): (PathBuf, PathBuf) = (folder.path().join("kill.c"), folder.path().join("kill.so"));
-    std::fs::write(&source, KILL_AT_IOCTL)?;
-    let status = Command::new("gcc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(&library)
-        .arg(&source)
-        .arg("-ldl")
-        .status()
-        .context("starting gcc")?;
-    ensure!(status.success());
-    vm.write_file("/opt/kill.so", std::fs::read(&library)?, 0o755)
-}
+static void before_delete(void) { at("before"); }
+static void after_delete(void) { at("after"); }
+"#;
 
 fn killed_at_the_ioctl(when: &str, device_is_there: bool, settled: &str) -> Result<()> {
     let vm = boot(Kernel::V6_1)?;
-    install_kill_at_ioctl(&vm)?;
+    preload(&vm, "/opt/kill.so", &[KILL_AT_IOCTL, AT_DELETE])?;
     let mut containerd = containerd(&vm)?;
     let kept = Kept::write(&vm, &containerd, "kept", 1)?;
     let act = ["--act", "--grace", "2"];

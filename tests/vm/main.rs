@@ -32,6 +32,7 @@ mod leaked_thin;
 mod metadata_snapshot;
 mod must_not_act;
 mod power_cut;
+mod preload;
 mod probes;
 mod pull_request;
 mod recorded;

@@ -10,15 +10,16 @@ use xtask::vm::{
     containerd::{Containerd, Options},
 };
 
-use crate::{stage::*, support::*};
+use crate::{
+    preload::{AT_DELETE, preload},
+    stage::*,
+    support::*,
+};
 
-/// A library that is loaded before libc, says so on the console when suture comes to a place, and stays there: the power
-/// is cut at that word. suture itself knows nothing of it.
+/// Says so on the console when suture comes to a place, and stays there: the power is cut at that word.
 const STOP_AT: &str = r#"
-#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,37 +46,11 @@ int fdatasync(int fd) {
     return next(fd);
 }
 
-int ioctl(int fd, unsigned long number, ...) {
-    va_list arguments;
-    va_start(arguments, number);
-    char *request = va_arg(arguments, char *);
-    va_end(arguments);
-    int (*next)(int, unsigned long, ...) = dlsym(RTLD_NEXT, "ioctl");
-    /* DM_TARGET_MSG; the data begin where the header says, the text after a sector number. */
-    int is_delete = (number & 0xffff) == 0xfd0e && !strncmp(request + *(unsigned *)(request + 16) + 8, "delete ", 7);
-    if (is_delete) at("before delete");
-    int result = next(fd, number, request);
-    if (is_delete) at("after delete");
-    return result;
-}
+static void before_delete(void) { at("before delete"); }
+static void after_delete(void) { at("after delete"); }
 "#;
 
 const WORD: &str = "suture has come to this place";
-
-fn library() -> Result<Vec<u8>> {
-    let folder = tempfile::tempdir()?;
-    let (source, library) = (folder.path().join("stop.c"), folder.path().join("stop.so"));
-    std::fs::write(&source, STOP_AT)?;
-    let status = Command::new("gcc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(&library)
-        .arg(&source)
-        .arg("-ldl")
-        .status()
-        .context("starting gcc")?;
-    ensure!(status.success());
-    Ok(std::fs::read(&library)?)
-}
 
 /// The ledger is kept with the disks, as on a node.
 fn keep_ledger(vm: &Vm) -> Result<()> {
@@ -102,7 +77,7 @@ fn cut_at(disks: &Path, place: &str) -> Result<()> {
     let vm = machine().disks(disks).cut_power_on(&cut).boot()?;
     keep_ledger(&vm)?;
     let _containerd = Containerd::set_up(&vm, Options::default())?;
-    vm.write_file("/opt/stop.so", library()?, 0o755)?;
+    preload(&vm, "/opt/stop.so", &[STOP_AT, AT_DELETE])?;
     let mut repair = vm.spawn(
         ["suture", "repair", "--offline", "--deadline", "60"],
         &[("LD_PRELOAD", "/opt/stop.so"), ("STOP_AT", place)],
