@@ -91,3 +91,72 @@ fn what_containerd_can_not_make_is_a_finding_while_it_fails_and_no_longer() -> R
     ensure!(stage.containerd.thin_ids()?.contains(&next), "it is somebody's");
     suture.stop()
 }
+
+/// A name that somebody has taken, a device that somebody has open, and a parent that the pool has lost.
+#[test]
+fn what_is_in_containerds_way_is_told_while_it_tries_and_is_over_when_it_is_gone() -> Result<()> {
+    let vm = boot(Kernel::V6_1)?;
+    let containerd = containerd(&vm)?;
+    containerd.prepare("base", None)?.ok()?;
+    containerd.commit("layer", "base")?.ok()?;
+    let stage = Stage { vm: &vm, containerd };
+    let mut suture = Suture::start(&vm, &[], &[])?;
+
+    let name = format!("tp-snap-{}", stage.next()?);
+    vm.sh(&format!("dmsetup create --notable {name}"))?;
+    let refused = stage.containerd.prepare("one", None)?;
+    ensure!(
+        !refused.status.success() && refused.stderr.contains("device or resource busy"),
+        "{refused:?}"
+    );
+    let id = format!("failing-create/tp/name-taken/create/{name}");
+    let found = suture.expect_ever("found", is(&id))?;
+    ensure!(
+        found["finding"]["evidence"]
+            .to_string()
+            .contains("`device or resource busy`"),
+        "{found}"
+    );
+    vm.sh(&format!("dmsetup remove {name}"))?;
+    prepare_with_retries(&stage.containerd, "one")?;
+    suture.expect_ever("resolved", is(&id))?;
+
+    let name = format!("tp-snap-{}", stage.next()?);
+    stage.containerd.prepare("held", None)?.ok()?;
+    let _holder = vm.spawn(["sh", "-c", &format!("exec sleep 600 < /dev/mapper/{name}")], &[])?;
+    vm.wait_until("the device is open", PATIENCE, || {
+        let open = vm.sh(&format!("dmsetup info -c --noheadings -o open {name}"))?;
+        Ok(open.trim() == "1")
+    })?;
+    let mut removal = stage.begin(&["snapshots", "--snapshotter", "devmapper", "rm", "held"])?;
+    let id = format!("failing-remove/tp/in-use/remove/{name}");
+    let found = suture.expect_ever("found", is(&id))?;
+    ensure!(
+        found["finding"]["evidence"]
+            .to_string()
+            .contains("removing a dm device fails with EBUSY"),
+        "{found}"
+    );
+    vm.sh("kill $(pidof sleep)")?;
+    removal.wait(PATIENCE)?.ok()?;
+    suture.expect_ever("resolved", is(&id))?;
+
+    let lost = stage.pool_db()?.devices["tp-snap-1"].device_id;
+    vm.sh(&format!("dmsetup message tp 0 'delete {lost}'"))?;
+    let refused = stage.containerd.prepare("child", Some("layer"))?;
+    ensure!(
+        !refused.status.success() && refused.stderr.contains("no data available"),
+        "{refused:?}"
+    );
+    let id = format!("failing-create/tp/parent-missing/{lost}");
+    let found = suture.expect_ever("found", is(&id))?;
+    ensure!(
+        found["finding"]["evidence"]
+            .to_string()
+            .contains(&format!("from thin device {lost}")),
+        "{found}"
+    );
+    // What is in the way is a finding of its own.
+    suture.expect_ever("found", |report| report["finding"]["class"] == "row-without-thin")?;
+    suture.stop()
+}

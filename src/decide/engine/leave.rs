@@ -1,6 +1,8 @@
 //! What containerd heals by itself, and suture would only be in the way of.
 
-use crate::model::{DeviceState, Diagnosis, FindingClass, Provenance, RepairPlan, Subject, Survey, When};
+use crate::model::{
+    DeviceState, Diagnosis, FindingClass, Provenance, RepairPlan, Severity, Subject, Survey, When,
+};
 
 /// How containerd heals it; nothing where it does not.
 pub(super) fn to_containerd(diagnosis: &Diagnosis, offline: &RepairPlan, survey: &Survey) -> Option<String> {
@@ -14,7 +16,9 @@ pub(super) fn to_containerd(diagnosis: &Diagnosis, offline: &RepairPlan, survey:
     let proof_would_be_lost =
         offline.deletes().next().is_some() && matches!(offline.provenance, Provenance::ToldByRecord { .. });
     let next = diagnosis.finding.class == FindingClass::FaultyNext;
-    (next && !proof_would_be_lost && diagnosis.remedy.when != When::Online)
+    // A dm device without a table stays in the way of every next one.
+    let works = diagnosis.severity != Severity::Outage;
+    (next && works && !proof_would_be_lost && diagnosis.remedy.when != When::Online)
         .then(|| "the next new container overwrites the record, and works".to_owned())
 }
 

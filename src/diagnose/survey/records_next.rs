@@ -100,7 +100,7 @@ fn wedge(scene: &Scene<'_>, id: SnapshotId, record: &DeviceRecord) -> Diagnosis 
     scene.diagnosis(case)
 }
 
-/// One that stops nobody: marked faulty, or begun and not activated.
+/// One that by itself stops nobody: marked faulty, or begun and not activated.
 fn unfinished(scene: &Scene<'_>, id: SnapshotId, record: &DeviceRecord, there: bool) -> Diagnosis {
     let mut case = case(scene, id, record, FindingClass::FaultyNext);
     let thin = record.device_id;
@@ -126,18 +126,33 @@ fn unfinished(scene: &Scene<'_>, id: SnapshotId, record: &DeviceRecord, there: b
         String::new()
     };
     case.consequence = format!("The next new container overwrites the record and works.{outlook}");
-    if scene.index.nodes_of(&record.name).next().is_some() {
+    let fails = format!(
+        "`failed to activate new thin device \"{}\"`: `device or resource busy`",
+        record.name.escape_debug()
+    );
+    let in_the_way = never_goes(scene, record);
+    if in_the_way {
+        case.severity = Severity::Outage;
+        let _ = write!(
+            case.summary,
+            " Its dm device was never given a table, and is in the way."
+        );
+        case.consequence = format!(
+            "Every new container on this node fails with {fails}, until that dm device is removed: containerd never takes one away that has no table. Restarting containerd does not help.{outlook}"
+        );
+    } else if scene.index.nodes_of(&record.name).next().is_some() {
         let _ = write!(
             case.consequence,
-            " The first try fails with `failed to activate new thin device \"{}\"`: `device or resource busy`; the second works.",
-            record.name.escape_debug()
+            " The first try fails with {fails}; the second works."
         );
     }
     // Created is written after the pool has answered that the device was made (`CreateThinDevice`, pool_device.go).
     // Before that its number may be of somebody else's device; and Faulty says nothing of what was before.
     let told = matches!(record.state, DeviceState::Created | DeviceState::Activating);
     let claimed = scene.claim(thin).is_some();
-    if !there {
+    if in_the_way && faulty && !scene.is_stopped() {
+        case.remedy = node_now(scene, record);
+    } else if !there {
         let node = undo::remove_node(scene, record).unwrap_or_default();
         case.remedy = forget(
             scene,
@@ -170,6 +185,35 @@ fn unfinished(scene: &Scene<'_>, id: SnapshotId, record: &DeviceRecord, there: b
         case.remedy = node_only(scene, record);
     }
     scene.diagnosis(case)
+}
+
+/// Whether the record's dm device was made and never given a table: `dmsetup` died at its second step of three. The kernel
+/// makes no second one of that name, and containerd's own undoing of a prepare that failed for it leaves it there.
+fn never_goes(scene: &Scene<'_>, record: &DeviceRecord) -> bool {
+    let mut nodes = scene.index.nodes_of(&record.name);
+    nodes.any(|node| !node.live && node.thin_ids.is_empty() && !node.unreadable)
+}
+
+/// Beside a running containerd only that dm device goes. The rest has time until it is stopped.
+fn node_now(scene: &Scene<'_>, record: &DeviceRecord) -> Treat {
+    match undo::remove_node(scene, record) {
+        Ok(acts) => Treat {
+            action: Treatment::RemoveNode,
+            when: When::Online,
+            guards: vec![
+                Condition::StillFound,
+                Condition::NobodyAtWork,
+                Condition::NoRow,
+                Condition::NotOpen,
+            ],
+            acts,
+            why: format!(
+                "Nobody has it open, it maps nothing, and it keeps every new container from starting. By hand: `dmsetup remove {}`.",
+                record.name.escape_debug()
+            ),
+        },
+        Err(why) => leave_alone(format!("The dm device is left alone, because {why}.")),
+    }
 }
 
 /// What is left to do where nobody can prove whose the thin device is: its dm device may go.

@@ -1,7 +1,7 @@
 //! What only the restart path can heal, and what is left to containerd.
 
 use super::*;
-use crate::model::Severity;
+use crate::model::{Act, DeviceNumber, Severity};
 
 fn stopped(bench: &mut Bench) {
     bench.survey.containerd = ContainerdState::Stopped { at_work: Vec::new() };
@@ -220,6 +220,29 @@ fn two_that_need_containerd_stopped_are_done_in_one_stop() {
     bench.pass(seconds(15));
     let acts = bench.round().into_iter().filter(|(_, verdict)| verdict.acts());
     assert_eq!(acts.count(), 2);
+}
+
+#[test]
+fn what_stays_in_containerds_way_is_not_left_to_it() {
+    let next = |live: bool| {
+        let mut bench = bench(HealingPolicy::default());
+        bench.put(|world| {
+            world
+                .id(1001, IdState::Faulty)
+                .record("tp-snap-1001", 1001, DeviceState::Faulty)
+        });
+        let mut node = testing::node("tp-snap-1001", 1001, DeviceNumber { major: 253, minor: 9 });
+        node.live = live;
+        node.thin_ids.retain(|_| live);
+        bench.survey.nodes.push(node);
+        bench.ripe(&FindingId("faulty-next/tp/tp-snap-1001".to_owned()))
+    };
+    assert!(matches!(next(true), Verdict::LeftToContainerd { .. }));
+    let verdict = next(false);
+    let Verdict::AwaitApproval { plan, .. } = &verdict else {
+        panic!("{verdict:?}")
+    };
+    assert!(matches!(plan.acts[..], [Act::RemoveNode { .. }]), "{plan:?}");
 }
 
 #[test]

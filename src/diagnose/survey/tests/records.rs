@@ -346,6 +346,76 @@ fn a_dm_device_in_the_way_of_the_next_snapshot_is_removed_while_containerd_is_st
 }
 
 #[test]
+fn a_dm_device_without_a_table_in_the_way_of_the_next_snapshot_is_an_outage_and_goes_at_once() {
+    let bare = |node: &mut Node| {
+        node.live = false;
+        node.thin_ids.clear();
+    };
+    let stopped = stage()
+        .sequence(4)
+        .thin(7)
+        .record(5, 7, Faulty)
+        .node(&name(5), 7)
+        .but(bare);
+    let found = stopped.only("faulty-next/tp/tp-snap-5");
+    assert_eq!(
+        (found.severity, found.remedy.when),
+        (Severity::Outage, When::Offline)
+    );
+    assert_eq!(found.remedy.acts, [remove(&stopped, 5)]);
+    assert!(
+        found.consequence.starts_with("Every new container"),
+        "{}",
+        found.consequence
+    );
+
+    let running = stopped.clone().running();
+    let found = running.only("faulty-next/tp/tp-snap-5");
+    assert_eq!(
+        (found.severity, found.remedy.when),
+        (Severity::Outage, When::Online)
+    );
+    assert_eq!(found.remedy.acts, [remove(&running, 5)]);
+    assert_eq!(
+        found.remedy.guards,
+        [
+            Condition::StillFound,
+            Condition::NobodyAtWork,
+            Condition::NoRow,
+            Condition::NotOpen
+        ]
+    );
+    let after = running.clone().heal().only("faulty-next/tp/tp-snap-5");
+    assert_eq!(after.severity, Severity::Notice);
+
+    // Somebody has it open, it will have a table, or it has one: then it is not in the way for ever, or not ours to remove.
+    let open = running.clone().but(|node| node.open_count = 1);
+    let found = open.only("faulty-next/tp/tp-snap-5");
+    assert_eq!(
+        (found.severity, found.remedy.action),
+        (Severity::Outage, Treatment::LeaveAlone)
+    );
+    for change in [
+        |node: &mut Node| node.thin_ids = vec![ThinId(7)],
+        |node: &mut Node| node.live = true,
+        |node: &mut Node| node.unreadable = true,
+    ] {
+        let other = running.clone().but(change).only("faulty-next/tp/tp-snap-5");
+        assert_eq!(other.severity, Severity::Notice);
+        assert_ne!(other.remedy.when, When::Online);
+    }
+    // While containerd may be at it, it may be on its way.
+    let begun = stage()
+        .sequence(4)
+        .thin(7)
+        .record(5, 7, Activating)
+        .node(&name(5), 7)
+        .but(bare);
+    let found = begun.running().only("faulty-next/tp/tp-snap-5");
+    assert!(found.may_be_in_flight && found.remedy.when == When::Offline);
+}
+
+#[test]
 fn an_interrupted_prepare_is_undone_while_its_record_still_proves_whose_device_it_is() {
     for state in [Created, Activating] {
         let stage = stage().sequence(4).thin(7).record(5, 7, state);
