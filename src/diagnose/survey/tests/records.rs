@@ -57,6 +57,20 @@ fn an_orphan_record_is_undone_and_forgotten_while_containerd_is_stopped() {
 }
 
 #[test]
+fn a_record_that_waits_for_a_clean_up_that_is_switched_off_is_told_so() {
+    let says = |state, why: &str| {
+        orphan(state)
+            .only("orphan-record/tp/tp-snap-3")
+            .remedy
+            .why
+            .contains(why)
+    };
+    let switched_off = "only while `async_remove` is on, which it is not";
+    assert!(says(Removed, switched_off) && !says(Removed, "in the state Removed only"));
+    assert!(says(Removing, "in the state Removed only") && !says(Removing, switched_off));
+}
+
+#[test]
 fn while_containerd_runs_only_its_kernel_side_is_undone_and_the_record_is_a_notice_then() {
     let orphan = orphan(Faulty).node(&name(3), 7).running();
     let found = orphan.only("orphan-record/tp/tp-snap-3");
