@@ -288,10 +288,11 @@ impl Survey {
     /// stores the latter first, and takes it away last (`createSnapshot`, `Remove`, core/metadata/snapshot.go): so the
     /// storage was lost, or is an older one, or a commit was cut between the two.
     #[must_use]
-    pub fn lost_snapshot(&self) -> Option<&str> {
-        let keys = self.core.iter().flat_map(|core| core.snapshots.keys());
-        keys.map(String::as_str)
-            .find(|key| !self.snapshots.snapshots.contains_key(*key))
+    pub fn lost_snapshot(&self) -> Option<(&str, &CoreSnapshot)> {
+        let known = self.core.iter().flat_map(|core| &core.snapshots);
+        known
+            .map(|(key, snapshot)| (key.as_str(), snapshot))
+            .find(|(key, _)| !self.snapshots.snapshots.contains_key(*key))
     }
 
     /// Whether there is no snapshot storage, or nothing in it, while there are records of its snapshots.
@@ -318,10 +319,12 @@ impl Survey {
                     .to_owned(),
             );
         }
-        self.lost_snapshot().map(|key| {
+        self.lost_snapshot().map(|(key, snapshot)| {
             format!(
-                "containerd's own database knows the snapshot {}, which metadata.db does not have: metadata.db looks older, or was lost",
-                key.escape_debug()
+                "containerd's own database knows the snapshot {}, which metadata.db does not have: metadata.db looks older, or was lost, or a commit was cut between the two (only then, and never where metadata.db was put back, `ctr --namespace '{}' snapshots --snapshotter devmapper rm '{}'` clears it)",
+                key.escape_debug(),
+                snapshot.namespace.escape_debug(),
+                snapshot.key.escape_debug()
             )
         })
     }

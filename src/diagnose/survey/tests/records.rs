@@ -219,6 +219,34 @@ fn the_first_snapshot_ever_can_be_a_wedge() {
     }
 }
 
+/// C10: nothing tells it from a metadata.db that was put back, but a person knows.
+#[test]
+fn where_a_commit_may_have_been_cut_it_is_told_how_a_person_ends_the_doubt() {
+    let cut = stage()
+        .sequence(4)
+        .thin(7)
+        .record(5, 7, Activated)
+        .with(|survey| {
+            let active = CoreSnapshot {
+                namespace: "k8s.io".to_owned(),
+                key: "extract-1 a".to_owned(),
+                parent: None,
+                leases: Vec::new(),
+            };
+            let core = survey.core.as_mut().unwrap();
+            core.snapshots.insert("k8s.io/9/extract-1 a".to_owned(), active);
+        });
+    let remedy = cut.only("wedge/tp/tp-snap-5").remedy;
+    assert_eq!(remedy.action, Treatment::LeaveAlone);
+    for words in [
+        "a commit was cut between the two",
+        "never where metadata.db was put back",
+        "`ctr --namespace 'k8s.io' snapshots --snapshotter devmapper rm 'extract-1 a'`",
+    ] {
+        assert!(remedy.why.contains(words), "{}", remedy.why);
+    }
+}
+
 /// A metadata.db that was put back from before the snapshot was made: its device may hold somebody's data.
 #[test]
 fn where_the_snapshot_database_is_no_proof_nothing_is_changed() {
