@@ -126,10 +126,19 @@ fn unfinished(scene: &Scene<'_>, id: SnapshotId, record: &DeviceRecord, there: b
         String::new()
     };
     case.consequence = format!("The next new container overwrites the record and works.{outlook}");
-    if scene.index.nodes_of(&record.name).next().is_some() {
+    let mut nodes = scene.index.nodes_of(&record.name).peekable();
+    if nodes.peek().is_some() {
+        // containerd's rollback takes away a dm device that it sees, and one without a live table it does not (`IsLoaded`).
+        let is_seen = nodes.all(|node| node.live);
+        let rest = if is_seen {
+            "the second works"
+        } else {
+            case.severity = Severity::Stuck;
+            "and so does every other, as long as that dm device is there, for it has no live table"
+        };
         let _ = write!(
             case.consequence,
-            " The first try fails with `failed to activate new thin device \"{}\"`: `device or resource busy`; the second works.",
+            " The first try fails with `failed to activate new thin device \"{}\"`: `device or resource busy`; {rest}.",
             record.name.escape_debug()
         );
     }

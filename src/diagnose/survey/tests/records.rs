@@ -219,6 +219,28 @@ fn the_first_snapshot_ever_can_be_a_wedge() {
     }
 }
 
+/// B6': containerd's rollback does not see such a device, and never takes it away.
+#[test]
+fn a_dm_device_without_a_live_table_is_in_the_way_of_every_try() {
+    let cut = || stage().sequence(4).thin(7).record(5, 7, Faulty).node(&name(5), 7);
+    let seen = cut().only("faulty-next/tp/tp-snap-5");
+    assert!(
+        seen.consequence.contains("the second works"),
+        "{}",
+        seen.consequence
+    );
+    assert_eq!(seen.severity, Severity::Notice);
+    let unseen = cut()
+        .but(|node| node.live = false)
+        .only("faulty-next/tp/tp-snap-5");
+    assert!(
+        unseen.consequence.contains("so does every other"),
+        "{}",
+        unseen.consequence
+    );
+    assert_eq!(unseen.severity, Severity::Stuck);
+}
+
 /// C10: nothing tells it from a metadata.db that was put back, but a person knows.
 #[test]
 fn where_a_commit_may_have_been_cut_it_is_told_how_a_person_ends_the_doubt() {
