@@ -318,19 +318,19 @@ impl Survey {
     /// stores the latter first, and takes it away last (`createSnapshot`, `Remove`, core/metadata/snapshot.go): so the
     /// storage was lost, or is an older one, or a commit was cut between the two.
     #[must_use]
-    pub fn lost_snapshot(&self) -> Option<&str> {
+    pub fn lost_snapshot(&self) -> Option<(&str, &CoreSnapshot)> {
         // Both are in order: going along them is many times quicker than a search for each.
         let mut listed = self.snapshots.snapshots.keys().peekable();
-        let mut known = self.core.iter().flat_map(|core| core.snapshots.keys());
-        let lost = known.find(|key| {
+        let mut known = self.core.iter().flat_map(|core| &core.snapshots);
+        let lost = known.find(|(key, _)| {
             loop {
-                match listed.peek().map_or(Ordering::Greater, |one| one.cmp(key)) {
+                match listed.peek().map_or(Ordering::Greater, |one| (*one).cmp(key)) {
                     Ordering::Less => drop(listed.next()),
                     other => break other == Ordering::Greater,
                 }
             }
         });
-        lost.map(String::as_str)
+        lost.map(|(key, snapshot)| (key.as_str(), snapshot))
     }
 
     /// Whether there is no snapshot storage, or nothing in it, while there are records of its snapshots.
@@ -357,10 +357,12 @@ impl Survey {
                     .to_owned(),
             );
         }
-        self.lost_snapshot().map(|key| {
+        self.lost_snapshot().map(|(key, snapshot)| {
             format!(
-                "containerd's own database knows the snapshot {}, which metadata.db does not have: metadata.db looks older, or was lost",
-                key.escape_debug()
+                "containerd's own database knows the snapshot {}, which metadata.db does not have: metadata.db looks older, or was lost, or a commit was cut between the two (only then, and never where metadata.db was put back, `ctr --namespace '{}' snapshots --snapshotter devmapper rm '{}'` clears it)",
+                key.escape_debug(),
+                snapshot.namespace.escape_debug(),
+                snapshot.key.escape_debug()
             )
         })
     }

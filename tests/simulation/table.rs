@@ -63,10 +63,10 @@ fn predicted(window: &str, power: bool) -> (Service, &'static str) {
     match window {
         "B1" | "B2" => (Works, "a number is burned"),
         "B3" | "B4" | "B5" => (Works, "the thin device is leaked"),
-        "B6-1" if !power => (Never, "a dm device without a table is never taken away"),
-        "S9-1" if !power => (
+        "B6-1" | "B6-2" if !power => (Never, "a dm device without a live table is never taken away"),
+        "S9-1" | "S9-2" if !power => (
             Never,
-            "a dm device without a table is never taken away; the layer hangs until a reboot",
+            "a dm device without a live table is never taken away; the layer hangs until a reboot",
         ),
         "B6-1" | "B6-2" | "B6" => (activating, "the thin device is leaked"),
         "B7" | "B8" | "B9-" | "B9" | "S12" | "S13" | "S14-" | "S14" => (Never, "containerd#5646"),

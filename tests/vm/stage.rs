@@ -14,10 +14,16 @@ use xtask::vm::{
     containerd::{Containerd, Options, Parked},
 };
 
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, long_lane};
 
-/// How long a VM on which scenarios follow each other may live.
-const LIFE: Duration = Duration::from_hours(1);
+/// How long a VM on which scenarios follow each other may live: as long as the lane, on a busy machine.
+fn life() -> Duration {
+    Duration::from_hours(if long_lane() { 6 } else { 1 })
+}
+
+/// How much room a scenario needs where the pool's file is, in MiB: a thin pool writes all of its data device before it comes
+/// back to what was freed, so that the file grows with every scenario, and it is in memory.
+const ROOM: u64 = 300;
 
 /// How long each commit stays on show to somebody who waits for one: the machine may be busy.
 const ON_SHOW: Duration = Duration::from_millis(2500);
@@ -37,7 +43,7 @@ pub(crate) fn on_stage(scenario: impl FnOnce(&mut Stage<'_>) -> Result<()>) -> R
     let (vm, parked) = if let Some(stage) = idle {
         stage
     } else {
-        let vm = super::support::machine().time_limit(LIFE).boot()?;
+        let vm = super::support::machine().time_limit(life()).boot()?;
         let parked = Containerd::serving(&vm)?.park();
         (vm, parked)
     };
@@ -52,7 +58,14 @@ pub(crate) fn on_stage(scenario: impl FnOnce(&mut Stage<'_>) -> Result<()>) -> R
     scenario(&mut stage)?;
     stage.leave_clean().context("the stage is not left clean")?;
     xtask::vm::tell_time(begun.elapsed());
+    let room: u64 = vm
+        .sh("df --output=avail -B1M /persist | tail -n 1")?
+        .trim()
+        .parse()?;
     let parked = stage.containerd.park();
+    if room < ROOM {
+        return vm.shutdown();
+    }
     IDLE.lock()
         .unwrap_or_else(PoisonError::into_inner)
         .push((vm, parked));
@@ -250,6 +263,8 @@ impl Stage<'_> {
             self.containerd.start()?;
         }
         if self.containerd.options() != &Options::default() {
+            // What waits for the clean-up is cleaned up only as long as that is on.
+            self.remove_all()?;
             self.containerd.set_async_remove(false)?;
             self.containerd.restart()?;
         }

@@ -82,9 +82,9 @@ pub(super) fn of(class: FindingClass) -> ClassText {
                 "a record bears the next number, and no snapshot has it",
                 "its state is Faulty; or it is before Activated while containerd is stopped",
             ],
-            consequence: "The next snapshot works; but not where the record has a dm device that was never given a table: then every one fails until that is removed. Where the thin device is there still, its space is never given back.",
+            consequence: "The next snapshot works; but not where the record has a dm device without a live table: then every one fails until that is removed. Where the thin device is there still, its space is never given back.",
             repair: "Such a dm device is removed at once. The rest only while containerd is stopped: `suture repair --offline` takes the record back, with whatever is left of its device.",
-            by_hand: "`dmsetup remove` of a dm device without a table. Else nothing has to be done: the next snapshot overwrites the record.",
+            by_hand: "`dmsetup remove` of a dm device without a live table. Else nothing has to be done: the next snapshot overwrites the record.",
         },
         FindingClass::FaultyLive => ClassText {
             definition: "containerd was stopped while it suspended, resumed or deactivated a device, and marked its record faulty at its next start. The layer is good and in use. Faulty is not garbage: whoever deletes faulty devices deletes such layers.",

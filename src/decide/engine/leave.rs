@@ -16,7 +16,7 @@ pub(super) fn to_containerd(diagnosis: &Diagnosis, offline: &RepairPlan, survey:
     let proof_would_be_lost =
         offline.deletes().next().is_some() && matches!(offline.provenance, Provenance::ToldByRecord { .. });
     let next = diagnosis.finding.class == FindingClass::FaultyNext;
-    // A dm device without a table stays in the way of every next one.
+    // A dm device without a live table stays in the way of every next one.
     let works = diagnosis.severity != Severity::Outage;
     (next && works && !proof_would_be_lost && diagnosis.remedy.when != When::Online)
         .then(|| "the next new container overwrites the record, and works".to_owned())

@@ -113,13 +113,18 @@ fn undo_past(scene: &Scene<'_>, record: &DeviceRecord, mut acts: Vec<Act>) -> Tr
     } else {
         When::Online
     };
+    let clean_up = if record.state == DeviceState::Removed {
+        "it waits for a clean-up that containerd makes only while `async_remove` is on, which it is not"
+    } else {
+        "containerd's clean-up looks at records in the state Removed only"
+    };
     Treat {
         action: Treatment::UndoHalfDone,
         when,
         guards,
         acts,
         why: format!(
-            "The number of snapshot {} was given out once and is never drawn again, and containerd's clean-up looks at records in the state Removed only, so nobody will come back to it. By hand: `dmsetup remove {}`, then `dmsetup message {} 0 'delete {}'`.",
+            "The number of snapshot {} was given out once and is never drawn again, and {clean_up}, so nobody will come back to it. By hand: `dmsetup remove {}`, then `dmsetup message {} 0 'delete {}'`.",
             record.name.escape_debug(),
             record.name.escape_debug(),
             scene.survey.pool_name.as_str().escape_debug(),

@@ -135,10 +135,10 @@ fn unfinished(scene: &Scene<'_>, id: SnapshotId, record: &DeviceRecord, there: b
         case.severity = Severity::Outage;
         let _ = write!(
             case.summary,
-            " Its dm device was never given a table, and is in the way."
+            " Its dm device has no live table, and is in the way."
         );
         case.consequence = format!(
-            "Every new container on this node fails with {fails}, until that dm device is removed: containerd never takes one away that has no table. Restarting containerd does not help.{outlook}"
+            "Every new container on this node fails with {fails}, until that dm device is removed: containerd's own undoing does not see one without a live table (`IsLoaded`). Restarting containerd does not help.{outlook}"
         );
     } else if scene.index.nodes_of(&record.name).next().is_some() {
         let _ = write!(
@@ -187,11 +187,11 @@ fn unfinished(scene: &Scene<'_>, id: SnapshotId, record: &DeviceRecord, there: b
     scene.diagnosis(case)
 }
 
-/// Whether the record's dm device was made and never given a table: `dmsetup` died at its second step of three. The kernel
-/// makes no second one of that name, and containerd's own undoing of a prepare that failed for it leaves it there.
+/// Whether the record's dm device has no live table: `dmsetup` died before its last step of three. The kernel makes no second
+/// one of that name, and containerd's own undoing of a prepare that failed for it does not see it (`IsLoaded`, pool_device.go).
 fn never_goes(scene: &Scene<'_>, record: &DeviceRecord) -> bool {
     let mut nodes = scene.index.nodes_of(&record.name);
-    nodes.any(|node| !node.live && node.thin_ids.is_empty() && !node.unreadable)
+    nodes.any(|node| !node.live && !node.unreadable)
 }
 
 /// Beside a running containerd only that dm device goes. The rest has time until it is stopped.
@@ -208,7 +208,7 @@ fn node_now(scene: &Scene<'_>, record: &DeviceRecord) -> Treat {
             ],
             acts,
             why: format!(
-                "Nobody has it open, it maps nothing, and it keeps every new container from starting. By hand: `dmsetup remove {}`.",
+                "Nobody has it open, it has no live table, and it keeps every new container from starting. By hand: `dmsetup remove {}`.",
                 record.name.escape_debug()
             ),
         },

@@ -1,7 +1,10 @@
 //! The crash table on a real containerd: it dies in one window after another, and what comes of it when nobody helps, when
 //! suture repairs beside it and when suture repairs before its start is held to the rows in `rows`, which
-//! docs/crash-table.md shows. `page` holds the page to the rows, `scenes` sets the operations and breaks them.
+//! docs/crash-table.md shows. `page` holds the page to the rows, `scenes` sets the operations and breaks them at `deaths`.
 
+mod deaths;
+mod doubt;
+mod found;
 mod page;
 mod rows;
 mod scenes;
@@ -12,8 +15,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use xtask::vm::containerd::{Containerd, Options};
 
 use self::{
-    rows::{ROWS, Row},
-    scenes::{DEADLINE, NOTHING, SOON, Scene, Set, in_words, person},
+    rows::{Row, rows},
+    scenes::{DEADLINE, NOTHING, SOON, Scene, Set, in_words},
 };
 use crate::{stage::*, support::*};
 
@@ -49,7 +52,7 @@ fn alone_and_beside(stage: &mut Stage<'_>, set: &Set, happened: &mut Happened) -
         let service = set.service(stage, "healed")?;
         ensure!(service != "never works", "suture did not heal it");
     }
-    person(stage).context("after it was alone")
+    set.person(stage).context("after it was alone")
 }
 
 /// The classes of what `suture check` finds.
@@ -82,7 +85,7 @@ fn before(stage: &mut Stage<'_>, set: &Set, happened: &mut Happened) -> Result<(
         said.push(format!("left: {left}"));
     }
     happened.before = said.join("; ");
-    person(stage).context("after a repair before its start")
+    set.person(stage).context("after a repair before its start")
 }
 
 /// Names the windows that are to be played.
@@ -108,12 +111,14 @@ fn by_power_cut(row: &Row) -> Result<Happened> {
     let disks = tempfile::tempdir()?;
     let mut happened = Happened::default();
     let set = cut(row, disks.path(), "a")?;
-    on_disks(disks.path(), |stage| {
+    on_disks(disks.path(), row.scene, |stage| {
         alone_and_beside(stage, &set, &mut happened)?;
         stage.remove_all()
     })?;
     let set = cut(row, disks.path(), "b")?;
-    on_disks(disks.path(), |stage| before(stage, &set, &mut happened))?;
+    on_disks(disks.path(), row.scene, |stage| {
+        before(stage, &set, &mut happened)
+    })?;
     Ok(happened)
 }
 
@@ -127,24 +132,27 @@ fn cut(row: &Row, disks: &Path, tag: &str) -> Result<Set> {
     Ok(set)
 }
 
-fn on_disks(disks: &Path, scenario: impl FnOnce(&mut Stage<'_>) -> Result<()>) -> Result<()> {
+fn on_disks(disks: &Path, scene: Scene, scenario: impl FnOnce(&mut Stage<'_>) -> Result<()>) -> Result<()> {
     let vm = boot_with_disks(disks)?;
-    let containerd = Containerd::set_up(&vm, Options::default())?;
+    let options = Options {
+        async_remove: scene == Scene::CleanUp,
+        ..Options::default()
+    };
+    let containerd = Containerd::set_up(&vm, options)?;
     scenario(&mut Stage { vm: &vm, containerd })?;
     vm.shutdown()
 }
 
-/// Holds a scene's rows to what happens: those of the normal lane, or all.
-fn hold(scene: Scene) -> Result<()> {
+/// Holds the rows of scenes to what happens: those of the normal lane, or all.
+fn hold(scenes: &[Scene]) -> Result<()> {
     let mut wrong = Vec::new();
-    let rows: Vec<_> = ROWS
-        .iter()
-        .filter(|row| row.scene == scene && is_chosen(row))
+    let rows: Vec<_> = rows()
+        .filter(|row| scenes.contains(&row.scene) && is_chosen(row))
         .collect();
     let none_is_meant = std::env::var_os(CHOSEN).is_some();
     ensure!(
         !rows.is_empty() || none_is_meant,
-        "no window of {scene:?} is played"
+        "no window of {scenes:?} is played"
     );
     for row in rows {
         let happened = if row.power {
@@ -182,30 +190,40 @@ fn is_chosen(row: &Row) -> bool {
 
 #[test]
 fn a_containerd_that_dies_in_a_prepare_without_a_parent_leaves_what_the_crash_table_says() -> Result<()> {
-    hold(Scene::Base)
+    hold(&[Scene::Base])
 }
 
 #[test]
 fn a_containerd_that_dies_in_a_prepare_on_a_layer_leaves_what_the_crash_table_says() -> Result<()> {
-    hold(Scene::Layer)
+    hold(&[Scene::Layer, Scene::View])
 }
 
 #[test]
 fn a_containerd_that_dies_in_a_prepare_on_a_loaded_layer_leaves_what_the_crash_table_says() -> Result<()> {
-    hold(Scene::Loaded)
+    hold(&[Scene::Loaded])
 }
 
 #[test]
 fn a_containerd_that_dies_in_a_commit_leaves_what_the_crash_table_says() -> Result<()> {
-    hold(Scene::Commit)
+    hold(&[Scene::Commit, Scene::CommitMounted])
 }
 
 #[test]
 fn a_containerd_that_dies_in_a_removal_leaves_what_the_crash_table_says() -> Result<()> {
-    hold(Scene::Remove)
+    hold(&[Scene::Remove, Scene::RemoveLayer])
 }
 
 #[test]
 fn a_containerd_that_dies_in_a_clean_up_leaves_what_the_crash_table_says() -> Result<()> {
-    hold(Scene::CleanUp)
+    hold(&[Scene::CleanUp])
+}
+
+#[test]
+fn a_containerd_that_dies_as_it_starts_leaves_what_the_crash_table_says() -> Result<()> {
+    hold(&[Scene::Start])
+}
+
+#[test]
+fn a_containerd_that_dies_as_it_takes_back_a_prepare_leaves_what_the_crash_table_says() -> Result<()> {
+    hold(&[Scene::TakingBack])
 }

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, fs};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::rows::{MISSED, ROWS};
+use super::rows::{MISSED, rows};
 
 const BEGIN: &str = "<!-- on a real containerd: begin -->\n";
 const END: &str = "\n<!-- on a real containerd: end -->";
@@ -14,7 +14,7 @@ const HEAD: &str = "| window | containerd died | crash | the facts: when nobody 
 fn table() -> String {
     let mut text = String::new();
     let mut scene = None;
-    for row in ROWS {
+    for row in rows() {
         if scene != Some(row.scene) {
             let _ = write!(text, "\n### {}\n\n{HEAD}", row.scene.name());
             scene = Some(row.scene);

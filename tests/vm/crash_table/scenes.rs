@@ -1,11 +1,10 @@
-//! The operations of containerd's that are broken, and the places where it dies in them.
-
-use std::fmt;
+//! The operations of containerd's that are broken, and what people do before and after.
 
 use anyhow::{Context as _, Result};
-use suture::model::{DeviceRecord, SnapshotId};
-use xtask::vm::containerd::Side;
+use suture::model::SnapshotId;
+use xtask::vm::{Signal, containerd::Side};
 
+use super::deaths::Death;
 use crate::stage::*;
 
 /// One operation of containerd's.
@@ -17,10 +16,20 @@ pub(super) enum Scene {
     Layer,
     /// A prepare on a layer that somebody still has mounted, so that its dm device waits for its removal.
     Loaded,
+    /// A view of such a layer.
+    View,
     Commit,
+    /// A commit of a snapshot that somebody has mounted, so that its dm device waits for its removal.
+    CommitMounted,
     Remove,
+    /// Of a layer, which has no dm device.
+    RemoveLayer,
     /// With `async_remove`.
     CleanUp,
+    /// A prepare that fails where the dm device of an earlier one, cut in B6, has its name; containerd takes it back.
+    TakingBack,
+    /// containerd's own start, when the dm device of a snapshot is gone, as after a reboot.
+    Start,
 }
 
 impl Scene {
@@ -29,58 +38,42 @@ impl Scene {
             Self::Base => "prepare without a parent",
             Self::Layer => "prepare on a layer that is not loaded",
             Self::Loaded => "prepare on a layer that is loaded",
+            Self::View => "view",
             Self::Commit => "commit",
+            Self::CommitMounted => "commit of a device that is mounted",
             Self::Remove => "remove",
+            Self::RemoveLayer => "remove of a layer",
             Self::CleanUp => "remove with async_remove, and its clean-up",
+            Self::TakingBack => {
+                "taking back a prepare that failed, for a dm device of its name was left in B6"
+            }
+            Self::Start => "containerd's start, when a dm device is gone",
         }
     }
-}
 
-/// Where containerd dies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Death {
-    /// After so many commits to its pool database.
-    Pool(u32),
-    /// After a commit to its snapshot database.
-    Rows,
-    /// In it, before it takes effect.
-    BeforeRows,
-    /// After so many commits to its own database.
-    Core(u32),
-    /// After this call of `dmsetup`'s, given as a pattern of the shell's.
-    Call(&'static str),
-    /// In this call of `dmsetup`'s, of which only these commands are run.
-    Within(&'static str, &'static str),
-    /// After `mkfs`.
-    Mkfs,
-    /// About to unmount the new file system.
-    Unmount,
-}
+    /// Whether there is a layer below the snapshot.
+    fn is_on_a_layer(self) -> bool {
+        matches!(self, Self::Layer | Self::Loaded | Self::View)
+    }
 
-impl fmt::Display for Death {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// What the key ends with that is there once the operation is done.
+    pub(super) fn makes(self) -> &'static str {
         match self {
-            Self::Pool(count) => write!(formatter, "after commit {count} of the pool database"),
-            Self::Rows => write!(formatter, "after the commit of the snapshot database"),
-            Self::BeforeRows => write!(formatter, "in the commit of the snapshot database"),
-            Self::Core(count) => write!(formatter, "after commit {count} of its own database"),
-            Self::Call(call) => write!(formatter, "after `dmsetup {}`", call.trim_end_matches(" *")),
-            Self::Within(call, _) => write!(formatter, "within `dmsetup {}`", call.trim_end_matches(" *")),
-            Self::Mkfs => write!(formatter, "after `mkfs.ext4`"),
-            Self::Unmount => write!(formatter, "before `umount`"),
+            Self::Commit | Self::CommitMounted => "committed",
+            _ => "new",
         }
     }
 }
 
 /// A scene that is set: what the operation is made on.
 pub(super) struct Set {
-    scene: Scene,
+    pub(super) scene: Scene,
     /// What the keys of its snapshots begin with.
     tag: String,
     /// The snapshot that is made, committed or removed.
-    number: u64,
+    pub(super) number: u64,
     /// The layer below it, where that plays a part.
-    layer: Option<u64>,
+    pub(super) layer: Option<u64>,
 }
 
 impl Set {
@@ -92,25 +85,41 @@ impl Set {
             stage.containerd.set_async_remove(true)?;
             stage.containerd.restart()?;
         }
-        if matches!(scene, Scene::Layer | Scene::Loaded) {
+        if scene.is_on_a_layer() {
             let below = stage.next()?;
             layer = Some(below);
             stage.containerd.prepare(&key("base"), None)?.ok()?;
             if scene == Scene::Loaded {
-                stage.vm.sh(&format!(
-                    "mkdir -p /mnt/held; mount /dev/mapper/tp-snap-{below} /mnt/held; sync"
-                ))?;
+                hold(stage, below)?;
             }
             stage.containerd.commit(&key("layer"), &key("base"))?.ok()?;
         }
         let number = stage.next()?;
+        if scene == Scene::TakingBack {
+            let containerd = &mut stage.containerd;
+            containerd.kill_at_dmsetup(Side::After, "create *")?;
+            let _client = containerd.begin_prepare(&key("cut"))?;
+            containerd.wait_for_death()?;
+            containerd.remove_wrappers()?;
+            containerd.start()?;
+        }
         match scene {
-            Scene::Base | Scene::Layer | Scene::Loaded => {}
-            Scene::Commit => drop(stage.containerd.prepare(&key("active"), None)?.ok()?),
+            Scene::Base | Scene::Layer | Scene::Loaded | Scene::View | Scene::TakingBack => {}
+            Scene::Commit | Scene::CommitMounted | Scene::Start => {
+                stage.containerd.prepare(&key("active"), None)?.ok()?;
+            }
+            Scene::RemoveLayer => {
+                stage.containerd.prepare(&key("base"), None)?.ok()?;
+                stage.containerd.commit(&key("doomed"), &key("base"))?.ok()?;
+                stage.containerd.ctr(["leases", "create", "--id", tag])?.ok()?;
+            }
             Scene::Remove | Scene::CleanUp => {
                 stage.containerd.prepare(&key("doomed"), None)?.ok()?;
                 stage.containerd.ctr(["leases", "create", "--id", tag])?.ok()?;
             }
+        }
+        if scene == Scene::CommitMounted {
+            hold(stage, number)?;
         }
         Ok(Self {
             scene,
@@ -120,7 +129,7 @@ impl Set {
         })
     }
 
-    fn key(&self, what: &str) -> String {
+    pub(super) fn key(&self, what: &str) -> String {
         format!("{}-{what}", self.tag)
     }
 
@@ -135,10 +144,15 @@ impl Set {
         let key = |what: &str| format!("\"{}\"", self.key(what));
         let ctr = "ctr snapshots --snapshotter devmapper";
         match self.scene {
-            Scene::Base => format!("{ctr} prepare {}", key("new")),
+            Scene::Base | Scene::TakingBack => format!("{ctr} prepare {}", key("new")),
             Scene::Layer | Scene::Loaded => format!("{ctr} prepare {} {}", key("new"), key("layer")),
-            Scene::Commit => format!("{ctr} commit {} {}", key("committed"), key("active")),
-            Scene::Remove | Scene::CleanUp => {
+            Scene::View => format!("{ctr} view {} {}", key("new"), key("layer")),
+            // containerd is started instead.
+            Scene::Start => String::new(),
+            Scene::Commit | Scene::CommitMounted => {
+                format!("{ctr} commit {} {}", key("committed"), key("active"))
+            }
+            Scene::Remove | Scene::RemoveLayer | Scene::CleanUp => {
                 format!(
                     "{ctr} rm {}; ctr leases delete --sync \"{}\"",
                     key("doomed"),
@@ -152,56 +166,33 @@ impl Set {
     pub(super) fn break_at(&self, stage: &mut Stage<'_>, death: Death) -> Result<()> {
         let options = stage.containerd.options().clone();
         let containerd = &mut stage.containerd;
+        if self.scene == Scene::Start {
+            // The dm device goes as with a reboot.
+            containerd.kill(Signal::KILL)?;
+            stage.vm.sh(&format!("dmsetup remove tp-snap-{}", self.number))?;
+        }
         match death {
             Death::Pool(count) => containerd.kill_after_commits(&options.pool_db(), count)?,
             Death::Rows => containerd.kill_after_commits(&options.snapshot_db(), 1)?,
             Death::BeforeRows => containerd.kill_at_commit(&options.snapshot_db())?,
             Death::Core(count) => containerd.kill_after_commits(&options.core_db(), count)?,
             Death::Call(call) => containerd.kill_at_dmsetup(Side::After, call)?,
-            Death::Within(call, commands) => containerd.die_in_dmsetup(call, commands)?,
+            Death::Ahead(call) => containerd.kill_at_dmsetup(Side::Before, call)?,
+            Death::Within(half) => containerd.die_in_dmsetup(half.call(), half.commands())?,
             Death::Mkfs => containerd.kill_after_mkfs()?,
             Death::Unmount => containerd.kill_at_unmount()?,
         }
-        let _client = stage.vm.spawn(["sh", "-c", &self.operation()], &[])?;
+        let _client = if self.scene == Scene::Start {
+            stage.containerd.launch()?;
+            None
+        } else {
+            Some(stage.vm.spawn(["sh", "-c", &self.operation()], &[])?)
+        };
         stage
             .containerd
             .wait_for_death()
             .with_context(|| format!("{} never came to: {death}", self.scene.name()))?;
         stage.containerd.remove_wrappers()
-    }
-
-    /// What is there of the snapshot, and what is unusual of the layer below it. containerd does not run.
-    pub(super) fn found(&self, stage: &Stage<'_>) -> Result<String> {
-        let database = stage.pool_db()?;
-        let thin = stage.containerd.thin_ids()?;
-        let mut words = Vec::new();
-        let record = database.devices.get(&format!("tp-snap-{}", self.number));
-        words.push(state_of(record));
-        if record.is_some_and(|record| thin.contains(&u64::from(record.device_id.0))) {
-            words.push("thin device".to_owned());
-        }
-        words.extend(node(stage, self.number)?);
-        let rows = stage.snapshot_db()?.snapshots;
-        if rows.values().any(|row| row.id == SnapshotId(self.number)) {
-            words.push("row".to_owned());
-        }
-        // A key that nobody used before is in the file only once it was written there.
-        let core = stage.containerd.options().core_db();
-        if stage
-            .vm
-            .run(["grep", "-q", &self.key("new"), &core])?
-            .status
-            .success()
-        {
-            words.push("known to containerd".to_owned());
-        }
-        if let Some(layer) = self.layer {
-            let below = database.devices.get(&format!("tp-snap-{layer}"));
-            let mut of_layer = vec![state_of(below)];
-            of_layer.extend(node(stage, layer)?);
-            words.push(format!("the layer {}", of_layer.join(", ")));
-        }
-        Ok(words.join(", "))
     }
 
     /// Whether new snapshots can be made: people try three times.
@@ -217,22 +208,43 @@ impl Set {
         Ok("never works")
     }
 
+    /// What only people may do, so that nothing is left.
+    pub(super) fn person(&self, stage: &mut Stage<'_>) -> Result<()> {
+        if matches!(self.scene, Scene::Commit | Scene::CommitMounted) {
+            // C10 leaves the old key in containerd's own database, and as long as it is there suture deletes nothing.
+            let _ = stage.containerd.remove(&self.key("active"))?;
+        }
+        if self.scene == Scene::Start {
+            // suture leaves a dm device alone that is in the way of a good record and has no live table.
+            let name = format!("tp-snap-{}", self.number);
+            stage.vm.sh(&format!(
+                "dmsetup info -c --noheadings -o attr {name} | grep -q ^L || dmsetup remove {name} || true"
+            ))?;
+        }
+        person(stage)
+    }
+
     /// What comes of the same once more, where that is no prepare.
     pub(super) fn again(&self, stage: &Stage<'_>) -> Result<Option<&'static str>> {
         Ok(match self.scene {
-            Scene::Base | Scene::Layer | Scene::Loaded => None,
-            Scene::Commit => {
+            Scene::Base | Scene::Layer | Scene::Loaded | Scene::View | Scene::TakingBack => None,
+            Scene::Commit | Scene::CommitMounted | Scene::Start => {
                 let tried = stage
                     .containerd
                     .commit(&self.key("committed"), &self.key("active"))?;
                 eprintln!("{}: {}", self.tag, tried.stderr.trim());
+                let key = self.key("committed");
+                let is_there =
+                    || -> Result<bool> { Ok(stage.containerd.ls()?.iter().any(|one| one.key == key)) };
                 Some(if tried.status.success() {
                     "it can be committed"
+                } else if is_there()? {
+                    "it is committed already"
                 } else {
                     "it can not be committed"
                 })
             }
-            Scene::Remove | Scene::CleanUp => {
+            Scene::Remove | Scene::RemoveLayer | Scene::CleanUp => {
                 // Removing something makes containerd look for what else is to be collected.
                 let _ = stage.containerd.remove(&self.key("alone-works"))?;
                 stage.containerd.collect_garbage()?;
@@ -252,49 +264,16 @@ impl Set {
     }
 }
 
-fn state_of(record: Option<&DeviceRecord>) -> String {
-    record.map_or_else(|| "no record".to_owned(), |record| record.state.to_string())
+/// Somebody has a snapshot mounted.
+fn hold(stage: &Stage<'_>, number: u64) -> Result<()> {
+    stage.vm.sh(&format!(
+        "mkdir -p /mnt/held; mount /dev/mapper/tp-snap-{number} /mnt/held; sync"
+    ))?;
+    Ok(())
 }
 
-/// The state of a snapshot's dm device, if it is there.
-fn node(stage: &Stage<'_>, number: u64) -> Result<Option<String>> {
-    let name = format!("tp-snap-{number}");
-    let info = stage.vm.run([
-        "dmsetup",
-        "info",
-        "--columns",
-        "--noheadings",
-        "-o",
-        "attr",
-        &name,
-    ])?;
-    if !info.status.success() {
-        return Ok(None);
-    }
-    let attributes = info.stdout.trim().to_owned();
-    let table = stage.vm.run(["dmsetup", "table", &name])?.stdout;
-    let mounted = stage
-        .vm
-        .sh("cat /proc/mounts")?
-        .contains(&format!("/dev/mapper/{name} "));
-    let kind = if !attributes.starts_with('L') {
-        "dm device without a table"
-    } else if table.contains(" error") {
-        "dm device with the error table"
-    } else if attributes.contains('s') {
-        "suspended dm device"
-    } else {
-        "dm device"
-    };
-    Ok(Some(if mounted {
-        format!("{kind}, mounted")
-    } else {
-        kind.to_owned()
-    }))
-}
-
-/// What only people may do: they unmount what was left mounted, and name the thin devices that nobody needs.
-pub(super) fn person(stage: &mut Stage<'_>) -> Result<()> {
+/// They unmount what was left mounted, and name the thin devices that nobody needs.
+fn person(stage: &mut Stage<'_>) -> Result<()> {
     stage.vm.sh(
         "for place in $(awk '/^.dev.mapper.tp-snap-/ { print $2 }' /proc/mounts); do timeout 20 umount $place; done",
     )?;

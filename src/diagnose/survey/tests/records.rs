@@ -57,6 +57,20 @@ fn an_orphan_record_is_undone_and_forgotten_while_containerd_is_stopped() {
 }
 
 #[test]
+fn a_record_that_waits_for_a_clean_up_that_is_switched_off_is_told_so() {
+    let says = |state, why: &str| {
+        orphan(state)
+            .only("orphan-record/tp/tp-snap-3")
+            .remedy
+            .why
+            .contains(why)
+    };
+    let switched_off = "only while `async_remove` is on, which it is not";
+    assert!(says(Removed, switched_off) && !says(Removed, "in the state Removed only"));
+    assert!(says(Removing, "in the state Removed only") && !says(Removing, switched_off));
+}
+
+#[test]
 fn while_containerd_runs_only_its_kernel_side_is_undone_and_the_record_is_a_notice_then() {
     let orphan = orphan(Faulty).node(&name(3), 7).running();
     let found = orphan.only("orphan-record/tp/tp-snap-3");
@@ -205,6 +219,34 @@ fn the_first_snapshot_ever_can_be_a_wedge() {
     }
 }
 
+/// C10: nothing tells it from a metadata.db that was put back, but a person knows.
+#[test]
+fn where_a_commit_may_have_been_cut_it_is_told_how_a_person_ends_the_doubt() {
+    let cut = stage()
+        .sequence(4)
+        .thin(7)
+        .record(5, 7, Activated)
+        .with(|survey| {
+            let active = CoreSnapshot {
+                namespace: "k8s.io".to_owned(),
+                key: "extract-1 a".to_owned(),
+                parent: None,
+                leases: Vec::new(),
+            };
+            let core = survey.core.as_mut().unwrap();
+            core.snapshots.insert("k8s.io/9/extract-1 a".to_owned(), active);
+        });
+    let remedy = cut.only("wedge/tp/tp-snap-5").remedy;
+    assert_eq!(remedy.action, Treatment::LeaveAlone);
+    for words in [
+        "a commit was cut between the two",
+        "never where metadata.db was put back",
+        "`ctr --namespace 'k8s.io' snapshots --snapshotter devmapper rm 'extract-1 a'`",
+    ] {
+        assert!(remedy.why.contains(words), "{}", remedy.why);
+    }
+}
+
 /// A metadata.db that was put back from before the snapshot was made: its device may hold somebody's data.
 #[test]
 fn where_the_snapshot_database_is_no_proof_nothing_is_changed() {
@@ -346,7 +388,7 @@ fn a_dm_device_in_the_way_of_the_next_snapshot_is_removed_while_containerd_is_st
 }
 
 #[test]
-fn a_dm_device_without_a_table_in_the_way_of_the_next_snapshot_is_an_outage_and_goes_at_once() {
+fn a_dm_device_without_a_live_table_in_the_way_of_the_next_snapshot_is_an_outage_and_goes_at_once() {
     let bare = |node: &mut Node| {
         node.live = false;
         node.thin_ids.clear();
@@ -388,7 +430,14 @@ fn a_dm_device_without_a_table_in_the_way_of_the_next_snapshot_is_an_outage_and_
     let after = running.clone().heal().only("faulty-next/tp/tp-snap-5");
     assert_eq!(after.severity, Severity::Notice);
 
-    // Somebody has it open, it will have a table, or it has one: then it is not in the way for ever, or not ours to remove.
+    // A table that was loaded and never came to life changes nothing.
+    let loaded = running.clone().but(|node| node.thin_ids = vec![ThinId(7)]);
+    let found = loaded.only("faulty-next/tp/tp-snap-5");
+    assert_eq!(
+        (found.severity, found.remedy.when),
+        (Severity::Outage, When::Online)
+    );
+    // Somebody has it open, or it has a table or may have one: then it is not ours to remove, or not in the way for ever.
     let open = running.clone().but(|node| node.open_count = 1);
     let found = open.only("faulty-next/tp/tp-snap-5");
     assert_eq!(
@@ -396,7 +445,6 @@ fn a_dm_device_without_a_table_in_the_way_of_the_next_snapshot_is_an_outage_and_
         (Severity::Outage, Treatment::LeaveAlone)
     );
     for change in [
-        |node: &mut Node| node.thin_ids = vec![ThinId(7)],
         |node: &mut Node| node.live = true,
         |node: &mut Node| node.unreadable = true,
     ] {
