@@ -188,7 +188,7 @@ fn unfinished(scene: &Scene<'_>, id: SnapshotId, record: &DeviceRecord, there: b
 }
 
 /// Whether the record's dm device has no live table: `dmsetup` died before its last step of three. The kernel makes no second
-/// one of that name, and containerd's own undoing of a prepare that failed for it does not see it (`IsLoaded`, pool_device.go).
+/// one of that name, and containerd's own undoing of a prepare that failed for it does not see it (`IsLoaded`, `pool_device.go`).
 fn never_goes(scene: &Scene<'_>, record: &DeviceRecord) -> bool {
     let mut nodes = scene.index.nodes_of(&record.name);
     nodes.any(|node| !node.live && !node.unreadable)

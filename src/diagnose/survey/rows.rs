@@ -4,13 +4,13 @@ use super::{
     index::Row,
     scene::{Case, Scene, leave_alone},
     spare::Spare,
-    undo::EDIT_GUARDS,
+    undo::{self, EDIT_GUARDS},
     words,
 };
 use crate::{
     model::{
-        Act, Condition, DeviceRecord, DeviceState, Diagnosis, FindingClass, IdState, Provenance, Severity,
-        SnapshotId, Subject, Treat, Treatment, Users, When, databases::SnapshotKind,
+        Act, Condition, DeviceRecord, DeviceState, Diagnosis, FindingClass, IdState, Node, Provenance,
+        Severity, SnapshotId, Subject, Treat, Treatment, Users, When, databases::SnapshotKind,
     },
     words::{counted, one_or},
 };
@@ -185,22 +185,33 @@ fn faulty_live(scene: &Scene<'_>, id: SnapshotId, row: Row<'_>, record: &DeviceR
         "Snapshot {id} is good, and its record is marked faulty: containerd was interrupted while it suspended, resumed or deactivated the device, and marked it at its next start. It must not be deleted."
     );
     case.consequence = "Nobody is hurt while it is left alone. An active one is not activated again after a reboot, and then `can't get status for device: no such device or address` is what its container gets.".into();
-    case.remedy = match restored_state(scene, row, record) {
-        Ok(to) => {
+    let in_the_way = without_a_live_table(scene, record).filter(|_| row.row.kind != SnapshotKind::Committed);
+    if let Some(node) = in_the_way {
+        case.severity = Severity::Stuck;
+        case.consequence = format!(
+            "Whoever mounts it fails, for its dm device {} has no live table: containerd was interrupted while it activated it, and does not activate a faulty record again. Restarting containerd does not help.",
+            node.name
+        );
+    }
+    case.remedy = match restoring(scene, row, record) {
+        Ok((acts, to)) => {
             let mut guards = EDIT_GUARDS.to_vec();
             guards.push(Condition::ThinThere);
+            if acts.len() > 1 {
+                guards.push(Condition::NotOpen);
+            }
             Treat {
                 action: Treatment::RestoreRecord,
                 when: When::Offline,
                 guards,
-                acts: vec![Act::RestoreRecord {
-                    record: record.clone(),
-                    to,
-                }],
+                acts,
                 why: format!(
                     "The snapshot and its thin device are both there; {to} is the state in which containerd leaves such a snapshot."
                 ),
             }
+        }
+        Err(why) if in_the_way.is_some() => {
+            leave_alone(format!("The record is left as it is, because {why}."))
         }
         Err(why) => leave_alone(format!(
             "The record is left as it is, because {why}. The layer is used all the same."
@@ -209,8 +220,18 @@ fn faulty_live(scene: &Scene<'_>, id: SnapshotId, row: Row<'_>, record: &DeviceR
     scene.diagnosis(case)
 }
 
-/// The state in which containerd would have left the record; or why it can not be put back.
-fn restored_state(scene: &Scene<'_>, row: Row<'_>, record: &DeviceRecord) -> Result<DeviceState, String> {
+/// A dm device of the record's name that never came to life.
+fn without_a_live_table<'a>(scene: &Scene<'a>, record: &DeviceRecord) -> Option<&'a Node> {
+    let mut nodes = scene.index.nodes_of(&record.name);
+    nodes.find(|node| !node.live && !node.unreadable)
+}
+
+/// What gives the record the state back in which containerd would have left it, and that state; or why nothing can.
+fn restoring(
+    scene: &Scene<'_>,
+    row: Row<'_>,
+    record: &DeviceRecord,
+) -> Result<(Vec<Act>, DeviceState), String> {
     let id = record.device_id;
     if let Some(why) = scene.whole.contradiction() {
         return Err(why.to_owned());
@@ -221,21 +242,34 @@ fn restored_state(scene: &Scene<'_>, row: Row<'_>, record: &DeviceRecord) -> Res
     if !matches!(scene.survey.id_state(id), Some(IdState::Taken | IdState::Faulty)) {
         return Err(format!("containerd's device_ids do not have id {id} as taken"));
     }
+    let restore = |to| Act::RestoreRecord {
+        record: record.clone(),
+        to,
+    };
     match row.row.kind {
-        SnapshotKind::Committed => Ok(DeviceState::Deactivated),
+        SnapshotKind::Committed => {
+            let to = DeviceState::Deactivated;
+            Ok((vec![restore(to)], to))
+        }
         SnapshotKind::Active | SnapshotKind::View => {
-            // containerd activates it at its start, and does not start the snapshotter when that fails.
-            let mut nodes = scene.index.nodes_of(&record.name);
-            let fits = |node: &crate::model::Node| {
-                node.live && !node.unreadable && !node.error_table && node.thin_ids == [id]
+            let to = DeviceState::Activated;
+            let nodes = || scene.index.nodes_of(&record.name);
+            let fits =
+                |node: &&Node| node.live && !node.unreadable && !node.error_table && node.thin_ids == [id];
+            let Some(other) = nodes().find(|node| !fits(node)) else {
+                return Ok((vec![restore(to)], to));
             };
-            match nodes.find(|node| !fits(node)) {
-                None => Ok(DeviceState::Activated),
-                Some(node) => Err(format!(
-                    "dm device {} has its name and is not simply thin device {id}: containerd would fail to activate it, and would not start",
-                    node.name
-                )),
+            // One that never came to life is nobody's, and containerd's next start makes another.
+            if nodes().all(|node| !node.live && !node.unreadable) {
+                let mut acts = undo::remove_node(scene, record)?;
+                acts.push(restore(to));
+                return Ok((acts, to));
             }
+            // containerd activates it at its start, and does not start the snapshotter when that fails.
+            Err(format!(
+                "dm device {} has its name and is not simply thin device {id}: containerd would fail to activate it, and would not start",
+                other.name
+            ))
         }
         SnapshotKind::Other(kind) => Err(format!("its kind is {kind}, which no known containerd writes")),
     }

@@ -76,7 +76,12 @@ pub(super) fn remove_node(scene: &Scene<'_>, record: &DeviceRecord) -> Result<Ve
         if let Some(why) = scene.node_is_busy(node) {
             return Err(why);
         }
-        if node.unreadable || node.thin_ids.iter().any(|mapped| *mapped != record.device_id) {
+        // An earlier try of the same snapshot's left its device, which containerd gave up: it never gives out its id again.
+        let given_up = |mapped: &ThinId| {
+            scene.survey.id_state(*mapped) == Some(IdState::Faulty) && !scene.index.carriers.has(mapped)
+        };
+        let of_another = |mapped: &ThinId| *mapped != record.device_id && !given_up(mapped);
+        if node.unreadable || node.thin_ids.iter().any(of_another) {
             return Err(format!(
                 "dm device {} maps something else than thin device {}, or may do so",
                 node.name, record.device_id

@@ -214,13 +214,6 @@ impl Set {
             // C10 leaves the old key in containerd's own database, and as long as it is there suture deletes nothing.
             let _ = stage.containerd.remove(&self.key("active"))?;
         }
-        if self.scene == Scene::Start {
-            // suture leaves a dm device alone that is in the way of a good record and has no live table.
-            let name = format!("tp-snap-{}", self.number);
-            stage.vm.sh(&format!(
-                "dmsetup info -c --noheadings -o attr {name} | grep -q ^L || dmsetup remove {name} || true"
-            ))?;
-        }
         person(stage)
     }
 

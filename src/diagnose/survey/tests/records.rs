@@ -1,6 +1,7 @@
 //! Records without a row.
 
 use super::*;
+use crate::model::FindingClass;
 use crate::model::survey::CoreSnapshot;
 use crate::model::{Provenance, Severity};
 
@@ -461,6 +462,35 @@ fn a_dm_device_without_a_live_table_in_the_way_of_the_next_snapshot_is_an_outage
         .but(bare);
     let found = begun.running().only("faulty-next/tp/tp-snap-5");
     assert!(found.may_be_in_flight && found.remedy.when == When::Offline);
+}
+
+#[test]
+fn a_dm_device_of_an_earlier_try_goes_where_containerd_gave_up_what_it_maps() {
+    let next = || stage().sequence(4).thin(7).record(5, 7, Faulty);
+    let earlier = next().thin(6).id(6, IdState::Faulty).node(&name(5), 6);
+    let found = earlier.judge().found;
+    let found = found
+        .iter()
+        .find(|one| one.finding.class == FindingClass::FaultyNext)
+        .unwrap();
+    assert_eq!(found.remedy.acts, [remove(&earlier, 5)]);
+    // Of an id that may be given out, that another record carries, or that nobody knows, it is not so.
+    for other in [
+        next().thin(6).id(6, IdState::Free).node(&name(5), 6),
+        next()
+            .thin(6)
+            .record(3, 6, Faulty)
+            .row(3, Committed, None)
+            .node(&name(5), 6),
+        next().thin(6).node(&name(5), 6),
+    ] {
+        let found = other.judge().found;
+        let found = found
+            .iter()
+            .find(|one| one.finding.class == FindingClass::FaultyNext)
+            .unwrap();
+        assert_eq!(found.remedy.action, Treatment::LeaveAlone);
+    }
 }
 
 #[test]

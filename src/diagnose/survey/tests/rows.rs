@@ -31,13 +31,10 @@ fn a_good_layer_marked_faulty_gets_its_state_back_and_is_never_deleted() {
 #[test]
 fn a_good_layer_is_left_as_it_is_where_its_state_can_not_be_told() {
     type Change = fn(Stage) -> Stage;
-    let reasons: [(&str, Change); 7] = [
+    let reasons: [(&str, Change); 6] = [
         ("shared", |one| one.named("legacy", 13, Faulty)),
         ("id free", |one| one.id(13, IdState::Free)),
         ("node maps another", |one| one.node(&name(3), 99)),
-        ("node without table", |one| {
-            one.node(&name(3), 13).but(|node| node.live = false)
-        }),
         ("error table", |one| {
             one.node(&name(3), 13).but(|node| node.error_table = true)
         }),
@@ -59,6 +56,48 @@ fn a_good_layer_is_left_as_it_is_where_its_state_can_not_be_told() {
         fitting.only("faulty-live/tp/tp-snap-3").remedy.action,
         Treatment::RestoreRecord
     );
+}
+
+#[test]
+fn a_dm_device_that_never_came_to_life_goes_before_its_record_is_given_its_state_back() {
+    let bare = stage()
+        .good(3, Active, Faulty)
+        .node(&name(3), 13)
+        .but(|node| node.live = false);
+    for thin_ids in [Vec::new(), vec![ThinId(13)]] {
+        let cut = bare.clone().but(|node| node.thin_ids = thin_ids);
+        let found = cut.only("faulty-live/tp/tp-snap-3");
+        assert_eq!(found.severity, Severity::Stuck);
+        assert!(
+            found.consequence.contains("no live table"),
+            "{}",
+            found.consequence
+        );
+        let [
+            Act::RemoveNode { name: node, .. },
+            Act::RestoreRecord { to: Activated, .. },
+        ] = &found.remedy.acts[..]
+        else {
+            panic!("{:?}", found.remedy.acts)
+        };
+        assert_eq!((node, found.remedy.when), (&name(3), When::Offline));
+        assert!(found.remedy.guards.contains(&Condition::NotOpen));
+        cut.heal().nothing();
+    }
+    let layer = stage().good(3, Committed, Faulty).node(&name(3), 13);
+    let layer = layer
+        .but(|node| node.live = false)
+        .only("faulty-live/tp/tp-snap-3");
+    assert_eq!((layer.severity, layer.remedy.acts.len()), (Severity::Notice, 1));
+    let open = bare.clone().but(|node| node.open_count = 1);
+    let of_another = bare.clone().but(|node| node.thin_ids = vec![ThinId(14)]);
+    let not_set_up = bare.with(|survey| survey.pool = None);
+    for left in [open, of_another, not_set_up] {
+        let found = left.only("faulty-live/tp/tp-snap-3");
+        assert_eq!(found.severity, Severity::Stuck);
+        assert_eq!(found.remedy.action, Treatment::LeaveAlone, "{}", found.remedy.why);
+        assert!(!found.remedy.why.contains("all the same"), "{}", found.remedy.why);
+    }
 }
 
 #[test]

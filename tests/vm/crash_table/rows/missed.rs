@@ -2,10 +2,6 @@
 
 pub(in crate::crash_table) const MISSED: &[(&str, &str)] = &[
     (
-        "prepare without a parent: B6'2",
-        "not played: the same means hit it",
-    ),
-    (
         "view: B6, B7, B10",
         "the same calls and commits as a prepare on a layer",
     ),
@@ -24,10 +20,6 @@ pub(in crate::crash_table) const MISSED: &[(&str, &str)] = &[
     (
         "taking back: X3, X4, X5, X6, X7, X9, X10",
         "not played: the same means hit them",
-    ),
-    (
-        "containerd's start: U2'1, U2'2",
-        "hit, and no row is written: what a person has to do comes before what suture does, see above",
     ),
     (
         "U3, the last step of containerd's start",

@@ -1,7 +1,10 @@
 //! Activations at containerd's start.
 
 use crate::crash_table::{
-    deaths::Death::{Ahead, Call},
+    deaths::{
+        Death::{Ahead, Call, Within},
+        Half::{Made, TableLoaded},
+    },
     rows::Row,
     scenes::Scene::Start,
 };
@@ -19,6 +22,34 @@ pub(super) const ROWS: &[Row] = &[
         alone: "works; it can not be committed; left: faulty-live",
         beside: "nothing",
         restart: "restore record",
+        before: "nothing; left: faulty-live",
+    },
+    Row {
+        scene: Start,
+        window: "U2'1",
+        death: Within(Made),
+        power: false,
+        normal: false,
+        facts: "works; a good record is marked faulty",
+        found: "Activating, thin device, dm device without a table, row",
+        told: "faulty-live",
+        alone: "works; it can not be committed; left: faulty-live",
+        beside: "nothing",
+        restart: "remove dm device, restore record",
+        before: "nothing; left: faulty-live",
+    },
+    Row {
+        scene: Start,
+        window: "U2'2",
+        death: Within(TableLoaded),
+        power: false,
+        normal: false,
+        facts: "works; a good record is marked faulty",
+        found: "Activating, thin device, dm device with a table that is not live, row",
+        told: "faulty-live",
+        alone: "works; it can not be committed; left: faulty-live",
+        beside: "nothing",
+        restart: "remove dm device, restore record",
         before: "nothing; left: faulty-live",
     },
     Row {

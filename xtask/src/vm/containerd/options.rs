@@ -10,7 +10,8 @@ pub struct Options {
     pub pool_folder: String,
     /// The name of the thin pool.
     pub pool: String,
-    /// The size of the pool's data device, in MiB; the file is sparse.
+    /// The size of the pool's data device, in MiB; the file is sparse, and in memory unless there are disks. A thin pool writes
+    /// to all of its data device before it comes back to what was freed: what does not fit into memory fails some day.
     pub data_mib: u64,
     /// The size of the pool's metadata device, in MiB; the file is sparse.
     pub metadata_mib: u64,
@@ -28,7 +29,7 @@ impl Default for Options {
             root: "/persist/containerd".into(),
             pool_folder: "/persist/pool".into(),
             pool: "tp".into(),
-            data_mib: 2048,
+            data_mib: 512,
             metadata_mib: 64,
             pool_features: vec!["skip_block_zeroing".into()],
             base_image_size: "64MB".into(),
