@@ -38,7 +38,7 @@ impl<'s, 'm> Watch<'s, 'm> {
             for _ in 0..count {
                 let round = sidecar.round();
                 for (plan, _) in &round.done {
-                    crate::rounds::is_safe_alone(plan, &sidecar, context);
+                    crate::rounds::is_safe_alone(plan, suture, context);
                 }
                 if let (true, Some(id)) = (approves, round.waits_for_a_person().first()) {
                     sidecar.approve(id);

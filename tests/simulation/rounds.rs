@@ -10,8 +10,8 @@ use suture::{
     decide::HealingPolicy,
     ledger::PlanState,
     model::{
-        Act, FindingClass, Mode, PoolMode, Provenance, RepairMode, RepairOutcome, RepairPlan, Severity,
-        Verdict, When,
+        Act, FindingClass, Mode, PlanId, PoolMode, Provenance, RepairMode, RepairOutcome, RepairPlan,
+        Severity, Verdict, When,
     },
 };
 
@@ -59,50 +59,34 @@ fn series(suture: &Suture<'_>, who: Person, context: &str) -> Series {
     let mut sidecar = Sidecar::start(suture, shipped());
     let mut last = sidecar.rounds();
     let mut done = std::mem::take(&mut last.done);
-    let without_a_word: Vec<_> = done.iter().map(|(plan, _)| plan.clone()).collect();
-    for plan in &without_a_word {
-        is_safe_alone(plan, &sidecar, context);
+    for (plan, _) in &done {
+        is_safe_alone(plan, suture, context);
     }
-    let mut approved = BTreeSet::new();
-    while who == Person::Approves {
-        let waiting = last.waits_for_a_person();
-        let new: Vec<_> = waiting
-            .into_iter()
-            .filter(|id| approved.insert(id.clone()))
-            .collect();
-        let Some(id) = new.first() else { break };
-        // One after the other, as people do.
-        approved.retain(|one| one == id || !new.contains(one));
+    let mut approved = 0;
+    // One after the other, as people do.
+    while let (Person::Approves, Some(id)) = (who, last.waits_for_a_person().first()) {
         sidecar.approve(id);
-        last = sidecar.rounds();
-        done.append(&mut last.done);
+        let mut next = sidecar.rounds();
         let row = sidecar.ledger().plan(id.as_str()).unwrap().unwrap();
         assert_eq!(
             row.state,
             PlanState::Done,
             "{context}: {id} was approved: {row:#?}"
         );
+        done.append(&mut next.done);
+        last = next;
+        approved += 1;
     }
     is_decided(&last, &sidecar, who, context);
     is_sober(&sidecar, context);
-    Series {
-        last,
-        done,
-        approved: approved.len(),
-    }
+    Series { last, done, approved }
 }
 
 /// What suture does without a word: what can lose nothing, and what it saw itself; or what a person said before it died.
-pub(crate) fn is_safe_alone(plan: &RepairPlan, sidecar: &Sidecar<'_, '_>, context: &str) {
+pub(crate) fn is_safe_alone(plan: &RepairPlan, suture: &Suture<'_>, context: &str) {
     let deletes = plan.acts.iter().any(|act| matches!(act, Act::DeleteThin { .. }));
     let saw_it = matches!(plan.provenance, Provenance::SeenByProbe { .. });
-    let rows = sidecar
-        .ledger()
-        .plans(&suture::ledger::PlanFilter::Finding(plan.finding.clone()))
-        .unwrap();
-    let said = rows
-        .iter()
-        .any(|row| row.who.as_deref() == Some("a person") || row.state == PlanState::Done);
+    let said = suture.approved.borrow().contains(&PlanId::of(plan));
     assert!(!deletes || saw_it || said, "{context}: nobody said so: {plan:#?}");
 }
 
@@ -178,17 +162,15 @@ pub(crate) fn healed(
     machine: &Machine,
     suture: &Suture<'_>,
     (hour, who): (Hour, Person),
-    again: Option<&dyn for<'m> Fn(&'m Machine) -> Program<'m, Result<(), Failure>>>,
+    scene: &Scene,
     kill_before: Option<u32>,
     context: &str,
 ) -> Option<(Series, BTreeSet<String>)> {
     let late = machine.get(|state| !state.children.is_empty());
     if hour == Hour::Started {
         start(machine, suture, Way::Beside, context);
-        if let Some(again) = again {
-            // Whoever wanted it tries it once more; it may well fail.
-            let _ = run(again(machine));
-        }
+        // Whoever wanted it tries it once more; it may well fail.
+        let _ = run((scene.operation)(machine));
     }
     nothing_is_lost(machine, context);
     suture.calls.borrow_mut().clear();
@@ -335,14 +317,7 @@ fn from(
     let machine = Machine::of(state.clone());
     let suture = Suture::on(&machine);
     let context = format!("{name}, {hour:?}, {who:?}, suture killed before its step {kill:?}");
-    let came = healed(
-        &machine,
-        &suture,
-        (hour, who),
-        Some(&scene.operation),
-        kill,
-        &context,
-    );
+    let came = healed(&machine, &suture, (hour, who), scene, kill, &context);
     let foreign = |left: &BTreeSet<String>| left.iter().any(|one| one.starts_with("foreign"));
     if let Some((_, left)) = &came {
         assert!(!(state.watched && foreign(left)), "{context}: {left:?}");

@@ -347,6 +347,7 @@ impl<'s, 'm> Sidecar<'s, 'm> {
         self.engine
             .command(Command::Approve { id: id.clone(), who }, at)
             .unwrap_or_else(|refusal| panic!("{id}: {refusal}"));
+        self.suture.approved.borrow_mut().insert(id.clone());
         self.suture.step("storing what a person said");
         self.ledger.approve(id.as_str(), "a person", at).unwrap();
         self.keep();

@@ -73,6 +73,8 @@ pub(crate) struct Suture<'m> {
     pub(crate) resumed_at_work: RefCell<Vec<String>>,
     /// What the kernel was made to do, and what it answered.
     pub(crate) calls: RefCell<Vec<(String, Result<(), Errno>)>>,
+    /// Plans that a person approved, whichever suture was told.
+    pub(crate) approved: RefCell<BTreeSet<PlanId>>,
     folder: tempfile::TempDir,
 }
 
@@ -115,6 +117,7 @@ impl<'m> Suture<'m> {
             two_writers: Cell::new(false),
             resumed_at_work: RefCell::default(),
             calls: RefCell::default(),
+            approved: RefCell::default(),
             folder,
         }
     }
