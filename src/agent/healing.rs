@@ -1,7 +1,11 @@
 //! What follows from a healing round: what was found is told and stored, the engine decides, and what it decides is carried
 //! out by the worker, whose outcomes go back to the engine.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
 use super::{
     Agent,
@@ -124,8 +128,8 @@ impl Agent {
                 .map(|(id, _)| id.clone())
                 .next();
             if let Some(id) = id {
-                rounds.engine.outcome(&id, &one.outcome, now());
                 rounds.broken_off.retain(|(broken_off, ..)| *broken_off != id);
+                self.plan_ended(&id, &one.outcome, now());
             }
             self.tell(&Report::RepairSettled {
                 finding: one.intent.finding.clone(),
@@ -133,12 +137,33 @@ impl Agent {
             });
         }
         // Those were not begun, or their end is in the ledger already.
+        let mut concluded = self.concluded();
         let rounds = self.rounds.as_mut();
         let not_settled = rounds.map(|rounds| std::mem::take(&mut rounds.broken_off));
         for (id, plan, why) in not_settled.unwrap_or_default() {
-            self.repaired(&id, &plan, Vec::new(), RepairOutcome::Failed { why }, now());
+            let outcome = concluded.remove(&id);
+            let outcome = outcome.unwrap_or(RepairOutcome::Failed { why });
+            self.repaired(&id, &plan, Vec::new(), outcome, now());
+        }
+        for (id, outcome) in concluded {
+            self.plan_ended(&id, &outcome, now());
         }
         self.keep_engine();
+    }
+
+    /// What came of plans that count as under way although their outcome is in the ledger: suture, or its worker, ended before
+    /// the engine was told. An approval must not outlive what it was for, and what was done is no failure.
+    fn concluded(&self) -> BTreeMap<PlanId, RepairOutcome> {
+        let (Some(rounds), Some(ledger)) = (self.rounds.as_ref(), self.ledger.as_ref()) else {
+            return BTreeMap::new();
+        };
+        let running = rounds.engine.state().running.iter();
+        let concluded = running.filter_map(|(id, running)| {
+            let outcome = ledger.came_of(&running.finding, running.at);
+            // What can not be read counts as it did: as broken off.
+            Some((id.clone(), outcome.ok().flatten()?))
+        });
+        concluded.collect()
     }
 
     fn round_looked(&mut self, looked: &Looked) {
@@ -375,14 +400,9 @@ impl Agent {
         };
         let at = now();
         for (id, plan) in &plans {
-            let rows = self
-                .ledger
-                .as_ref()
-                .map(|ledger| ledger.repairs_of(&plan.finding));
-            let newest = rows.and_then(Result::ok).and_then(|mut rows| rows.pop());
-            let outcome = newest
-                .filter(|row| row.intended >= since)
-                .and_then(|row| row.outcome)
+            let ledger = self.ledger.as_ref();
+            let outcome = ledger.and_then(|ledger| ledger.came_of(&plan.finding, since).ok().flatten());
+            let outcome = outcome
                 // To whoever approved it containerd was restarted, and that is what they were asked for.
                 .filter(|outcome| *outcome != RepairOutcome::NotReached);
             let outcome = outcome.unwrap_or_else(|| RepairOutcome::Failed {

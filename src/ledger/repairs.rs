@@ -85,6 +85,17 @@ impl Ledger {
         )
     }
 
+    /// What came of the newest repair of a finding, where that was intended since then and has an outcome.
+    pub fn came_of(
+        &self,
+        finding: &FindingId,
+        since: Timestamp,
+    ) -> Result<Option<RepairOutcome>, LedgerError> {
+        let newest = self.repairs_of(finding)?.pop();
+        let newest = newest.filter(|row| row.intended >= since);
+        Ok(newest.and_then(|row| row.outcome))
+    }
+
     /// The newest repairs, oldest of them first.
     pub fn newest_repairs(&self, limit: u32) -> Result<Vec<RepairRow>, LedgerError> {
         let newest = format!("SELECT * FROM ({COLUMNS} ORDER BY id DESC LIMIT {limit}) ORDER BY id");

@@ -106,7 +106,7 @@ fn row_without_record() -> Machine {
 }
 
 /// A clean-up that was cut off: record and thin device 4 without a row; containerd runs again.
-fn orphan() -> Machine {
+pub(crate) fn orphan() -> Machine {
     let machine = after(ASYNC, false, "tx Deactivated", Crash::Kill);
     run(machine.start()).unwrap();
     machine
@@ -156,7 +156,7 @@ fn thin_is_gone(machine: &Machine, id: u32) -> bool {
 }
 
 /// Snapshot 4 gets its row back, and the client knows it.
-fn row_is_put_back(machine: &Machine) {
+pub(crate) fn row_is_put_back(machine: &Machine) {
     machine.set(|state| {
         let row = SnapshotRow {
             id: SnapshotId(4),

@@ -16,11 +16,17 @@ mod machine;
 #[cfg(test)]
 mod many;
 #[cfg(test)]
+mod many_rounds;
+#[cfg(test)]
 mod one;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]
+mod rounds;
+#[cfg(test)]
 mod scenes;
+#[cfg(test)]
+mod sidecar;
 #[cfg(test)]
 mod suture;
 #[cfg(test)]

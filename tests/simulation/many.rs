@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Operations under way.
-type Programs<'m> = RefCell<Vec<Program<'m, Result<(), Failure>>>>;
+pub(crate) type Programs<'m> = RefCell<Vec<Program<'m, Result<(), Failure>>>>;
 
 fn parent(machine: &Machine, dice: &mut Dice) -> Option<String> {
     let layers: Vec<String> = machine.get(|state| {
@@ -35,7 +35,11 @@ fn parent(machine: &Machine, dice: &mut Dice) -> Option<String> {
 }
 
 /// One more operation, with what it needs before.
-fn operation<'m>(machine: &'m Machine, dice: &mut Dice, name: &str) -> Program<'m, Result<(), Failure>> {
+pub(crate) fn operation<'m>(
+    machine: &'m Machine,
+    dice: &mut Dice,
+    name: &str,
+) -> Program<'m, Result<(), Failure>> {
     let active = SnapshotKind::Active;
     let (fresh, layer) = (format!("fresh-{name}"), format!("layer-{name}"));
     match dice.below(5) {
@@ -73,7 +77,7 @@ fn operation<'m>(machine: &'m Machine, dice: &mut Dice, name: &str) -> Program<'
 }
 
 /// Lets one of them go on.
-fn one_step(programs: &Programs<'_>, dice: &mut Dice) {
+pub(crate) fn one_step(programs: &Programs<'_>, dice: &mut Dice) {
     let mut programs = programs.borrow_mut();
     if programs.is_empty() {
         return;
@@ -92,7 +96,7 @@ fn all_step(programs: &Programs<'_>) {
 }
 
 /// Somebody makes a thin device of his own, now and then of the very number that containerd draws next.
-fn somebody(machine: &Machine, dice: &mut Dice) -> Option<u32> {
+pub(crate) fn somebody(machine: &Machine, dice: &mut Dice) -> Option<u32> {
     machine.set(|state| {
         let next = u32::try_from(state.pool.id_sequence).unwrap() + 1;
         let id = *dice.pick(&[next, next + 1, 1000]);
@@ -103,7 +107,7 @@ fn somebody(machine: &Machine, dice: &mut Dice) -> Option<u32> {
 }
 
 /// What belongs to others is never touched.
-fn others_have(machine: &Machine, others: &BTreeSet<u32>, context: &str) {
+pub(crate) fn others_have(machine: &Machine, others: &BTreeSet<u32>, context: &str) {
     machine.get(|state| {
         for id in others {
             let thin = state.kernel.thin.get(id);
@@ -182,6 +186,21 @@ fn beside<'m>(
     context: &str,
 ) {
     let kill = dice.one_in(3).then(|| u32::try_from(dice.below(30)).unwrap());
+    let pass = while_they_go_on(machine, suture, programs, dice, context, || {
+        suture.pass(RepairMode::Online, kill)
+    });
+    assert!(!matches!(pass, Some(Err(_))), "{context}: {pass:?}");
+}
+
+/// suture's work while operations go on: whenever it waits, and at one of its steps.
+pub(crate) fn while_they_go_on<'m, T>(
+    machine: &'m Machine,
+    suture: &Suture<'m>,
+    programs: &Programs<'m>,
+    dice: &mut Dice,
+    context: &str,
+    work: impl FnOnce() -> T,
+) -> T {
     let moment = u32::try_from(dice.below(30)).unwrap();
     // They are lent for the pass: the closures live as long as suture does.
     let lent = std::rc::Rc::new(RefCell::new(std::mem::take(&mut *programs.borrow_mut())));
@@ -189,7 +208,7 @@ fn beside<'m>(
     suture.meanwhile(move || all_step(&waits));
     suture.happens(When::Step(moment), move |_| all_step(&acts));
     let torn = machine.get(|state| state.kernel.torn.len());
-    let pass = suture.pass(RepairMode::Online, kill);
+    let done = work();
     suture.alone();
     // A program may be started between the last look and the ioctl; what it snapshots must be suspended all the same.
     suture.resumed_at_work.borrow_mut().clear();
@@ -198,9 +217,9 @@ fn beside<'m>(
         torn,
         "{context}: a torn snapshot"
     );
-    assert!(!matches!(pass, Some(Err(_))), "{context}: {pass:?}");
     programs.borrow_mut().append(&mut lent.borrow_mut());
     nothing_is_lost(machine, context);
+    done
 }
 
 /// After a crash: suture before containerd or beside it, killed now and then.
@@ -226,10 +245,14 @@ fn come_back(machine: &Machine, suture: &Suture<'_>, dice: &mut Dice, context: &
 
 #[test]
 fn several_operations_at_once_come_back_whole_whatever_the_order() {
+    every_seed(if long_lane() { 20_000 } else { 300 }, history);
+}
+
+/// Runs so many histories, or the one that the environment names. Those that fail are printed.
+pub(crate) fn every_seed(rounds: u64, history: fn(u64)) {
     if let Some(seed) = std::env::var_os("SUTURE_SEED") {
         return history(seed.to_string_lossy().parse().unwrap());
     }
-    let rounds = if long_lane() { 20_000 } else { 300 };
     let mut failed = Vec::new();
     for seed in 0..rounds {
         if catch_unwind(AssertUnwindSafe(|| history(seed))).is_err() {

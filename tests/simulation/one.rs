@@ -28,7 +28,7 @@ pub(crate) fn crashed(scene: &Scene, watched: bool, steps: usize, crash: Crash) 
 }
 
 /// Each state that a crash leaves, once, with where it comes from.
-fn states(scene: &Scene, crashes: &[Crash]) -> Vec<(String, State)> {
+pub(crate) fn states(scene: &Scene, crashes: &[Crash]) -> Vec<(String, State)> {
     let mut found = Vec::new();
     let mut known = BTreeSet::new();
     for watched in [false, true] {

@@ -74,8 +74,22 @@ pub(crate) fn guarded_pass(
     kill_before: Option<u32>,
     context: &str,
 ) -> Option<Pass> {
+    match guarded(machine, suture, context, || suture.pass(mode, kill_before)) {
+        None => None,
+        Some(Ok(pass)) => Some(pass),
+        Some(Err(error)) => panic!("{context}: {error:?}"),
+    }
+}
+
+/// Whatever suture does, it takes nothing away that a snapshot's row refers to.
+pub(crate) fn guarded<T>(
+    machine: &Machine,
+    suture: &Suture<'_>,
+    context: &str,
+    work: impl FnOnce() -> T,
+) -> T {
     let (before, rows) = machine.get(|state| (treasure(state), state.rows.clone()));
-    let pass = suture.pass(mode, kill_before);
+    let done = work();
     let (after, rows_after) = machine.get(|state| (treasure(state), state.rows.clone()));
     assert_eq!(rows, rows_after, "{context}: suture wrote to metadata.db");
     for (id, content) in before.iter().filter(|(_, content)| content.is_some()) {
@@ -90,11 +104,7 @@ pub(crate) fn guarded_pass(
         resumed.is_empty(),
         "{context}: {resumed:?} were resumed under somebody's hands"
     );
-    match pass {
-        None => None,
-        Some(Ok(pass)) => Some(pass),
-        Some(Err(error)) => panic!("{context}: {error:?}"),
-    }
+    done
 }
 
 /// Every snapshot that a client may ask for has its record, its device, and on it what was there.
@@ -222,7 +232,7 @@ pub(crate) fn recover(
 }
 
 /// What stays on the node.
-const KEPT: [&str; 3] = ["layer-1", "layer-2", "container"];
+pub(crate) const KEPT: [&str; 3] = ["layer-1", "layer-2", "container"];
 
 /// The rest of a node's day: containers are removed, garbage is collected, and containerd is restarted in order.
 pub(crate) fn tail(machine: &Machine, suture: &Suture<'_>, way: Way, late: bool, context: &str) {

@@ -14,10 +14,10 @@ use std::{
 use suture::{
     decide::{self, RepairPolicy, Selection},
     diagnose::{self, Settled, Settling},
-    ledger::Ledger,
+    ledger::{Ledger, PlanFilter, PlanState},
     model::{
-        Act, Condition, ContainerdState, DeviceNumber, Diagnoses, Incarnation, Knowledge, PoolDb, PoolName,
-        RepairMode, RepairOutcome, Survey, ThinId, Timestamp, TxId,
+        Act, Condition, ContainerdState, DeviceNumber, Diagnoses, Incarnation, Knowledge, PlanId, PoolDb,
+        PoolName, RepairMode, RepairOutcome, Survey, ThinId, Timestamp, TxId,
     },
     observe::world::{Places, WorldError},
     remedy::{
@@ -31,6 +31,9 @@ use crate::{
     kernel::{Call, Errno},
     machine::{Machine, POOL, State},
 };
+
+/// How long `suture repair` lets stand still what may be in flight.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Something that happens to a machine.
 pub(crate) type Happens<'m> = Box<dyn Fn(&Machine) + 'm>;
@@ -50,6 +53,8 @@ pub(crate) struct Suture<'m> {
     places: Places,
     steps: Cell<u32>,
     kill_before: Cell<Option<u32>>,
+    /// Set while it only waits, looking again and again: a kill then is the same as one before the next step.
+    only_waits: Cell<bool>,
     happens: RefCell<Option<(When, Happens<'m>)>>,
     /// What the others do while it waits.
     meanwhile: RefCell<Option<Box<dyn Fn() + 'm>>>,
@@ -68,6 +73,8 @@ pub(crate) struct Suture<'m> {
     pub(crate) resumed_at_work: RefCell<Vec<String>>,
     /// What the kernel was made to do, and what it answered.
     pub(crate) calls: RefCell<Vec<(String, Result<(), Errno>)>>,
+    /// Plans that a person approved, whichever suture was told.
+    pub(crate) approved: RefCell<BTreeSet<PlanId>>,
     folder: tempfile::TempDir,
 }
 
@@ -99,6 +106,7 @@ impl<'m> Suture<'m> {
             places,
             steps: Cell::new(0),
             kill_before: Cell::new(None),
+            only_waits: Cell::new(false),
             happens: RefCell::new(None),
             meanwhile: RefCell::new(None),
             on_file: Cell::new(false),
@@ -109,6 +117,7 @@ impl<'m> Suture<'m> {
             two_writers: Cell::new(false),
             resumed_at_work: RefCell::default(),
             calls: RefCell::default(),
+            approved: RefCell::default(),
             folder,
         }
     }
@@ -140,7 +149,10 @@ impl<'m> Suture<'m> {
         self.folder.path().join("ledger.db")
     }
 
-    fn step(&self, what: &str) {
+    pub(crate) fn step(&self, what: &str) {
+        if self.only_waits.get() {
+            return self.machine.set(|state| state.clock += 1);
+        }
         let step = self.steps.get();
         if self.kill_before.get() == Some(step) {
             std::panic::resume_unwind(Box::new("killed"));
@@ -182,22 +194,39 @@ impl<'m> Suture<'m> {
         mode: RepairMode,
         kill_before: Option<u32>,
     ) -> Option<Result<Pass, RepairError>> {
-        self.selection.borrow_mut().mode = mode;
-        self.kill_before.set(kill_before);
+        self.killed_before(kill_before, || self.undisturbed(mode))
+    }
+
+    /// Anything that suture does, which is killed before a step where one is named; gives nothing where it was.
+    pub(crate) fn killed_before<T>(&self, step: Option<u32>, work: impl FnOnce() -> T) -> Option<T> {
+        self.kill_before.set(step);
         self.steps.set(0);
+        let went = catch_unwind(AssertUnwindSafe(work));
+        self.kill_before.set(None);
+        self.only_waits.set(false);
+        self.let_go();
+        match went {
+            Ok(went) => Some(went),
+            Err(panic) if panic.is::<&str>() && step.is_some() => None,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    /// A pass as a part of something else that may be killed.
+    pub(crate) fn undisturbed(&self, mode: RepairMode) -> Result<Pass, RepairError> {
+        self.selection.borrow_mut().mode = mode;
         if mode == RepairMode::Offline {
             self.put_on_file();
         }
-        let went = catch_unwind(AssertUnwindSafe(|| self.work(mode)));
-        self.kill_before.set(None);
+        let went = self.work(mode);
+        self.let_go();
+        went
+    }
+
+    fn let_go(&self) {
         self.lock.replace(None);
         if self.on_file.get() {
             self.take_from_file();
-        }
-        match went {
-            Ok(went) => Some(went),
-            Err(panic) if panic.is::<&str>() && kill_before.is_some() => None,
-            Err(panic) => std::panic::resume_unwind(panic),
         }
     }
 
@@ -229,8 +258,13 @@ impl<'m> Suture<'m> {
             repairer.settle(true)?;
             knowledge = repairer.knowledge;
         }
-        let (found, diagnoses) = self.look(mode, &knowledge).map_err(RepairError::Look)?;
-        let mut plans = decide::plan(&diagnoses, &self.selection.borrow());
+        let (found, diagnoses) = self.look(mode, &knowledge, PATIENCE).map_err(RepairError::Look)?;
+        let approved = approved(ledger.as_ref());
+        let selection = Selection {
+            approved: decide::still_approved(&diagnoses, mode, &approved),
+            ..self.selection.borrow().clone()
+        };
+        let mut plans = decide::plan(&diagnoses, &selection);
         for plan in &mut plans {
             let without = self.without.borrow();
             plan.conditions.retain(|condition| !without.contains(condition));
@@ -268,9 +302,14 @@ impl<'m> Suture<'m> {
     }
 
     /// Looks until what may be in flight has stood still.
-    fn look(&self, mode: RepairMode, knowledge: &Knowledge) -> Result<(Survey, Diagnoses), WorldError> {
+    pub(crate) fn look(
+        &self,
+        mode: RepairMode,
+        knowledge: &Knowledge,
+        patience: Duration,
+    ) -> Result<(Survey, Diagnoses), WorldError> {
         let roots: BTreeSet<_> = knowledge.claims.keys().copied().collect();
-        let mut settling = Settling::new(Duration::from_secs(5));
+        let mut settling = Settling::new(patience);
         loop {
             let survey = self.survey(&roots)?;
             match settling.look(&survey, knowledge, self.now()) {
@@ -281,16 +320,34 @@ impl<'m> Suture<'m> {
                 Settled::Done(diagnoses, _) => return Ok((survey, diagnoses)),
                 Settled::LookAgain { after } => {
                     let passed = u64::try_from(after.as_millis()).unwrap();
-                    self.machine.set(|state| state.clock += passed);
-                    if let Some(meanwhile) = &*self.meanwhile.borrow() {
-                        meanwhile();
-                    }
+                    self.pass_time(passed);
                 }
             }
         }
     }
 
-    fn repairer<'a>(
+    /// It waits for so many milliseconds, and the others go on.
+    pub(crate) fn pass_time(&self, milliseconds: u64) {
+        self.machine.set(|state| state.clock += milliseconds);
+        if let Some(meanwhile) = &*self.meanwhile.borrow() {
+            meanwhile();
+        }
+    }
+
+    /// Looks that are no steps of their own.
+    pub(crate) fn only_waits(&self, so_it_is: bool) {
+        self.only_waits.set(so_it_is);
+    }
+
+    pub(crate) fn machine(&self) -> &'m Machine {
+        self.machine
+    }
+
+    pub(crate) fn places(&self) -> &Places {
+        &self.places
+    }
+
+    pub(crate) fn repairer<'a>(
         &'a self,
         ledger: &'a mut Ledger,
         knowledge: Knowledge,
@@ -327,6 +384,15 @@ impl<'m> Suture<'m> {
         self.machine.set(|state| state.pool = now);
         self.on_file.set(false);
     }
+}
+
+/// What a person approved, or the sidecar by its policy.
+fn approved(ledger: Option<&Ledger>) -> BTreeSet<PlanId> {
+    let live = ledger.map(|ledger| ledger.plans(&PlanFilter::Live).unwrap());
+    let live = live.into_iter().flatten();
+    live.filter(|row| row.state == PlanState::Approved)
+        .map(|row| PlanId::typed(&row.id))
+        .collect()
 }
 
 /// What makes one database of another.

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use suture::model::{
-    ContainerdState, DeviceMark, DeviceNumber, Diagnoses, Incarnation, Knowledge, Node, OperationId, Pool,
-    PoolActivation, PoolName, Survey, ThinDetails, ThinId, Timestamp, Untrusted,
+    Bytes, ContainerdState, DeviceMark, DeviceNumber, Diagnoses, Incarnation, Knowledge, Node, OperationId,
+    Pool, PoolActivation, PoolName, PoolUsage, Survey, ThinDetails, ThinId, Timestamp, Untrusted,
     survey::{Claim, Mount, Mounts},
 };
 
@@ -29,13 +29,18 @@ impl State {
         self.containerd.map(|number| Incarnation {
             pid: 500 + number,
             start_ticks: u64::from(number),
-            boot: format!("boot {}", self.kernel.boot),
+            boot: self.boot(),
         })
+    }
+
+    /// Which life of the kernel it is.
+    pub(crate) fn boot(&self) -> String {
+        format!("boot {}", self.kernel.boot)
     }
 
     fn activation(&self) -> PoolActivation {
         PoolActivation {
-            boot: format!("boot {}", self.kernel.boot),
+            boot: self.boot(),
             disk_sequence: Some(3),
             metadata_device: DeviceNumber { major: 7, minor: 0 },
         }
@@ -72,7 +77,14 @@ impl State {
                 mode: self.kernel.mode,
                 needs_check: false,
             }),
-            usage: None,
+            usage: Some(PoolUsage {
+                metadata_used: 100,
+                metadata_total: 10_000,
+                data_used: 100,
+                data_total: 100_000,
+                block_size: Bytes(64 << 10),
+                held_root: None,
+            }),
             pool_db: self.pool.clone().into(),
             snapshots: self.rows.clone().into(),
             thin: Some(

@@ -191,6 +191,27 @@ fn open(folder: &tempfile::TempDir) -> Ledger {
 }
 
 #[test]
+fn what_came_of_a_repair_is_that_of_the_newest_one_since_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::open(&folder.path().join("ledger.db")).unwrap();
+    let finding = repair_intent(1).finding;
+    let first = ledger.intend_repairs(&[repair_intent(1)], at(10)).unwrap();
+    assert_eq!(ledger.came_of(&finding, at(10)).unwrap(), None);
+    ledger
+        .conclude_repairs(&[(first[0], RepairOutcome::Done, false)], at(11))
+        .unwrap();
+    assert_eq!(
+        ledger.came_of(&finding, at(10)).unwrap(),
+        Some(RepairOutcome::Done)
+    );
+    // It was another one's.
+    assert_eq!(ledger.came_of(&finding, at(11)).unwrap(), None);
+    // One that is open says nothing yet, whatever came of an older one.
+    ledger.intend_repairs(&[repair_intent(1)], at(12)).unwrap();
+    assert_eq!(ledger.came_of(&finding, at(10)).unwrap(), None);
+}
+
+#[test]
 fn operations_outlive_suture_until_they_are_closed() {
     let folder = tempfile::tempdir().unwrap();
     let mut row = OperationRow {
