@@ -124,7 +124,8 @@ fn is_decided(round: &Round, sidecar: &Sidecar<'_, '_>, who: Person, context: &s
     }
 }
 
-/// The books are right: nothing is under way, no remedy was given up, and each that was begun was paid for, once.
+/// The books are right: nothing is under way, no breaker is open, no approval outlives what it was for, and each intent has its
+/// outcome.
 fn is_sober(sidecar: &Sidecar<'_, '_>, context: &str) {
     let state = sidecar.state();
     assert!(state.running.is_empty(), "{context}: {:#?}", state.running);
