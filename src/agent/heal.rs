@@ -210,6 +210,7 @@ impl Agent {
                     let span = story::remedy_span(&plan, finding, operation);
                     story::conclude(&span, &[], &outcome);
                     drop(span);
+                    self.left_before(&plan, &outcome);
                     self.take(&Input::Settled {
                         at: now(),
                         plan,

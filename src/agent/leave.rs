@@ -51,6 +51,15 @@ impl Agent {
         }))
     }
 
+    /// What came of a plan that an earlier suture had leave for, and did not live to tell of.
+    pub(super) fn left_before(&mut self, plan: &Plan, outcome: &Outcome) {
+        let running = self.rounds.as_ref().map(|rounds| &rounds.engine.state().running);
+        let leave = running.into_iter().flatten();
+        let leave = leave.filter(|(_, running)| running.finding == plan.finding);
+        let leave = leave.map(|(id, _)| id.clone()).next();
+        self.left(leave.as_ref(), Ok(outcome));
+    }
+
     /// What came of a plan that the engine gave leave for.
     pub(super) fn left(&mut self, leave: Option<&PlanId>, outcome: Result<&Outcome, &RemedyError>) {
         let Some(id) = leave else { return };

@@ -19,7 +19,7 @@ pub(super) const ROWS: &[Row] = &[
         alone: "works at the second try; left: foreign-thin, foreign-thin",
         beside: "nothing",
         restart: "nothing",
-        before: "nothing; works at the second try; left: foreign-thin, foreign-thin",
+        before: "remove dm device, delete thin device, forget record; left: foreign-thin",
     },
     Row {
         scene: TakingBack,
@@ -47,6 +47,6 @@ pub(super) const ROWS: &[Row] = &[
         alone: "works at the second try; left: burned-id, foreign-thin",
         beside: "nothing",
         restart: "free number",
-        before: "mark faulty; works at the second try; left: burned-id, foreign-thin",
+        before: "mark faulty, remove dm device, forget record; left: foreign-thin",
     },
 ];
