@@ -201,7 +201,8 @@ pub enum Subject {
     },
     /// A snapshot of containerd's.
     Snapshot {
-        /// Its number.
+        /// Its number. A finding has its own `id` beside it. Ledgers of before have it under that name where it stood by itself.
+        #[serde(rename = "snapshot", alias = "id")]
         id: SnapshotId,
         /// Its backend key.
         key: String,
@@ -353,5 +354,41 @@ mod tests {
             Some(Window::B8),
             "what is seen now"
         );
+    }
+
+    #[test]
+    fn a_finding_of_whatever_it_is_about_is_read_as_it_was_written() {
+        let name = || "tp-snap-7".to_owned();
+        let device = DeviceNumber { major: 253, minor: 7 };
+        let thin_id = ThinId(7);
+        let snapshot = Subject::Snapshot {
+            id: SnapshotId(7),
+            key: "default/7/key".to_owned(),
+        };
+        for subject in [
+            Subject::ThinDevice { thin_id },
+            Subject::Record {
+                name: name(),
+                thin_id,
+            },
+            Subject::ThinId { thin_id },
+            snapshot.clone(),
+            Subject::Node { name: name(), device },
+            Subject::Device { name: name() },
+            Subject::Pool,
+            Subject::BlockDevice { device },
+        ] {
+            let finding = Finding {
+                subject: subject.clone(),
+                ..crate::testing::after_a_death()
+            };
+            let text = serde_json::to_string(&finding).unwrap();
+            assert_eq!(serde_json::from_str::<Finding>(&text).unwrap(), finding, "{text}");
+            let text = serde_json::to_string(&subject).unwrap();
+            assert_eq!(serde_json::from_str::<Subject>(&text).unwrap(), subject, "{text}");
+        }
+        // As it was stored before, by itself.
+        let before = r#"{"subject":"snapshot","id":7,"key":"default/7/key"}"#;
+        assert_eq!(serde_json::from_str::<Subject>(before).unwrap(), snapshot);
     }
 }

@@ -372,7 +372,7 @@ impl LiveFailure {
                 "Somebody has the device open. containerd tries on for minutes, and no other snapshot can be made or removed meanwhile."
             }
             FailureKind::NameTaken => {
-                "A dm device that an earlier operation left is in the way. containerd removes it while it takes its own failure back; if somebody has it open, that fails too."
+                "A dm device that an earlier operation left is in the way. containerd removes it while it takes its own failure back, but not one that somebody has open, nor one without a live table: then each try fails until it is removed."
             }
             FailureKind::Other => "containerd's operation fails, and is taken back as far as containerd can.",
         }
