@@ -378,9 +378,15 @@ mod tests {
             Subject::Pool,
             Subject::BlockDevice { device },
         ] {
+            let class = FindingClass::LeakedThin;
             let finding = Finding {
+                id: FindingId::of_pool(class, &pool()),
+                class,
+                pool: pool(),
                 subject: subject.clone(),
-                ..crate::testing::after_a_death()
+                provenance: Provenance::Unknown,
+                evidence: vec!["it is there".to_owned()],
+                died_in: None,
             };
             let text = serde_json::to_string(&finding).unwrap();
             assert_eq!(serde_json::from_str::<Finding>(&text).unwrap(), finding, "{text}");
