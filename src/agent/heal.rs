@@ -210,7 +210,9 @@ impl Agent {
                     let span = story::remedy_span(&plan, finding, operation);
                     story::conclude(&span, &[], &outcome);
                     drop(span);
-                    self.left_before(&plan, &outcome);
+                    // An earlier suture had leave for it, and did not live to tell what came of it.
+                    let leave = self.under_way_for(&plan.finding);
+                    self.left(leave.as_ref(), Ok(&outcome));
                     self.take(&Input::Settled {
                         at: now(),
                         plan,

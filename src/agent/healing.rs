@@ -119,14 +119,10 @@ impl Agent {
 
     fn round_settled(&mut self, settled: &[Settlement]) {
         for one in settled {
+            let id = self.under_way_for(&one.intent.finding);
             let Some(rounds) = self.rounds.as_mut() else {
                 return;
             };
-            let running = rounds.engine.state().running.iter();
-            let id = running
-                .filter(|(_, running)| running.finding == one.intent.finding)
-                .map(|(id, _)| id.clone())
-                .next();
             if let Some(id) = id {
                 rounds.broken_off.retain(|(broken_off, ..)| *broken_off != id);
                 self.plan_ended(&id, &one.outcome, now());

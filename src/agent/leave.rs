@@ -7,8 +7,8 @@ use super::{Agent, facts::FactsNow, now};
 use crate::{
     brain::Input,
     model::{
-        Act, Action, Bytes, Diagnosis, Finding, Outcome, Plan, PlanId, PoolUsage, RepairOutcome, Severity,
-        Survey, Treat, Treatment, Users, Verdict, When, World,
+        Act, Action, Bytes, Diagnosis, Finding, FindingId, Outcome, Plan, PlanId, PoolUsage, RepairOutcome,
+        Severity, Survey, Treat, Treatment, Users, Verdict, When, World,
     },
     remedy::RemedyError,
     words::explain,
@@ -51,13 +51,11 @@ impl Agent {
         }))
     }
 
-    /// What came of a plan that an earlier suture had leave for, and did not live to tell of.
-    pub(super) fn left_before(&mut self, plan: &Plan, outcome: &Outcome) {
-        let running = self.rounds.as_ref().map(|rounds| &rounds.engine.state().running);
-        let leave = running.into_iter().flatten();
-        let leave = leave.filter(|(_, running)| running.finding == plan.finding);
-        let leave = leave.map(|(id, _)| id.clone()).next();
-        self.left(leave.as_ref(), Ok(outcome));
+    /// The plan for a finding that counts as under way.
+    pub(super) fn under_way_for(&self, finding: &FindingId) -> Option<PlanId> {
+        let mut running = self.rounds.as_ref()?.engine.state().running.iter();
+        let (id, _) = running.find(|(_, running)| running.finding == *finding)?;
+        Some(id.clone())
     }
 
     /// What came of a plan that the engine gave leave for.

@@ -130,7 +130,7 @@ fn unfinished(scene: &Scene<'_>, id: SnapshotId, record: &DeviceRecord, there: b
         "`failed to activate new thin device \"{}\"`: `device or resource busy`",
         record.name.escape_debug()
     );
-    let in_the_way = never_goes(scene, record);
+    let in_the_way = undo::never_came_to_life(scene, record).is_some();
     if in_the_way {
         case.severity = Severity::Outage;
         let _ = write!(
@@ -185,13 +185,6 @@ fn unfinished(scene: &Scene<'_>, id: SnapshotId, record: &DeviceRecord, there: b
         case.remedy = node_only(scene, record);
     }
     scene.diagnosis(case)
-}
-
-/// Whether the record's dm device has no live table: `dmsetup` died before its last step of three. The kernel makes no second
-/// one of that name, and containerd's own undoing of a prepare that failed for it does not see it (`IsLoaded`, `pool_device.go`).
-fn never_goes(scene: &Scene<'_>, record: &DeviceRecord) -> bool {
-    let mut nodes = scene.index.nodes_of(&record.name);
-    nodes.any(|node| !node.live && !node.unreadable)
 }
 
 /// Beside a running containerd only that dm device goes. The rest has time until it is stopped.

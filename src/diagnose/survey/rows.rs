@@ -185,7 +185,8 @@ fn faulty_live(scene: &Scene<'_>, id: SnapshotId, row: Row<'_>, record: &DeviceR
         "Snapshot {id} is good, and its record is marked faulty: containerd was interrupted while it suspended, resumed or deactivated the device, and marked it at its next start. It must not be deleted."
     );
     case.consequence = "Nobody is hurt while it is left alone. An active one is not activated again after a reboot, and then `can't get status for device: no such device or address` is what its container gets.".into();
-    let in_the_way = without_a_live_table(scene, record).filter(|_| row.row.kind != SnapshotKind::Committed);
+    let in_the_way =
+        undo::never_came_to_life(scene, record).filter(|_| row.row.kind != SnapshotKind::Committed);
     if let Some(node) = in_the_way {
         case.severity = Severity::Stuck;
         case.consequence = format!(
@@ -218,12 +219,6 @@ fn faulty_live(scene: &Scene<'_>, id: SnapshotId, row: Row<'_>, record: &DeviceR
         )),
     };
     scene.diagnosis(case)
-}
-
-/// A dm device of the record's name that never came to life.
-fn without_a_live_table<'a>(scene: &Scene<'a>, record: &DeviceRecord) -> Option<&'a Node> {
-    let mut nodes = scene.index.nodes_of(&record.name);
-    nodes.find(|node| !node.live && !node.unreadable)
 }
 
 /// What gives the record the state back in which containerd would have left it, and that state; or why nothing can.

@@ -1,7 +1,7 @@
 //! What may be taken away of a half-made or half-removed snapshot: its dm device and its thin device; or why nothing may.
 
 use super::{scene::Scene, words};
-use crate::model::{Act, Condition, DeviceRecord, IdState, Provenance, ThinId};
+use crate::model::{Act, Condition, DeviceRecord, IdState, Node, Provenance, ThinId};
 
 /// Guards of what is deleted on a record's word, before those of the edit.
 pub(super) const DELETE_GUARDS: [Condition; 8] = [
@@ -93,6 +93,13 @@ pub(super) fn remove_node(scene: &Scene<'_>, record: &DeviceRecord) -> Result<Ve
         });
     }
     Ok(acts)
+}
+
+/// A dm device of the record's name that has no live table: `dmsetup` died before its last step of three. The kernel makes no
+/// second one of that name, and containerd's own undoing of what failed for it does not see it (`IsLoaded`, `pool_device.go`).
+pub(super) fn never_came_to_life<'a>(scene: &Scene<'a>, record: &DeviceRecord) -> Option<&'a Node> {
+    let mut nodes = scene.index.nodes_of(&record.name);
+    nodes.find(|node| !node.live && !node.unreadable)
 }
 
 /// What speaks for a record's snapshot although no row has its number; nothing where it is gone.
